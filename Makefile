@@ -1,0 +1,46 @@
+# Two commands do everything, set-up included: 'make reproduce' and 'make test'.
+PROFILE ?= quick
+DATA ?=
+RESULTS ?= results
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/.installed-from-lock
+FIND_PYTHON := for p in python3.11 python3.12 python3.13 python3; do \
+	  if command -v $$p >/dev/null 2>&1 && \
+	     $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$p; break; fi; done
+
+.DEFAULT_GOAL := help
+.PHONY: help env test reproduce lint lock clean
+
+help:
+	@echo "make reproduce                              embedded synthetic cohort, minutes on a laptop"
+	@echo "make reproduce PROFILE=public DATA=<folder>  the same on real CT"
+	@echo "make test                                    the whole test suite"
+	@echo "make env | lint | lock | clean               environment, style, pins, remove results"
+
+env: $(STAMP)
+
+$(STAMP): requirements.lock
+	@base=`$(FIND_PYTHON)`; \
+	if [ -z "$$base" ]; then echo "error: Python 3.11 or newer is needed, found `python3 --version 2>&1`"; exit 1; fi; \
+	echo "installing the pinned environment into $(VENV) (once; a few minutes)"; \
+	$$base -m venv --clear $(VENV) && \
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --requirement requirements.lock && \
+	touch $(STAMP)
+
+test: env
+	$(PYTHON) -m pytest
+
+reproduce: env
+	$(PYTHON) -m deeplung_nb reproduce --profile "$(PROFILE)" --results "$(RESULTS)" $(if $(DATA),--data "$(DATA)")
+
+lint: env
+	$(PYTHON) -m ruff check .
+
+lock: env
+	@( sed -n '/^#/p' requirements.lock; \
+	  $(PYTHON) -m pip freeze --disable-pip-version-check | sed 's/+cpu$$//' ) > requirements.lock.new
+	@mv requirements.lock.new requirements.lock && touch $(STAMP)
+
+clean:
+	rm -rf results

@@ -1,0 +1,357 @@
+"""Synthetic chest CTs with lesions of known volume.
+
+A phantom is described in millimetres (`PhantomSpec`) and sampled on any grid. The truth is where a
+lesion's opacity exceeds one half; the simulated expert draws its borders with errors and misses
+small lesions, so that agreement statistics have something to find. No phantom is a patient.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from deeplung_nb.imaging.phantom_anatomy import Chest
+from deeplung_nb.imaging.phantom_painter import Painter, mix
+from deeplung_nb.imaging.phantom_shapes import Field, covered
+from deeplung_nb.imaging.scan import LesionMask, Scan, write_mask, write_scan
+from deeplung_nb.labels import GGO, HIGH_OPACITY
+from deeplung_nb.runs import atomic_path
+
+KINDS = {"ggo": GGO.code, "consolidation": HIGH_OPACITY.code}
+PARTS = {"image": "images", "truth": "truth", "mask": "expert", "lung_mask": "lungs"}
+"""Folders of a written cohort; `image`, `mask` and `lung_mask` are columns of the manifest."""
+
+
+class PhantomError(ValueError):
+    """A phantom cannot be made as described."""
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """An ellipsoid of opacity; what lies outside the aerated lung is cut off.
+
+    Parameters
+    ----------
+    kind
+        `ggo` or `consolidation`.
+    centre_mm, axes_mm
+        (x, y, z) and semi-axes in the phantom's coordinates (see `phantom_anatomy`).
+    hu
+        Where the opacity is full.
+    roughness_mm
+        How far the border strays from the ellipsoid (standard deviation). With 0, and away from
+        the lung's border, the volume is exactly `volume_ml`.
+    """
+
+    kind: str
+    centre_mm: tuple[float, float, float]
+    axes_mm: tuple[float, float, float]
+    hu: float = -520.0
+    roughness_mm: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise PhantomError(f"lesion kind {self.kind!r}: expected one of {', '.join(KINDS)}")
+        if min(self.axes_mm) <= 0:
+            raise PhantomError(f"lesion axes {self.axes_mm} mm: expected three positive numbers")
+
+    @property
+    def softness_mm(self) -> float:
+        """Width of the border from clear to full opacity; the truth lies in its middle."""
+        return 9.0 if self.kind == "ggo" else 4.0
+
+    @property
+    def volume_ml(self) -> float:
+        """4/3 pi abc, mL."""
+        return 4 / 3 * np.pi * float(np.prod(self.axes_mm)) / 1000
+
+    def __str__(self) -> str:
+        numbers = (*self.centre_mm, *self.axes_mm, self.hu, self.roughness_mm)
+        return f"{self.kind} " + " ".join(f"{n:g}" for n in numbers)
+
+    @classmethod
+    def parse(cls, text: str) -> Lesion:
+        """The inverse of `str(lesion)`."""
+        kind, *words = text.split()
+        try:
+            x, y, z, a, b, c, hu, roughness = map(float, words)
+        except ValueError:
+            raise PhantomError(
+                f"lesion {text!r}: expected a kind and eight numbers: x y z, three semi-axes (mm), "
+                "HU, roughness (mm)"
+            ) from None
+        return cls(kind, (x, y, z), (a, b, c), hu, roughness)
+
+
+@dataclass(frozen=True)
+class PhantomSpec:
+    """Everything that decides a phantom.
+
+    `spacing_mm` is (z, y, x); the grid is centred on the lungs. `effusion_mm` is the depth of
+    pleural fluid at the right and the left base. `kernel_mm` is the width of the reconstruction
+    kernel (Gaussian sigma), `sharpness` its edge enhancement, `noise_hu` the noise in soft tissue.
+    `emphysema` (0 to 1) thins the lung without being a lesion.
+    """
+
+    case_id: str
+    seed: int = 0
+    size: int = 176
+    n_slices: int = 26
+    spacing_mm: tuple[float, float, float] = (10.0, 2.15, 2.15)
+    contrast: bool = False
+    scanner: str = "phantom"
+    chest: Chest = Chest()  # noqa: RUF009 (frozen)
+    lesions: tuple[Lesion, ...] = ()
+    effusion_mm: tuple[float, float] = (0.0, 0.0)
+    emphysema: float = 0.0
+    kernel_mm: float = 0.9
+    sharpness: float = 0.5
+    noise_hu: float = 15.0
+    orientation: str = "LPS"
+
+    def __post_init__(self) -> None:
+        if self.size < 16 or self.n_slices < 1 or min(self.spacing_mm) <= 0:
+            raise PhantomError(
+                f"case {self.case_id!r}: grid of {self.n_slices} x {self.size} x {self.size} at "
+                f"{self.spacing_mm} mm. Expected at least one slice, 16 pixels, positive spacing."
+            )
+
+    def resampled(self, size: int, n_slices: int) -> PhantomSpec:
+        """The same person and field of view on another grid."""
+        dz, dy, dx = self.spacing_mm
+        spacing = (dz * self.n_slices / n_slices, dy * self.size / size, dx * self.size / size)
+        return dataclasses.replace(self, size=size, n_slices=n_slices, spacing_mm=spacing)
+
+    def positions_mm(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Voxel centres along z, y and x in the phantom's coordinates, float32."""
+        counts = (self.n_slices, self.size, self.size)
+        middle = (0.47 * self.chest.height_mm, 8.0, 0.0)
+        return tuple(
+            (m + (np.arange(n) - (n - 1) / 2) * d).astype(np.float32)
+            for m, n, d in zip(middle, counts, self.spacing_mm, strict=True)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Phantom:
+    """A synthetic scan with its truth, a simulated expert and the lungs (bool [z, y, x])."""
+
+    spec: PhantomSpec
+    scan: Scan
+    truth: LesionMask
+    expert: LesionMask
+    lungs: np.ndarray
+
+
+class _Expert:
+    """How one reader draws: smooth errors along borders, an offset in each slice, lesions missed.
+
+    The borders of high opacity are less certain than those of ground glass.
+    """
+
+    def __init__(self, spec: PhantomSpec) -> None:
+        rng = np.random.default_rng((spec.seed, 1))
+        self.habit = rng.normal(0.1, 0.5)
+        self.of_slice = rng.normal(0, 0.5, spec.n_slices)
+        self.border, self.between = Field.random(rng, 15.0), Field.random(rng, 18.0)
+        chance = rng.uniform(size=len(spec.lesions))
+        # Half of the lesions below 2 mL are missed, hardly any above 6 mL.
+        self.missed = [draw < 0.55 * np.exp(-((lesion.volume_ml / 3.0) ** 2))
+                       for lesion, draw in zip(spec.lesions, chance, strict=True)]
+
+    def errors(self, k: int, z: float, y: np.ndarray, x: np.ndarray):
+        """How far, in mm, the borders of ground glass and of high opacity are drawn too wide."""
+        wide = (self.habit + self.of_slice[k] + 1.3 * self.border(z, y, x)).astype(np.float32)
+        return wide, wide + 1.5 * self.between(z, y, x)
+
+
+def _labels(ggo: np.ndarray, dense: np.ndarray, lung: np.ndarray, fluid: np.ndarray) -> np.ndarray:
+    """Labels of one slice from depths: fluid and consolidation win over ground glass."""
+    labels = np.where((ggo > 0) & (lung > 0), GGO.code, 0)
+    labels[(dense > 0) & (lung > 0)] = HIGH_OPACITY.code
+    labels[fluid > 0] = HIGH_OPACITY.code
+    return labels.astype(np.uint8)
+
+
+def make_phantom(spec: PhantomSpec) -> Phantom:
+    """Make a phantom; the same spec gives the same arrays.
+
+    Raises
+    ------
+    PhantomError
+        A lesion has no voxel in the aerated lung: its volume would be lost.
+    """
+    painter, expert = Painter(spec), _Expert(spec)
+    shape = (spec.n_slices, spec.size, spec.size)
+    hu = np.empty(shape, np.float32)
+    truth, drawn = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+    lungs = np.zeros(shape, bool)
+    found = np.zeros(len(spec.lesions), bool)
+    blood = np.float32(260 if spec.contrast else 40)
+    for k in range(spec.n_slices):
+        plane, cavity, fluid = painter.slice(k)
+        lung = np.minimum(cavity, -fluid)
+        # Depths in ground glass and in high opacity: true, and as the expert sees them.
+        depths = {who: np.full((2, *plane.shape), -99, np.float32) for who in ("truth", "expert")}
+        opacity, target, dense = np.zeros_like(plane), np.full_like(plane, -500), plane * 0
+        for i, lesion in enumerate(spec.lesions):
+            part = painter.lesion(lesion, k)
+            if part is None:
+                continue
+            rows, columns, depth = part
+            kind, here = int(KINDS[lesion.kind] == HIGH_OPACITY.code), (rows, columns)
+            for who in ("truth",) if expert.missed[i] else ("truth", "expert"):
+                best = depths[who][kind][here]
+                np.maximum(best, depth, out=best)
+            found[i] |= bool(((depth > 0) & (lung[here] > 0)).any())
+            soft = min(lesion.softness_mm, 0.8 * min(lesion.axes_mm))
+            part = covered(depth, soft)
+            if kind:
+                np.maximum(dense[here], part, out=dense[here])
+            else:
+                target[here] = np.where(part > opacity[here], lesion.hu, target[here])
+                np.maximum(opacity[here], part, out=opacity[here])
+        lungs[k] = lung > 0
+        ggo_depth, dense_depth = depths["truth"]
+        truth[k] = _labels(ggo_depth, dense_depth, lung, fluid)
+        if truth[k].any():
+            wide, wide_dense = expert.errors(k, painter.z[k], painter.y_axis, painter.x_axis)
+            ggo_depth, dense_depth = depths["expert"]
+            drawn[k] = _labels(ggo_depth + wide, dense_depth + wide_dense, lung,
+                               np.minimum(fluid + wide, cavity))
+        inside = covered(lung, painter.edge)
+        mix(plane, opacity * inside, target + painter.texture(k))
+        mix(plane, painter.walls[k] * inside, np.float32(-330))
+        mix(plane, painter.vessels[k] * covered(lung + 6, painter.edge), blood)
+        mix(plane, painter.lumen[k] * inside, np.float32(-960))
+        # Over the vessels: consolidation hides them.
+        mix(plane, dense * inside, np.float32(38))
+        hu[k] = plane
+    if not found.all():
+        lost = "; ".join(str(spec.lesions[i]) for i in np.flatnonzero(~found))
+        raise PhantomError(
+            f"case {spec.case_id!r}: no voxel of the lung holds the lesion {lost}. "
+            "Expected a centre within the lung and semi-axes above half a slice gap; move it."
+        )
+    return _assemble(spec, painter.acquire(hu), truth, drawn, lungs)
+
+
+def _assemble(spec: PhantomSpec, hu, truth, expert, lungs) -> Phantom:
+    (dz, dy, dx), (z, y, x) = spec.spacing_mm, spec.positions_mm()
+    # From LPS to RAS: x and y change sign.
+    affine = np.array([[-dx, 0, 0, -x[0]], [0, -dy, 0, -y[0]], [0, 0, dz, z[0]], [0, 0, 0, 1]],
+                      np.float64)
+    scan = Scan(hu, spec.spacing_mm, affine, spec.case_id, "phantom", spec.orientation)
+    return Phantom(spec, scan, LesionMask.like(scan, truth), LesionMask.like(scan, expert), lungs)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split()))
+
+
+def spec_of_row(row: dict[str, str]) -> PhantomSpec:
+    """The phantom that a row of a manifest describes (see `row_of_spec`).
+
+    Raises
+    ------
+    PhantomError
+        Naming the case and the column.
+    """
+    case = row.get("case_id", "?")
+
+    def get(column: str, convert):
+        try:
+            return convert(row[column])
+        except KeyError:
+            raise PhantomError(f"case {case!r}: column {column!r} is missing in the manifest of "
+                               "phantoms. Make it anew: python -m deeplung_nb.imaging."
+                               "phantom_cohort") from None
+        except ValueError as error:
+            raise PhantomError(f"case {case!r}: {column} is {row[column]!r}: {error}. "
+                               "Correct the cell.") from error
+
+    pixel = get("ph_pixel_mm", float)
+    return PhantomSpec(
+        case, get("ph_seed", int), get("ph_size", int), get("n_slices", int),
+        (get("slice_gap_mm", float), pixel, pixel), get("protocol", str) == "contrast",
+        get("scanner", str),
+        Chest(*(get(f"ph_{name}", float) for name in _CHEST)),
+        get("ph_lesions", lambda text: tuple(map(Lesion.parse, filter(None, text.split("; "))))),
+        get("ph_effusion_mm", _numbers), get("ph_emphysema", float), get("ph_kernel_mm", float),
+        get("ph_sharpness", float), get("ph_noise_hu", float), get("ph_orientation", str),
+    )
+
+
+_CHEST = {"chest_size": "size", "lung_height_mm": "height_mm", "fat_mm": "fat_mm",
+          "breast_mm": "breast_mm"}
+
+
+def row_of_spec(spec: PhantomSpec) -> dict[str, str]:
+    """The columns of a manifest that describe a phantom, as text."""
+    return {
+        "case_id": spec.case_id, "n_slices": str(spec.n_slices),
+        "slice_gap_mm": f"{spec.spacing_mm[0]:g}", "scanner": spec.scanner,
+        "protocol": "contrast" if spec.contrast else "non-contrast",
+        "ph_seed": str(spec.seed), "ph_size": str(spec.size),
+        "ph_pixel_mm": f"{spec.spacing_mm[2]:g}",
+        **{f"ph_{name}": f"{getattr(spec.chest, key):g}" for name, key in _CHEST.items()},
+        "ph_lesions": "; ".join(map(str, spec.lesions)),
+        "ph_effusion_mm": " ".join(f"{mm:g}" for mm in spec.effusion_mm),
+        "ph_emphysema": f"{spec.emphysema:g}", "ph_kernel_mm": f"{spec.kernel_mm:g}",
+        "ph_sharpness": f"{spec.sharpness:g}", "ph_noise_hu": f"{spec.noise_hu:g}",
+        "ph_orientation": spec.orientation,
+    }
+
+
+def read_specs(manifest: str | os.PathLike) -> list[PhantomSpec]:
+    """The phantoms that a manifest describes, in its order."""
+    with Path(manifest).open(encoding="utf-8", newline="") as lines:
+        return [spec_of_row(row) for row in csv.DictReader(lines)]
+
+
+CODE = ("phantom.py", "phantom_painter.py", "phantom_anatomy.py", "phantom_shapes.py")
+
+
+def _recipe(spec: PhantomSpec) -> str:
+    """The spec and the code that a case's files were made from."""
+    code = hashlib.sha256()
+    for name in CODE:
+        code.update(Path(__file__).with_name(name).read_bytes())
+    return json.dumps({"spec": row_of_spec(spec), "code": code.hexdigest()}, indent=1) + "\n"
+
+
+def write_cohort(
+    specs: Iterable[PhantomSpec], folder: str | os.PathLike, progress: bool = True
+) -> None:
+    """Write each phantom's files: `images/`, `truth/`, `expert/` and `lungs/<case_id>.nii.gz`.
+
+    A case is skipped when its files are there and `recipes/<case_id>.json`, which is written last,
+    names the same spec and code.
+    """
+    folder, specs = Path(folder), list(specs)
+    for n, spec in enumerate(specs, 1):
+        paths = {part: folder / name / f"{spec.case_id}.nii.gz" for part, name in PARTS.items()}
+        note, recipe = folder / "recipes" / f"{spec.case_id}.json", _recipe(spec)
+        if (all(path.is_file() for path in paths.values()) and note.is_file()
+                and note.read_text(encoding="utf-8") == recipe):
+            continue
+        phantom = make_phantom(spec)
+        write_scan(phantom.scan, paths["image"])
+        write_mask(phantom.truth, paths["truth"])
+        write_mask(phantom.expert, paths["mask"])
+        lungs = LesionMask.like(phantom.scan, phantom.lungs.astype(np.uint8))
+        write_mask(lungs, paths["lung_mask"])
+        with atomic_path(note) as part:
+            part.write_text(recipe, encoding="utf-8")
+        if progress:
+            end = "\n" if n == len(specs) else "\r"
+            print(f"phantom {n} of {len(specs)}: {spec.case_id}", end=end, file=sys.stderr)

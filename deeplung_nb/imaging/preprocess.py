@@ -1,0 +1,179 @@
+"""From a scan to the network's grid and back.
+
+One body box serves a whole scan: boxes per slice would shift the eleven slices of a window against
+each other. The box is a square, so that both directions are scaled by the same factor, and may
+reach beyond the image, where there is air.
+
+Both ways are linear maps along rows and columns, so each is two small matrix products per slice,
+and the way back is defined by the same box as the way there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from deeplung_nb.imaging.scan import LesionMask, Scan
+from deeplung_nb.labels import LABELS
+
+HU_WINDOW = (-1024.0, 600.0)
+"""The paper's fixed window (section 2.4)."""
+BODY_THRESHOLD_HU = -400.0
+BODY_MARGIN_MM = 5.0
+COARSE_MM = 4.0
+
+
+@dataclass(frozen=True)
+class BodyBox:
+    """A square in the image plane, in pixels: rows `top` ... `top + side`, columns `left` ...
+
+    `top` and `left` may be negative and the square may reach beyond the image.
+    """
+
+    top: int
+    left: int
+    side: int
+
+    def inside(self, rows: int, columns: int) -> tuple[slice, slice]:
+        """The part of an image of this shape which the box covers, as slices of rows, columns."""
+        return (
+            slice(max(self.top, 0), min(self.top + self.side, rows)),
+            slice(max(self.left, 0), min(self.left + self.side, columns)),
+        )
+
+
+def body_box(scan: Scan) -> BodyBox:
+    """The square around the body over all slices of a scan.
+
+    The body is the largest connected part denser than `BODY_THRESHOLD_HU` after an opening that
+    parts it from the table, found on a coarse grid of about `COARSE_MM`. Where nothing is dense
+    enough, the box is the whole image.
+    """
+    step_y, step_x = (max(1, round(COARSE_MM / s)) for s in scan.spacing_mm[1:])
+    coarse = np.asarray(scan.hu[:, ::step_y, ::step_x]) > BODY_THRESHOLD_HU
+    # Thin things (table top, clothes, tubes) vanish in the plane; 3 x 3 is about 12 mm.
+    opened = ndimage.binary_opening(coarse, np.ones((1, 3, 3), bool))
+    parts, n_parts = ndimage.label(opened)
+    rows, columns = scan.shape[1:]
+    if n_parts == 0:
+        side = max(rows, columns)
+        return BodyBox((rows - side) // 2, (columns - side) // 2, side)
+    sizes = np.bincount(parts.ravel())[1:]
+    _, in_rows, in_columns = ndimage.find_objects(parts)[int(sizes.argmax())]
+    margin_y, margin_x = (int(np.ceil(BODY_MARGIN_MM / s)) for s in scan.spacing_mm[1:])
+    top = max(in_rows.start * step_y - margin_y, 0)
+    left = max(in_columns.start * step_x - margin_x, 0)
+    height = min(in_rows.stop * step_y + margin_y, rows) - top
+    width = min(in_columns.stop * step_x + margin_x, columns) - left
+    side = max(height, width)
+    return BodyBox(top - (side - height) // 2, left - (side - width) // 2, side)
+
+
+def resize_matrix(n_in: int, n_out: int) -> np.ndarray:
+    """Weights (n_out, n_in) of a linear resize of one axis, pixel areas aligned.
+
+    A triangle as wide as the coarser of the two grids: plain linear interpolation when enlarging,
+    area-preserving smoothing (anti-aliasing) when shrinking. Each row sums to one, so constants
+    are kept.
+    """
+    scale = n_in / n_out
+    centres = (np.arange(n_out) + 0.5) * scale - 0.5
+    reach = max(scale, 1.0)
+    weights = np.maximum(0.0, 1.0 - np.abs(np.arange(n_in)[None, :] - centres[:, None]) / reach)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _crop(image: np.ndarray, box: BodyBox, fill: float) -> np.ndarray:
+    """The box out of one slice, float32 [side, side]; `fill` beyond the image."""
+    rows, columns = box.inside(*image.shape)
+    square = np.full((box.side, box.side), fill, np.float32)
+    square[rows.start - box.top:rows.stop - box.top,
+           columns.start - box.left:columns.stop - box.left] = image[rows, columns]
+    return square
+
+
+def to_model_grid(scan: Scan, size: int, box: BodyBox | None = None) -> tuple[np.ndarray, BodyBox]:
+    """HU on the network's grid.
+
+    Returns
+    -------
+    (hu, box)
+        float32 [z, size, size], and the box (found when not given). Air (-1024) beyond the image.
+    """
+    box = box or body_box(scan)
+    weights = resize_matrix(box.side, size)
+    out = np.empty((scan.n_slices, size, size), np.float32)
+    for z in range(scan.n_slices):
+        out[z] = weights @ _crop(scan.hu[z], box, HU_WINDOW[0]) @ weights.T
+    return out, box
+
+
+def normalise_hu(hu: np.ndarray) -> np.ndarray:
+    """Clip to the window and map it to [0, 1], float32."""
+    low, high = HU_WINDOW
+    return ((np.clip(hu, low, high) - low) / (high - low)).astype(np.float32)
+
+
+def prepare(scan: Scan, size: int = 256) -> tuple[np.ndarray, BodyBox]:
+    """What the network sees of a scan: float32 [z, size, size] in [0, 1], and the body box."""
+    hu, box = to_model_grid(scan, size)
+    return normalise_hu(hu), box
+
+
+def prepare_mask(mask: LesionMask, box: BodyBox, size: int = 256) -> np.ndarray:
+    """The share of each class in each pixel of the network's grid: float32 [z, class, size, size].
+
+    Its arg-max over the classes is the training target.
+    """
+    weights = resize_matrix(box.side, size)
+    out = np.empty((mask.labels.shape[0], len(LABELS), size, size), np.float32)
+    for z, labels in enumerate(mask.labels):
+        square = _crop(labels, box, 0)
+        for code in range(1, len(LABELS)):
+            out[z, code] = weights @ (square == code).astype(np.float32) @ weights.T
+        out[z, 0] = 1.0 - out[z, 1:].sum(axis=0)
+    return out
+
+
+def restore(score_batches: Iterable[np.ndarray], box: BodyBox, scan: Scan) -> LesionMask:
+    """Class scores on the network's grid to a mask on the scan's own grid and geometry.
+
+    Parameters
+    ----------
+    score_batches
+        Arrays [slices, class, size, size], in slice order, any number of slices each: a batch is
+        resized, arg-maxed and dropped before the next is asked for, so that a long scan's score
+        maps never lie in memory together.
+    box
+        The box of `prepare`.
+    scan
+        The scan; beyond the box the mask is background.
+
+    Raises
+    ------
+    ValueError
+        The batches hold another number of slices than the scan.
+    """
+    labels = np.zeros(scan.shape, np.uint8)
+    rows, columns = box.inside(*scan.shape[1:])
+    z = 0
+    for batch in score_batches:
+        if z + len(batch) > scan.n_slices:
+            z += len(batch)
+            break
+        weights = resize_matrix(batch.shape[-1], box.side)
+        to_rows = weights[rows.start - box.top:rows.stop - box.top]
+        to_columns = weights[columns.start - box.left:columns.stop - box.left].T
+        for scores in batch:
+            native = to_rows @ scores.astype(np.float32, copy=False) @ to_columns
+            labels[z, rows, columns] = native.argmax(axis=0)
+            z += 1
+    if z != scan.n_slices:
+        raise ValueError(
+            f"case {scan.case_id!r}: scores for {z} slices, expected {scan.n_slices}. "
+            "Score every slice of the scan once, in order."
+        )
+    return LesionMask.like(scan, labels)

@@ -1,0 +1,60 @@
+"""The label table: the one place where a code, a name and a colour of a structure are written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Label:
+    """One class of a label map."""
+
+    code: int
+    name: str
+    title: str
+    colour: str
+
+
+BACKGROUND = Label(0, "background", "Background", "#000000")
+GGO = Label(1, "ggo", "Ground-glass opacity", "#2f7fd6")
+HIGH_OPACITY = Label(2, "high_opacity", "High opacity", "#f2c230")
+
+LABELS: tuple[Label, ...] = (BACKGROUND, GGO, HIGH_OPACITY)
+"""The classes of the network, in the order of its scores."""
+
+LESION_STRUCTURES: tuple[str, ...] = (GGO.name, HIGH_OPACITY.name, "lesion")
+STRUCTURES: tuple[str, ...] = ("lung", *LESION_STRUCTURES)
+"""What is measured; `lesion` is the union of ground-glass and high opacity."""
+
+TITLES: dict[str, str] = {
+    "lung": "Lung",
+    GGO.name: GGO.title,
+    HIGH_OPACITY.name: HIGH_OPACITY.title,
+    "lesion": "Any lesion",
+}
+COLOURS: dict[str, str] = {
+    "lung": "#7a8b99",
+    GGO.name: GGO.colour,
+    HIGH_OPACITY.name: HIGH_OPACITY.colour,
+    "lesion": "#3a9d6e",
+}
+
+
+def structure_mask(labels: np.ndarray, structure: str) -> np.ndarray:
+    """Voxels of one lesion structure, as a boolean array of the shape of `labels`.
+
+    Raises
+    ------
+    ValueError
+        `structure` is not one of `LESION_STRUCTURES`. The lung is no class of the label map: it has
+        a mask of its own.
+    """
+    if structure == GGO.name:
+        return labels == GGO.code
+    if structure == HIGH_OPACITY.name:
+        return labels == HIGH_OPACITY.code
+    if structure == "lesion":
+        return labels > BACKGROUND.code
+    raise ValueError(f"structure {structure!r}: expected one of {', '.join(LESION_STRUCTURES)}")

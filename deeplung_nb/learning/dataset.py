@@ -1,0 +1,168 @@
+"""Windows of slices for training: prepared once, kept on disk, cut out and augmented on the fly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from deeplung_nb.config import TrainingConfig
+from deeplung_nb.imaging.preprocess import HU_WINDOW, prepare_mask, to_model_grid
+from deeplung_nb.imaging.scan import LesionMask, Scan
+from deeplung_nb.labels import LABELS
+from deeplung_nb.runs import atomic_path
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """One case on the network's grid: `hu` int16 and `target` uint8 class codes, [z, S, S]."""
+
+    case_id: str
+    hu: np.ndarray
+    target: np.ndarray
+
+    @property
+    def lesion_slices(self) -> np.ndarray:
+        """Indices of the slices with any lesion."""
+        return np.flatnonzero((self.target > 0).any(axis=(1, 2)))
+
+
+def prepare_case(scan: Scan, mask: LesionMask, size: int) -> PreparedCase:
+    """A scan and its mask on the network's grid (HU rounded to whole numbers)."""
+    hu, box = to_model_grid(scan, size)
+    target = prepare_mask(mask, box, size).argmax(axis=1).astype(np.uint8)
+    return PreparedCase(scan.case_id, np.rint(hu).astype(np.int16), target)
+
+
+def write_prepared(case: PreparedCase, folder: Path) -> None:
+    """Keep a prepared case; `read_prepared` maps it into memory without loading it."""
+    for name, array in (("target", case.target), ("hu", case.hu)):
+        with atomic_path(folder / f"{case.case_id}.{name}.npy") as part, part.open("wb") as stream:
+            np.save(stream, array)
+
+
+def read_prepared(case_id: str, folder: Path) -> PreparedCase | None:
+    """A kept case, or None where there is none."""
+    paths = [folder / f"{case_id}.{name}.npy" for name in ("hu", "target")]
+    if not all(path.exists() for path in paths):
+        return None
+    return PreparedCase(case_id, *(np.load(path, mmap_mode="r") for path in paths))
+
+
+def window_indices(z: int, n_slices: int, n_neighbours: int) -> np.ndarray:
+    """Slice indices z - n ... z + n, the first and last slice repeated beyond the ends."""
+    return np.clip(np.arange(z - n_neighbours, z + n_neighbours + 1), 0, n_slices - 1)
+
+
+def normalise(hu: Tensor) -> Tensor:
+    """Clip HU to the window and map it to [0, 1]."""
+    low, high = HU_WINDOW
+    return (hu.clamp(low, high) - low) / (high - low)
+
+
+def one_hot(target: Tensor) -> Tensor:
+    """Class codes (B, Y, X) to float32 (B, class, Y, X)."""
+    return functional.one_hot(target.long(), len(LABELS)).permute(0, 3, 1, 2).float()
+
+
+def random_affine(n: int, size: int, config: TrainingConfig, rng: np.random.Generator) -> Tensor:
+    """Matrices (n, 2, 3) for `affine_grid`: rotation, scale, then translation, uniform."""
+    angle = np.deg2rad(rng.uniform(-config.rotation_degrees, config.rotation_degrees, n))
+    scale = rng.uniform(*config.scale_range, n)
+    # affine_grid asks where an output pixel comes from, in half-widths: hence the inverse map.
+    shift = rng.uniform(-config.translation_pixels, config.translation_pixels, (n, 2)) * 2 / size
+    cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
+    rows = np.stack([
+        np.stack([cos, sin, -(cos * shift[:, 0] + sin * shift[:, 1])], axis=1),
+        np.stack([-sin, cos, -(-sin * shift[:, 0] + cos * shift[:, 1])], axis=1),
+    ], axis=1)
+    return torch.from_numpy(rows.astype(np.float32))
+
+
+def augment(
+    hu: Tensor, target: Tensor, config: TrainingConfig, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """The same random rotation, translation and scale for all slices of a window and its target.
+
+    Parameters
+    ----------
+    hu
+        (B, n_slices, Y, X), HU; what comes in from beyond the image is air, -1024 HU.
+    target
+        (B, Y, X), class codes; background comes in.
+    """
+    theta = random_affine(len(hu), hu.shape[-1], config, rng)
+    grid = functional.affine_grid(theta, list(hu.shape), align_corners=False)
+    air = HU_WINDOW[0]
+    moved = functional.grid_sample(hu - air, grid, mode="bilinear", align_corners=False) + air
+    moved_target = functional.grid_sample(
+        target.float().unsqueeze(1), grid, mode="nearest", align_corners=False
+    )
+    return moved, moved_target.squeeze(1).to(target.dtype)
+
+
+class SliceSampler:
+    """Which slices make the batches of an epoch: a function of (seed, epoch) alone.
+
+    So that a resumed training draws what the uninterrupted one would have drawn.
+    """
+
+    def __init__(self, cases: Sequence[PreparedCase], config: TrainingConfig, seed: int) -> None:
+        if not cases:
+            raise ValueError("no case to train on: check the splits file and the column 'exclude'")
+        self.cases, self.config, self.seed = list(cases), config, seed
+        self.every = [(i, z) for i, case in enumerate(cases) for z in range(len(case.hu))]
+        with_lesion = {(i, int(z)) for i, case in enumerate(cases) for z in case.lesion_slices}
+        self.lesion = [pair for pair in self.every if pair in with_lesion]
+        self.healthy = [pair for pair in self.every if pair not in with_lesion]
+
+    @property
+    def steps(self) -> int:
+        """Steps in an epoch."""
+        return self.config.steps_per_epoch or -(-len(self.every) // self.config.batch_slices)
+
+    def batches(self, epoch: int) -> Iterator[tuple[list[tuple[int, int]], np.random.Generator]]:
+        """Batches of (case number, slice), each with a generator for its augmentation."""
+        rng = np.random.default_rng([self.seed, epoch])
+        n, batch = self.steps, self.config.batch_slices
+        share = self.config.lesion_fraction
+        if share is None or not self.lesion or not self.healthy:
+            pool = self._draw(self.lesion + self.healthy, n * batch, rng)
+            groups = [pool[k * batch:(k + 1) * batch] for k in range(n)]
+        else:
+            n_lesion = round(share * batch)
+            lesion = self._draw(self.lesion, n * n_lesion, rng)
+            healthy = self._draw(self.healthy, n * (batch - n_lesion), rng)
+            groups = [
+                lesion[k * n_lesion:(k + 1) * n_lesion]
+                + healthy[k * (batch - n_lesion):(k + 1) * (batch - n_lesion)]
+                for k in range(n)
+            ]
+        for group in groups:
+            yield group, rng
+
+    @staticmethod
+    def _draw(
+        pool: list[tuple[int, int]], n: int, rng: np.random.Generator
+    ) -> list[tuple[int, int]]:
+        """`n` from the pool, each as often as any other, give or take one."""
+        order: list[int] = []
+        while len(order) < n:
+            order.extend(rng.permutation(len(pool)).tolist())
+        return [pool[k] for k in order[:n]]
+
+
+def cut_windows(
+    cases: Sequence[PreparedCase], picks: Sequence[tuple[int, int]], n_neighbours: int
+) -> tuple[Tensor, Tensor]:
+    """Windows (B, 2 n + 1, Y, X) float32 HU and targets (B, Y, X) uint8 of (case, slice) picks."""
+    hu = np.stack([
+        cases[i].hu[window_indices(z, len(cases[i].hu), n_neighbours)] for i, z in picks
+    ])
+    target = np.stack([cases[i].target[z] for i, z in picks])
+    return torch.from_numpy(hu.astype(np.float32)), torch.from_numpy(target)

@@ -1,0 +1,329 @@
+"""The study: cohorts, folds, cross-validation and external validation of one run.
+
+Each function leaves its result in the run folder and finds it there the next time, so that the
+notebooks can call them in any order and an interrupted study goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from deeplung_nb import measurements
+from deeplung_nb.cohorts.manifest import Cohort, read_cohort
+from deeplung_nb.cohorts.splits import fold_cases, read_splits
+from deeplung_nb.imaging import phantom
+from deeplung_nb.imaging.lungs import LungError, LungMask, segment_lungs
+from deeplung_nb.imaging.preprocess import prepare, restore
+from deeplung_nb.imaging.scan import LesionMask, Scan, read_lung_mask, read_mask, read_scan, write_mask
+from deeplung_nb.labels import GGO, LESION_STRUCTURES
+from deeplung_nb.learning.dataset import PreparedCase, prepare_case, read_prepared, write_prepared
+from deeplung_nb.learning.measure import measure
+from deeplung_nb.learning.predict import Predictor
+from deeplung_nb.learning.train import CHECKPOINT, choose_device, load_network, train
+from deeplung_nb.runs import (
+    Run,
+    code_digest,
+    is_phantom,
+    manifest_digest,
+    manifest_folder,
+    write_text,
+)
+
+ROLES = ("cv", "external")
+FACTS = ("cohort", "role", "case_id", "patient_id", "protocol", "scanner", "centre")
+
+
+class Case(NamedTuple):
+    """All of one case that is read from files."""
+
+    scan: Scan
+    expert: LesionMask
+    lungs: LungMask | None
+    structures: tuple[str, ...]
+
+
+def load_cohorts(run: Run) -> list[Cohort]:
+    """The run's cohorts, checked; synthetic ones are generated on first use.
+
+    Raises
+    ------
+    ManifestError
+        With all faults of a manifest at once.
+    ValueError
+        A real cohort was asked for without a data folder.
+    """
+    cohorts = []
+    for name in run.config.cohorts:
+        manifest = manifest_folder() / f"{name}.csv"
+        data = run.data
+        if is_phantom(name):
+            # Beside the runs, addressed by its manifest and code: all runs share it.
+            key = manifest_digest((name,)) + code_digest((name,))
+            key = hashlib.sha256(key.encode()).hexdigest()[:12]
+            data = run.folder.parent / "cohorts" / f"{name}-{key}"
+            phantom.write_cohort(phantom.read_specs(manifest), data)
+        elif data is None:
+            raise ValueError(
+                f"cohort {name!r} needs its CTs: give their folder, as in "
+                f"'make reproduce PROFILE={run.config.profile} DATA=<folder>' or DEEPLUNG_DATA."
+            )
+        cohorts.append(read_cohort(name, data, verify=not _verified(run, name)))
+        _remember_verified(run, name)
+    return cohorts
+
+
+def _verified(run: Run, name: str) -> bool:
+    return run.folder.joinpath(f".verified-{name}").exists()
+
+
+def _remember_verified(run: Run, name: str) -> None:
+    """Hashes are compared once a run: reading every file again in each notebook would be waste."""
+    if not _verified(run, name):
+        write_text(run.path(f".verified-{name}"), "file hashes agreed with the manifest\n")
+
+
+def _find(cohorts: list[Cohort], role: str) -> Iterator[tuple[Cohort, pd.Series]]:
+    for cohort in cohorts:
+        for _, row in cohort.cases(role).iterrows():
+            yield cohort, row
+
+
+def load_splits(run: Run, cohorts: list[Cohort] | None = None) -> pd.DataFrame:
+    """The frozen folds of the run's cohorts for cross-validation."""
+    frames = [
+        read_splits(manifest_folder() / f"splits_{cohort.name}.csv", cohort.frame)
+        for cohort in cohorts or load_cohorts(run)
+        if len(cohort.cases("cv"))
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def read_case(cohort: Cohort, case_id: str) -> Case:
+    """Scan, expert mask and lung mask of a case.
+
+    The manifest's lung mask wins; else the built-in segmenter finds one; its failure leaves the
+    burden empty and is said in the note. A binary expert mask serves the merged lesion only.
+    """
+    row = cohort.case(case_id)
+    scan = read_scan(cohort.image_path(case_id), case_id=case_id)
+    binary = row.mask_kind == "binary"
+    codes = {1: GGO.code} if binary else cohort.mask_codes
+    expert = read_mask(cohort.mask_path(case_id), scan, codes)
+    path = cohort.lung_mask_path(case_id)
+    lungs: LungMask | None
+    if path is not None:
+        lungs = LungMask(read_lung_mask(path, scan), "reference")
+    else:
+        try:
+            lungs = segment_lungs(scan)
+        except LungError:
+            lungs = None
+    return Case(scan, expert, lungs, ("lesion",) if binary else LESION_STRUCTURES)
+
+
+def read_reading(run: Run, cohort_name: str, case_id: str) -> tuple[Case, LesionMask]:
+    """A measured case: what its files hold, and the automatic mask of this run.
+
+    Raises
+    ------
+    FileNotFoundError
+        The case has not been measured yet; the message names the notebook that does it.
+    """
+    cohort = next(c for c in load_cohorts(run) if c.name == cohort_name)
+    path = run.require("masks", cohort_name, f"{case_id}.nii.gz",
+                       made_by="05_cross_validation.ipynb or 06_external_validation.ipynb")
+    case = read_case(cohort, case_id)
+    return case, read_mask(path, case.scan)
+
+
+def prepared_cases(
+    run: Run, cohorts: list[Cohort], case_ids: list[str], progress: bool = True
+) -> list[PreparedCase]:
+    """Cases on the network's grid, prepared once and kept in the run folder."""
+    by_case = {str(row.case_id): cohort for cohort, row in _find(cohorts, "cv")}
+    folder = run.path("prepared", "x").parent
+    prepared = []
+    for case_id in tqdm(case_ids, desc="prepare", unit="case", disable=not progress):
+        case = read_prepared(case_id, folder)
+        if case is None:
+            cohort = by_case[case_id]
+            scan = read_scan(cohort.image_path(case_id), case_id=case_id)
+            expert = read_mask(cohort.mask_path(case_id), scan, cohort.mask_codes)
+            case = prepare_case(scan, expert, run.config.network.image_size)
+            write_prepared(case, folder)
+        prepared.append(case)
+    return prepared
+
+
+def train_fold(run: Run, fold: int, progress: bool = True, **options: Any) -> pd.DataFrame:
+    """Train one fold (or go on, or find it done): its history, one row per epoch."""
+    cohorts = load_cohorts(run)
+    parts = fold_cases(load_splits(run, cohorts), fold)
+    start = time.perf_counter()
+    history = train(
+        prepared_cases(run, cohorts, list(parts.train), progress),
+        prepared_cases(run, cohorts, list(parts.validation), progress),
+        run.config, run.path(f"fold-{fold}", CHECKPOINT).parent,
+        seed=run.config.seed + fold, progress=progress, **options,
+    )
+    run.record(device=str(choose_device()), **{
+        f"seconds_train_fold_{fold}": round(float(history["seconds"].sum()), 1),
+        f"seconds_call_fold_{fold}": round(time.perf_counter() - start, 1),
+    })
+    return history
+
+
+def _rows(run: Run, row: pd.Series, reader: str, fold: int | None, measured: list[dict[str, Any]],
+          status: str = "ok") -> list[dict[str, Any]]:
+    facts = {name: row[name] for name in FACTS}
+    return [{"run_id": run.run_id, **facts, "fold": fold, "reader": reader, "status": status,
+             **values} for values in measured]
+
+
+def _failed(run: Run, row: pd.Series, readers: list[tuple[str, int | None]],
+            error: Exception) -> list[dict[str, Any]]:
+    """A case that failed stays in the table, as such: nothing is imputed."""
+    note = " ".join(str(error).split())[:300]
+    empty = [{"structure": structure, "note": note} for structure in LESION_STRUCTURES]
+    return [line for reader, fold in readers
+            for line in _rows(run, row, reader, fold, empty, status="failed")]
+
+
+def _evaluate_case(
+    run: Run, cohort: Cohort, row: pd.Series, readers: dict[str, tuple[Predictor, int | None]],
+    kept: str,
+) -> list[dict[str, Any]]:
+    """Rows of the expert and of each reader for one case; the mask of reader `kept` is written."""
+    config = run.config
+    try:
+        case = read_case(cohort, row.case_id)
+        fold_of = readers[kept][1]
+        lines = _rows(run, row, "expert", fold_of, measure(
+            case.scan, case.expert, case.lungs, structures=case.structures))
+        prepared, box = prepare(case.scan, config.network.image_size)
+        for reader, (predictor, fold) in readers.items():
+            mask = restore(predictor.score_batches(prepared), box, case.scan)
+            lines += _rows(run, row, reader, fold, measure(
+                case.scan, mask, case.lungs, reference=case.expert, structures=case.structures,
+                tolerance_mm=config.nsd_tolerance_mm))
+            if reader == kept:
+                write_mask(mask, run.path("masks", row.cohort, f"{row.case_id}.nii.gz"))
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            raise  # a full disk is no property of the case
+        return _failed(run, row, [("expert", None), *((r, f) for r, (_, f) in readers.items())],
+                       error)
+    return lines
+
+
+def _part(run: Run, role: str, row: pd.Series) -> Any:
+    return run.path("measured", role, f"{row.cohort}-{row.case_id}.json")
+
+
+def _collect(run: Run) -> pd.DataFrame:
+    """measurements.csv from all parts there are."""
+    lines = [line for path in sorted(run.folder.glob("measured/*/*.json"))
+             for line in json.loads(path.read_text(encoding="utf-8"))]
+    frame = pd.DataFrame(lines)
+    for name in measurements.COLUMNS:
+        if name not in frame:
+            frame[name] = np.nan
+    frame = frame[list(measurements.COLUMNS)]
+    measurements.write(frame, run.path("measurements.csv"))
+    return run.measurements()
+
+
+def _evaluate(run: Run, role: str, work: list[tuple[Cohort, pd.Series, Any]], kept: str,
+              progress: bool) -> pd.DataFrame:
+    start = time.perf_counter()
+    for cohort, row, readers in tqdm(work, desc=f"measure {role}", unit="case",
+                                     disable=not progress):
+        part = _part(run, role, row)
+        if not part.exists():
+            lines = _evaluate_case(run, cohort, row, readers, kept)
+            write_text(part, json.dumps(lines, default=_plain))
+    frame = _collect(run)
+    run.record(**{f"seconds_measure_{role}": round(time.perf_counter() - start, 1)})
+    return frame.query("role == @role").reset_index(drop=True)
+
+
+def _plain(value: Any) -> Any:
+    """numpy's scalars and pandas' missing values for JSON."""
+    if value is pd.NA:
+        return None
+    return value.item()
+
+
+def cross_validate(run: Run, progress: bool = True) -> pd.DataFrame:
+    """Train all folds and measure each case with the network that never saw its patient.
+
+    Returns
+    -------
+    DataFrame
+        Rows of measurements.csv with role `cv`; reader `model` is the fold's network.
+    """
+    cohorts = load_cohorts(run)
+    splits = load_splits(run, cohorts)
+    fold_of = splits.set_index(["cohort", "case_id"])["fold"]
+    work = []
+    for fold in range(run.config.n_folds):
+        train_fold(run, fold, progress)
+    for cohort, row in _find(cohorts, "cv"):
+        fold = int(fold_of[row.cohort, row.case_id])
+        work.append((cohort, row, {"model": (_fold_predictor(run, fold), fold)}))
+    return _evaluate(run, "cv", work, "model", progress)
+
+
+_PREDICTORS: dict[tuple[str, int], Predictor] = {}
+
+
+def _fold_predictor(run: Run, fold: int) -> Predictor:
+    key = (str(run.folder), fold)
+    if key not in _PREDICTORS:
+        path = run.require(f"fold-{fold}", CHECKPOINT, made_by="05_cross_validation.ipynb")
+        _PREDICTORS[key] = Predictor([load_network(path)], batch=run.config.batch_predict)
+    return _PREDICTORS[key]
+
+
+def chosen_fold(run: Run) -> int:
+    """The fold whose kept weights have the lowest validation loss: no test case has a say."""
+    losses = []
+    for fold in range(run.config.n_folds):
+        path = run.require(f"fold-{fold}", "history.csv", made_by="05_cross_validation.ipynb")
+        history = pd.read_csv(path)["validation_loss"]
+        losses.append(history.min() if run.config.training.keep == "best" else history.iloc[-1])
+    return int(np.argmin(losses))
+
+
+def validate_external(run: Run, progress: bool = True) -> pd.DataFrame:
+    """Measure the external cohorts with every fold's network, the chosen one and the ensemble.
+
+    Returns
+    -------
+    DataFrame
+        Rows of measurements.csv with role `external`, empty where no cohort has such cases.
+        Readers: `model` (the fold with the best validation loss), `fold-0` ..., `ensemble`.
+    """
+    cohorts = load_cohorts(run)
+    cases = list(_find(cohorts, "external"))
+    if not cases:
+        return run.measurements().query("role == 'external'")
+    chosen = chosen_fold(run)
+    folds = range(run.config.n_folds)
+    single = {fold: _fold_predictor(run, fold) for fold in folds}
+    ensemble = Predictor([network for p in single.values() for network in p.networks],
+                         batch=run.config.batch_predict)
+    readers = {"model": (single[chosen], chosen),
+               **{f"fold-{fold}": (single[fold], fold) for fold in folds},
+               "ensemble": (ensemble, None)}
+    run.record(external_model_fold=chosen)
+    work = [(cohort, row, readers) for cohort, row in cases]
+    return _evaluate(run, "external", work, "model", progress)

@@ -1,0 +1,84 @@
+"""From masks to rows of measurements.csv, on the scan's own grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from deeplung_nb.imaging.lungs import LungMask
+from deeplung_nb.imaging.scan import LesionMask, Scan
+from deeplung_nb.labels import HIGH_OPACITY, LESION_STRUCTURES, structure_mask
+from deeplung_nb.stats import overlap
+
+
+def _extent(mask: np.ndarray, scan: Scan) -> dict[str, Any]:
+    n_voxels = int(mask.sum())
+    return {
+        "n_voxels": n_voxels,
+        "voxel_mm3": scan.voxel_mm3,
+        "volume_ml": n_voxels * scan.voxel_mm3 / 1000.0,
+        "mean_hu": float(scan.hu[mask].mean(dtype=np.float64)) if n_voxels else None,
+        "n_slices": scan.n_slices,
+        "slices_with": int(mask.any(axis=(1, 2)).sum()),
+    }
+
+
+def measure(
+    scan: Scan, mask: LesionMask, lungs: LungMask | None, *, reference: LesionMask | None = None,
+    structures: tuple[str, ...] = LESION_STRUCTURES, tolerance_mm: float = 3.0,
+    surface: bool = True,
+) -> list[dict[str, Any]]:
+    """One row per structure for one reader's mask.
+
+    Parameters
+    ----------
+    scan, mask
+        The scan and the reader's mask, on one grid [z, y, x].
+    lungs
+        The lung mask; None where none was found: burden is then empty, never 0.
+    reference
+        The expert's mask; None when the reader is the expert (no overlap is then computed).
+    structures
+        Lesion structures to measure; only `lesion` where the expert's mask is binary.
+    tolerance_mm
+        Of the normalised surface Dice.
+    surface
+        Whether to compute surface distances.
+
+    Returns
+    -------
+    list of dict
+        Volume (mL), burden (percent of the lung volume; `burden_in_lung_percent` leaves out what
+        lies outside the lung mask, as effusion does), mean HU, slices, and against the reference
+        Dice, HD95 (mm), normalised surface Dice and the voxel counts they rest on.
+    """
+    rows = []
+    lung_voxels = int(lungs.mask.sum()) if lungs is not None else 0
+    note = f"lung mask: {lungs.origin}" if lungs is not None else "no lung mask: burden is empty"
+    if lungs is not None:
+        rows.append({"structure": "lung", **_extent(lungs.mask, scan), "note": note})
+    for structure in structures:
+        found = structure_mask(mask.labels, structure)
+        row = {"structure": structure, **_extent(found, scan), "note": note}
+        if lung_voxels:
+            row["burden_percent"] = 100.0 * row["n_voxels"] / lung_voxels
+            outside = found & ~lungs.mask & (mask.labels == HIGH_OPACITY.code)
+            row["burden_in_lung_percent"] = (
+                100.0 * (row["n_voxels"] - int(outside.sum())) / lung_voxels
+            )
+            if row["burden_percent"] > 100.0:
+                row["note"] += "; burden over 100 %: check the lung mask"
+        if reference is not None:
+            wanted = structure_mask(reference.labels, structure)
+            counts = overlap.confusion(wanted, found)
+            row.update(tp=counts.tp, fp=counts.fp, fn=counts.fn)
+            size = 2 * counts.tp + counts.fp + counts.fn
+            # Both empty: no overlap is defined; the policy is chosen where Dice is averaged.
+            row["dice"] = 2 * counts.tp / size if size else None
+            if surface and wanted.any() and found.any():
+                row["hd95_mm"], row["nsd"] = overlap.hd95_and_nsd(
+                    wanted, found, scan.spacing_mm, tolerance_mm=tolerance_mm
+                )
+        rows.append(row)
+    return rows

@@ -1,0 +1,81 @@
+"""From a scan to a mask on its own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from deeplung_nb.imaging.preprocess import prepare, restore
+from deeplung_nb.imaging.scan import LesionMask, Scan
+from deeplung_nb.learning.dataset import window_indices
+from deeplung_nb.learning.train import autocast, choose_device, keep_freed_memory, load_network
+from deeplung_nb.network.deeplung import DeepLungNet
+
+
+class Predictor:
+    """One network, or several whose scores are averaged, over the slices of a scan.
+
+    Parameters
+    ----------
+    networks
+        Networks of one image size.
+    batch
+        Windows scored together.
+    """
+
+    def __init__(
+        self, networks: Sequence[DeepLungNet], *, batch: int = 4, precision: str = "float32",
+        device: torch.device | None = None,
+    ) -> None:
+        sizes = {(n.config.image_size, n.config.n_neighbours) for n in networks}
+        if len(sizes) != 1:
+            raise ValueError(f"networks of one image size and window expected, found {len(sizes)}")
+        keep_freed_memory()
+        self.device = device or choose_device()
+        self.networks = [network.eval().to(self.device) for network in networks]
+        (self.image_size, self.n_neighbours), = sizes
+        self.batch, self.precision = batch, precision
+
+    @classmethod
+    def from_checkpoints(cls, paths: Sequence[str | Path], **options: object) -> Predictor:
+        """A predictor from checkpoint files."""
+        return cls([load_network(path) for path in paths], **options)
+
+    @torch.inference_mode()
+    def score_batches(
+        self, prepared: np.ndarray, progress: str | None = None
+    ) -> Iterator[np.ndarray]:
+        """Sigmoid scores [slices, class, S, S] of all slices in order, a batch at a time.
+
+        Parameters
+        ----------
+        prepared
+            float32 [z, S, S] in [0, 1], of `imaging.preprocess.prepare`. At the ends of the scan
+            the first and last slices stand in for missing neighbours.
+        progress
+            Label of a progress bar; None for none.
+        """
+        n_slices = len(prepared)
+        slices = torch.from_numpy(prepared)
+        starts = range(0, n_slices, self.batch)
+        for start in tqdm(starts, desc=progress, unit="batch", disable=progress is None):
+            rows = np.stack([
+                window_indices(z, n_slices, self.n_neighbours)
+                for z in range(start, min(start + self.batch, n_slices))
+            ])
+            windows = slices[torch.from_numpy(rows)].to(self.device)
+            total: torch.Tensor | None = None
+            for network in self.networks:
+                with autocast(self.device, self.precision):
+                    scores = torch.sigmoid(network(windows).fused.float())
+                total = scores if total is None else total + scores
+            yield (total / len(self.networks)).cpu().numpy()
+
+    def segment(self, scan: Scan, progress: str | None = None) -> LesionMask:
+        """The lesion mask of a scan, on its own grid; works from one slice on."""
+        prepared, box = prepare(scan, self.image_size)
+        return restore(self.score_batches(prepared, progress), box, scan)

@@ -1,0 +1,145 @@
+"""DeepLungNet: hierarchical attention over a dense trunk and a ConvLSTM (paper, section 2.5).
+
+    window (B, 11, Y, X) --target slice--> dense trunk --> segmentation head --upsample--> S_main
+                         --all slices----> ConvLSTM --+--> segmentation head ------------> S_attn
+                                                      +--> attention head + sigmoid -----> alpha
+
+    S = S_main * alpha + S_attn * (1 - alpha)                                        (equation 1)
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from monai.networks.nets import DenseNet121
+from torch import Tensor, nn
+from torch.nn import functional
+
+from deeplung_nb.config import NetworkConfig
+from deeplung_nb.labels import LABELS
+from deeplung_nb.network.convlstm import ConvLSTM
+
+FORGET_BIAS = 1.0
+LEAK = 0.2
+
+
+class Scores(NamedTuple):
+    """What the network returns: logits (B, class, Y, X) and the attention map, in (0, 1)."""
+
+    fused: Tensor
+    main: Tensor
+    attention: Tensor
+
+
+def head(width: int, n_out: int) -> nn.Sequential:
+    """Two blocks [3x3 convolution, batch norm, leaky ReLU] at constant width, then 1x1."""
+    layers: list[nn.Module] = []
+    for _ in range(2):
+        layers += [
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.LeakyReLU(LEAK),
+        ]
+    return nn.Sequential(*layers, nn.Conv2d(width, n_out, 1))
+
+
+def dense_trunk(dense_blocks: int) -> nn.Sequential:
+    """DenseNet-121's features for one input channel, to the end of a dense block."""
+    features = DenseNet121(spatial_dims=2, in_channels=1, out_channels=1).features
+    names = list(dict(features.named_children()))
+    if f"denseblock{dense_blocks}" not in names:
+        raise ValueError(f"dense_blocks {dense_blocks}: DenseNet-121 has 1 to 4")
+    kept = names[: names.index(f"denseblock{dense_blocks}") + 1]
+    trunk = nn.Sequential()
+    for name in kept:
+        trunk.add_module(name, getattr(features, name))
+    return trunk
+
+
+class DeepLungNet(nn.Module):
+    """The network of the paper; `config` holds what the paper leaves open."""
+
+    def __init__(self, config: NetworkConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or NetworkConfig()
+        n_classes = len(LABELS)
+        self.trunk = dense_trunk(self.config.dense_blocks)
+        with torch.no_grad():
+            self.trunk.eval()
+            width = self.trunk(torch.zeros(1, 1, 64, 64)).shape[1]
+            self.trunk.train()
+        self.main_head = head(width, n_classes)
+        self.convlstm = ConvLSTM(1, self.config.hidden, self.config.lstm_layers)
+        self.attention_branch_head = head(self.config.hidden, n_classes)
+        self.attention_head = head(self.config.hidden, n_classes)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Kaiming He for convolutions; zero biases but for the forget gates."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, a=LEAK)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for cell in self.convlstm.cells:
+            with torch.no_grad():
+                cell.from_input.bias[cell.hidden:2 * cell.hidden] = FORGET_BIAS
+
+    def forward(self, window: Tensor) -> Scores:
+        """Scores of the middle slice of each window.
+
+        Parameters
+        ----------
+        window
+            (B, n_slices, Y, X), values in [0, 1], from the lowest slice index to the highest.
+
+        Raises
+        ------
+        ValueError
+            The window holds another number of slices than the network was made for.
+        """
+        if window.ndim != 4 or window.shape[1] != self.config.n_slices:
+            raise ValueError(
+                f"window of shape {tuple(window.shape)}: expected "
+                f"(batch, {self.config.n_slices}, y, x)"
+            )
+        target = window[:, self.config.n_neighbours].unsqueeze(1)              # (B, 1, Y, X)
+        low = self.main_head(self.trunk(target))                               # (B, 3, Y/8, X/8)
+        main = functional.interpolate(
+            low, size=window.shape[-2:], mode="bilinear", align_corners=False  # (B, 3, Y, X)
+        )
+        state = self.convlstm(window.unsqueeze(2))                             # (B, hidden, Y, X)
+        from_neighbours = self.attention_branch_head(state)                    # (B, 3, Y, X)
+        attention = torch.sigmoid(self.attention_head(state))                  # (B, 3, Y, X)
+        fused = main * attention + from_neighbours * (1.0 - attention)
+        return Scores(fused, main, attention)
+
+
+def layer_table(network: DeepLungNet) -> list[dict[str, object]]:
+    """Rows (part, output shape, parameters) read off the module graph by running it once."""
+    size = network.config.image_size
+    rows: list[dict[str, object]] = []
+
+    def note(name: str, part: nn.Module):
+        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            rows.append({
+                "part": name,
+                "output_shape": "x".join(str(n) for n in output.shape[1:]),
+                "parameters": sum(p.numel() for p in part.parameters()),
+            })
+        return part.register_forward_hook(hook)
+
+    handles = [note(name, part) for name, part in network.named_children()]
+    was_training = network.training
+    try:
+        network.eval()
+        with torch.no_grad():
+            fused = network(torch.zeros(1, network.config.n_slices, size, size)).fused
+    finally:
+        network.train(was_training)
+        for handle in handles:
+            handle.remove()
+    rows.append({"part": "fusion", "output_shape": "x".join(str(n) for n in fused.shape[1:]),
+                 "parameters": 0})
+    return rows

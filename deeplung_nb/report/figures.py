@@ -1,0 +1,337 @@
+"""Data plots: agreement, learning curves, Dice by group. Image panels and diagrams are beside it.
+
+Each function takes a table or a result of `deeplung_nb.stats` and returns a figure. Nothing is
+estimated here: bias, limits, correlations and their intervals arrive as numbers. The difference
+is always automatic - expert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from deeplung_nb.labels import COLOURS, LESION_STRUCTURES, TITLES
+from deeplung_nb.report.diagrams import draw_architecture, draw_splits
+from deeplung_nb.report.panels import choose_case, choose_slice, draw_case, draw_preparation
+from deeplung_nb.report.style import (
+    FOLD_COLOURS,
+    GREY,
+    INK,
+    PAGE_MM,
+    PALE,
+    PrintFigure,
+    foot_y,
+    letter,
+    new_figure,
+    save_figure,
+    styled,
+)
+
+__all__ = [
+    "choose_case", "choose_slice", "draw_agreement", "draw_architecture", "draw_bland_altman",
+    "draw_case", "draw_correlation", "draw_dice_by", "draw_learning_curves", "draw_preparation",
+    "draw_splits", "format_p", "save_figure",
+]
+
+MIN_BOX = 5
+"""Fewer values than this get no box, only points and their median."""
+
+
+def format_p(p: float) -> str:
+    """A p value for print: three decimals, `< 0.001` below, `not defined` where it is NaN."""
+    if np.isnan(p):
+        return "p not defined"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number for a figure: as many digits as matter, a real minus, a dash where undefined."""
+    if not np.isfinite(value):
+        return "–" if np.isnan(value) else ("∞" if value > 0 else "−∞")
+    decimals = max(0, digits - 1 - int(np.floor(np.log10(abs(value))))) if value else 0
+    return f"{value:.{min(decimals, digits)}f}".replace("-", "−")
+
+
+def interval(ends: Sequence[float]) -> str:
+    """`[low, high]`; `[–]` where it is not defined."""
+    return "[–]" if np.isnan(ends).all() else f"[{number(ends[0])}, {number(ends[1])}]"
+
+
+def _markers(axes: Axes, x: np.ndarray, y: np.ndarray, pair: pd.DataFrame, colour: str,
+             ring: bool = True) -> None:
+    """Points that show zeros: filled (both found), hollow (one is 0), a counted ring (both 0)."""
+    reference_zero = pair["reference"].to_numpy() == 0
+    test_zero = pair["test"].to_numpy() == 0
+    both, one = reference_zero & test_zero, reference_zero ^ test_zero
+    found = ~both & ~one
+    common = {"marker": "o", "linestyle": "", "markeredgecolor": INK, "zorder": 3}
+    axes.plot(x[found], y[found], markerfacecolor=colour, alpha=0.85, markeredgewidth=0.5, **common)
+    axes.plot(x[one], y[one], markerfacecolor="white", markeredgewidth=0.8, **common)
+    if ring and both.any():
+        axes.plot([0], [0], marker="o", markersize=7, markerfacecolor="none",
+                  markeredgecolor=INK, markeredgewidth=0.8, linestyle="", clip_on=False, zorder=4)
+        axes.annotate(f"×{int(both.sum())}", (0, 0), xytext=(2, 6.5), textcoords="offset points",
+                      fontsize=6.3, fontweight="bold", zorder=5,
+                      path_effects=[withStroke(linewidth=1.8, foreground="white")])
+
+
+def _zero_counts(pair: pd.DataFrame) -> str:
+    reference, test = pair["reference"] == 0, pair["test"] == 0
+    return (f"0 mL: expert {int(reference.sum())}, automatic {int(test.sum())}, "
+            f"both {int((reference & test).sum())}")
+
+
+def _label_line(axes: Axes, y: float, text: str) -> None:
+    axes.annotate(text, (1, y), xycoords=("axes fraction", "data"), xytext=(2, 0),
+                  textcoords="offset points", va="center", fontsize=6, annotation_clip=False)
+
+
+SCALES: dict[str, tuple[str, str, str, float]] = {
+    # scale: label of x, label of y, unit, value of no difference
+    "difference": ("mean of expert and automatic, mL", "automatic − expert, mL", " mL", 0.0),
+    "percent": ("mean of expert and automatic, mL", "(automatic − expert) / mean, %", " %", 0.0),
+    "ratio": ("geometric mean of expert and automatic, mL", "automatic / expert", "", 1.0),
+}
+
+
+def _places(reference: np.ndarray, test: np.ndarray, scale: str) -> tuple[np.ndarray, np.ndarray]:
+    """Where each pair stands; NaN where the scale can't express it."""
+    mean, difference = (reference + test) / 2, test - reference
+    if scale == "difference":
+        return mean, difference
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if scale == "percent":
+            return mean, 100 * difference / mean
+        ratio = np.where((reference > 0) & (test > 0), test / reference, np.nan)
+    return np.sqrt(reference * test), ratio
+
+
+def _draw_lines(axes: Axes, x: np.ndarray, result: Any) -> None:
+    """Bias and limits with the bands of their intervals; over the observed range where sloped."""
+    if result.limits == "regression" and np.isfinite(result.loa_lower):
+        line = np.linspace(np.nanmin(x), np.nanmax(x), 200)
+        spread = np.maximum(np.polyval(result.sd_line[::-1], x[np.isfinite(x)]), 0).mean()
+        multiple = (result.loa_upper - result.loa_lower) / 2 / spread
+        half = multiple * np.maximum(np.polyval(result.sd_line[::-1], line), 0)
+        bias = np.polyval(result.bias_line[::-1], line)
+        for y, dash in ((bias, "-"), (bias - half, "--"), (bias + half, "--")):
+            y = np.exp(y) if result.scale == "ratio" else y
+            axes.plot(line, y, color=INK, linewidth=0.9, linestyle=dash, zorder=2)
+        return
+    for value, ends, name, dash in (
+        (result.bias, result.bias_ci, "bias", "-"),
+        (result.loa_lower, result.loa_lower_ci, "lower limit", "--"),
+        (result.loa_upper, result.loa_upper_ci, "upper limit", "--"),
+    ):
+        if np.isfinite(value):
+            axes.axhline(value, color=INK, linewidth=0.9, linestyle=dash, zorder=2)
+            _label_line(axes, value, f"{name}\n{number(value)}")
+        if np.isfinite(ends).all():
+            axes.axhspan(*ends, color=PALE, alpha=0.6, linewidth=0, zorder=0)
+
+
+def draw_bland_altman(axes: Axes, pair: pd.DataFrame, result: Any, structure: str) -> None:
+    """Difference against mean, with bias, limits and their confidence intervals.
+
+    Parameters
+    ----------
+    pair
+        Columns `reference` (expert, mL) and `test` (automatic, mL).
+    result
+        The `stats.agreement.BlandAltman` of this pair, on any scale and with any limits.
+    """
+    reference, test = (pair[name].to_numpy(float) for name in ("reference", "test"))
+    x, y = _places(reference, test, result.scale)
+    x_label, y_label, unit, none = SCALES[result.scale]
+    _markers(axes, x, y, pair, COLOURS[structure], ring=result.scale == "difference")
+    if result.scale == "ratio":
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.axhline(none, color=GREY, linewidth=0.6, linestyle=":", zorder=1)
+    _draw_lines(axes, x, result)
+    axes.margins(x=0.06, y=0.12)
+    axes.set_xlim(left=0.0)
+    if result.scale == "ratio":
+        low, high = axes.get_ylim()
+        marks = (1, 1.2, 1.5, 2, 3, 5, 7, 8) if high < 20 * low else (1,)
+        axes.yaxis.set_major_locator(LogLocator(subs=marks))
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    where = " at the mean" if result.limits == "regression" else ""
+    left_out = f", {result.n_excluded} left out" if result.n_excluded else ""
+    axes.set_title(
+        f"{TITLES[structure]}, n = {result.n}{left_out} ({_zero_counts(pair)})\n"
+        f"bias{where} {number(result.bias)} {interval(result.bias_ci)}{unit}\n"
+        f"limits{where} {number(result.loa_lower)} {interval(result.loa_lower_ci)} to "
+        f"{number(result.loa_upper)} {interval(result.loa_upper_ci)}{unit}",
+        loc="left", fontsize=6.3, linespacing=1.25,
+    )
+
+
+def draw_correlation(axes: Axes, pair: pd.DataFrame, result: Any, structure: str) -> None:
+    """Automatic against expert volume with the line of identity; the correlation in the title."""
+    reference, test = (pair[name].to_numpy(float) for name in ("reference", "test"))
+    top = max(reference.max(), test.max(), 1e-9) * 1.06
+    axes.plot([0, top], [0, top], color=GREY, linewidth=0.7, linestyle=":", zorder=1)
+    _markers(axes, reference, test, pair, COLOURS[structure])
+    axes.set_xlim(-0.02 * top, top)
+    axes.set_ylim(-0.02 * top, top)
+    axes.set_aspect("equal")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlabel("expert, mL")
+    axes.set_ylabel("automatic, mL")
+    axes.set_title(
+        f"{TITLES[structure]}, n = {result.n}\n"
+        f"{_method(result)} {number(result.r)} {interval(result.ci)}, "
+        f"{format_p(result.p_value)}\n(null hypothesis: no association)",
+        loc="left", fontsize=6.3, linespacing=1.25,
+    )
+
+
+def _method(result: Any) -> str:
+    name = str(getattr(result, "method", "")).lower()
+    return "Pearson r" if "pearson" in name else "Spearman ρ"
+
+
+@styled
+def draw_agreement(pairs: Mapping[str, pd.DataFrame], agreement: Mapping[str, Any],
+                   correlation: Mapping[str, Any], width_mm: float = PAGE_MM) -> PrintFigure:
+    """Fig. 6 and supplementary Fig. i: for each structure Bland-Altman (A, C), correlation (B, D).
+
+    Parameters
+    ----------
+    pairs
+        Structure -> table of `measurements.pair` (columns `reference`, `test`, mL).
+    agreement, correlation
+        Structure -> result of `stats.agreement.bland_altman`, of `stats.correlation.spearman`.
+    """
+    figure = new_figure(width_mm, 66.0 * len(pairs) + 10, foot_mm=7)
+    grid = figure.subplots(len(pairs), 2, squeeze=False, width_ratios=(1.25, 1))
+    said = []
+    for row, (structure, pair) in enumerate(pairs.items()):
+        left, right = grid[row]
+        draw_bland_altman(left, pair, agreement[structure], structure)
+        draw_correlation(right, pair, correlation[structure], structure)
+        letter(left, "ABCDEFGH"[2 * row], up=27)
+        letter(right, "ABCDEFGH"[2 * row + 1], up=27)
+        result = agreement[structure]
+        said.append(
+            f"{TITLES[structure]}: {result.n} pairs, bias {number(result.bias)}, limits of "
+            f"agreement {number(result.loa_lower)} to {number(result.loa_upper)}"
+            f"{SCALES[result.scale][2]}, correlation {number(correlation[structure].r)}."
+        )
+    figure.text(
+        0.5, foot_y(figure), "filled: both above 0     hollow: one of the two is 0     ring ×n: n "
+        "cases with both 0     dotted: no difference, identity\n"
+        f"{result.limits} limits of agreement     [ ] and grey bands: "
+        f"{100 * result.confidence:g} % "
+        "confidence intervals" + (f" ({result.ci})" if result.limits == "constant" else ""),
+        fontsize=6.3, color=GREY, ha="center", va="center", linespacing=1.4,
+    )
+    figure.alt = ("Bland-Altman plots (automatic - expert against the mean) and scatter plots with "
+                  "the line of identity. " + " ".join(said))
+    return figure
+
+
+@styled
+def draw_learning_curves(histories: Mapping[Any, pd.DataFrame],
+                         width_mm: float = PAGE_MM) -> PrintFigure:
+    """Loss, Dice on the validation cases and learning rate by epoch.
+
+    `histories` maps a fold to its history.csv (`epoch, lr, train_loss, validation_loss, dice_ggo,
+    dice_high_opacity, dice_lesion`). A ring marks the epoch with the best validation loss.
+    """
+    figure = new_figure(width_mm, 62, foot_mm=6)
+    loss, dice, rate = figure.subplots(1, 3, width_ratios=(1.2, 1.2, 0.8))
+    for index, (fold, history) in enumerate(histories.items()):
+        colour = FOLD_COLOURS[index % len(FOLD_COLOURS)]
+        epoch = history["epoch"]
+        loss.plot(epoch, history["train_loss"], color=colour, linewidth=0.7, linestyle=":")
+        loss.plot(epoch, history["validation_loss"], color=colour, label=f"fold {fold}")
+        if history["validation_loss"].notna().any():
+            best = history.loc[history["validation_loss"].idxmin()]
+            loss.plot(best["epoch"], best["validation_loss"], "o", markerfacecolor="none",
+                      markeredgecolor=colour, markersize=5)
+        for structure, dash in zip(LESION_STRUCTURES, ("-", "--", ":"), strict=True):
+            dice.plot(epoch, history[f"dice_{structure}"], color=colour, linestyle=dash)
+        rate.step(epoch, history["lr"], color=colour, where="post")
+    for axes, title in ((loss, "loss"), (dice, "Dice, validation cases"), (rate, "learning rate")):
+        axes.set_title(title)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    dice.set_ylim(0, 1)
+    rate.set_yscale("log")
+    keys = [loss.plot([], [], color=INK, linestyle=dash, label=name)[0]
+            for dash, name in ((":", "training"), ("-", "validation"))]
+    loss.add_artist(loss.legend(handles=keys, loc="upper right"))
+    kinds = [dice.plot([], [], color=INK, linestyle=dash, label=TITLES[name])[0]
+             for name, dash in zip(LESION_STRUCTURES, ("-", "--", ":"), strict=True)]
+    dice.legend(handles=kinds, loc="best")
+    handles, labels = loss.get_legend_handles_labels()
+    folds = [(h, t) for h, t in zip(handles, labels, strict=True) if t.startswith("fold")]
+    figure.legend([h for h, _ in folds], [t for _, t in folds], loc="center",
+                  bbox_to_anchor=(0.5, foot_y(figure)), ncols=max(1, len(folds)))
+    for axes, name in zip((loss, dice, rate), "ABC", strict=True):
+        letter(axes, name)
+    figure.alt = (f"Learning curves of {len(histories)} folds: training and validation loss, "
+                  "validation Dice of each structure, learning rate.")
+    return figure
+
+
+@styled
+def draw_dice_by(measurements: pd.DataFrame, by: str = "protocol", reader: str = "model",
+                 structures: Sequence[str] = LESION_STRUCTURES,
+                 width_mm: float = PAGE_MM) -> PrintFigure:
+    """Dice of every case, by protocol, scanner, centre or another column, for each structure.
+
+    The line is the median and the box the quartiles (from five values on). Cases whose Dice is not
+    defined are counted, not drawn.
+    """
+    rows = measurements.query("reader == @reader and status == 'ok'")
+    groups = sorted(rows[by].fillna("unknown").astype(str).unique())
+    figure = new_figure(width_mm, 28 + 7.5 * max(len(groups), 2))
+    panels = figure.subplots(1, len(structures), sharey=True, squeeze=False)[0]
+    said = []
+    for axes, structure in zip(panels, structures, strict=True):
+        of_structure = rows[rows["structure"] == structure]
+        names = of_structure[by].fillna("unknown").astype(str)
+        for place, group in enumerate(groups):
+            values = of_structure.loc[names == group, "dice"].to_numpy(float)
+            defined = np.sort(values[np.isfinite(values)])
+            # A fixed spread by rank: the same picture each time, and no point hides another.
+            shift = 0.28 * (np.arange(len(defined)) % 5 - 2) / 2
+            axes.plot(defined, place + shift, "o", markerfacecolor=COLOURS[structure],
+                      markeredgecolor=INK, markeredgewidth=0.4, alpha=0.8, zorder=3, markersize=3)
+            if len(defined) >= MIN_BOX:
+                axes.boxplot(defined, positions=[place], orientation="horizontal", widths=0.7,
+                             showfliers=False, manage_ticks=False, zorder=2,
+                             medianprops={"color": INK, "linewidth": 1.4},
+                             boxprops={"color": GREY}, whiskerprops={"color": GREY},
+                             capprops={"color": GREY})
+            elif len(defined):
+                axes.plot([np.median(defined)] * 2, [place - 0.35, place + 0.35], color=INK,
+                          linewidth=1.4, zorder=4)
+            missing = len(values) - len(defined)
+            text = f"n = {len(defined)}" + (f"\n{missing} undefined" if missing else "")
+            axes.annotate(text, (1, place), xycoords=("axes fraction", "data"), xytext=(3, 0),
+                          textcoords="offset points", va="center", fontsize=6, color=GREY,
+                          annotation_clip=False)
+            said.append(f"{TITLES[structure]}, {group}: n = {len(defined)}.")
+        axes.set_title(TITLES[structure])
+        axes.set_xlim(-0.03, 1.03)
+        axes.set_xlabel("Dice of a case")
+        axes.grid(axis="x", color=PALE, linewidth=0.5)
+        axes.set_axisbelow(True)
+    panels[0].set_yticks(range(len(groups)), groups)
+    panels[0].set_ylim(len(groups) - 0.5, -0.5)
+    panels[0].set_ylabel(by)
+    figure.alt = f"Dice coefficients by {by}. " + " ".join(said)
+    return figure

@@ -1,0 +1,168 @@
+"""One page that holds a run: figures, tables, settings and where they come from.
+
+The page needs no other file and no network. Every value enters through jinja2's escaping; only the
+tables enter as markup, and those were escaped when they were written (`tables.save_table`).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+from markupsafe import Markup
+
+from deeplung_nb.report.tables import PAGE_HEAD
+from deeplung_nb.runs import Run, write_text
+
+TEMPLATE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+      content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>{{ run_id }}: report</title>
+<style>
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, "DejaVu Sans", sans-serif; color: #222; margin: 0 auto;
+       max-width: 62rem; padding: 1rem 1.25rem 4rem; }
+h1 { font-size: 1.6rem; line-height: 1.2; }
+h2 { border-bottom: 1px solid #ccd; margin-top: 2.5rem; }
+h3 { font-size: 1rem; margin: 2rem 0 .5rem; }
+a { color: #0b5394; } a:focus-visible { outline: 2px solid #d55e00; }
+nav ul { columns: 2; padding-left: 1.2rem; } nav li { break-inside: avoid; }
+.banner { background: #fdecea; border-left: 5px solid #a33b20; padding: .6rem 1rem;
+          font-weight: 600; }
+figure { margin: 0 0 1.5rem; break-inside: avoid; } figure img { max-width: 100%; height: auto; }
+figcaption { font-size: .9rem; color: #444; }
+.scroll { overflow-x: auto; } .file { font-size: .85rem; }
+table.facts { border-collapse: collapse; font-size: .9rem; }
+table.facts th, table.facts td { text-align: left; vertical-align: top; overflow-wrap: anywhere;
+                                 padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #e4e6ea; }
+table.facts th { font-weight: 500; white-space: nowrap; }
+@media print {
+  body { max-width: none; font-size: 10pt; padding: 0; } nav { display: none; }
+  h2, h3 { break-after: avoid; } .scroll { overflow: visible; } a { color: inherit; }
+  @page { margin: 18mm; }
+}
+</style>
+</head>
+<body>
+<header>
+<h1>Quantification of COVID-19 pneumonia from CT: report of run {{ run_id }}</h1>
+{% if synthetic %}
+<p class="banner" role="note">Synthetic cohort: no case is a patient. These numbers say nothing
+about people and can't be set against the paper's.</p>
+{% endif %}
+</header>
+<nav aria-label="Contents"><h2>Contents</h2>
+<ul>
+<li><a href="#reading">How to read it</a></li>
+{% for item in tables %}<li><a href="#{{ item.anchor }}">{{ item.title }}</a></li>
+{% endfor %}
+{% for item in figures %}<li><a href="#{{ item.anchor }}">{{ item.title }}</a></li>
+{% endfor %}
+<li><a href="#provenance">Settings and provenance</a></li>
+</ul></nav>
+<main>
+<section id="reading"><h2>How to read it</h2>
+<p>Every difference is automatic − expert. A correlation is not agreement, and a difference that is
+not significant is not agreement either: read the bias and the limits with their intervals. A Dice
+depends on what is averaged, and on what an empty reference counts: each one is named. “–” means
+not defined or not measured, never 0.</p></section>
+<section><h2>Tables</h2>
+{% for item in tables %}
+<section id="{{ item.anchor }}"><h3>{{ item.title }}</h3>
+<div class="scroll" tabindex="0" role="region" aria-label="{{ item.title }}">{{ item.markup }}</div>
+<p class="file">At full precision: <code>tables/{{ item.name }}.csv</code></p></section>
+{% else %}<p>No table has been written yet.</p>
+{% endfor %}
+</section>
+<section><h2>Figures</h2>
+{% for item in figures %}
+<section id="{{ item.anchor }}"><h3>{{ item.title }}</h3>
+<figure><img src="{{ item.source }}" alt="{{ item.alt }}">
+{% if item.caption %}<figcaption>{{ item.caption }}</figcaption>{% endif %}</figure>
+<p class="file">For print: <code>figures/{{ item.name }}.pdf</code></p></section>
+{% else %}<p>No figure has been written yet.</p>
+{% endfor %}
+</section>
+<section id="provenance"><h2>Settings and provenance</h2>
+<table class="facts"><tbody>
+{% for name, value in facts %}<tr><th scope="row">{{ name }}</th><td>{{ value }}</td></tr>
+{% endfor %}
+</tbody></table></section>
+</main>
+</body>
+</html>
+"""
+
+
+def _title(name: str) -> str:
+    """`fig6_agreement_cv` -> `Fig. 6 agreement cv`."""
+    words = re.sub(r"[_-]+", " ", name).strip()
+    words = re.sub(r"^(fig|table) ?0*(\w+)\b", lambda found: (
+        f"{'Fig.' if found[1] == 'fig' else 'Table'} {found[2]}"), words)
+    return words[:1].upper() + words[1:]
+
+
+def _order(path: Path) -> list[Any]:
+    """Names in the order a person counts: fig2 before fig10."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part)
+            for part in re.split(r"(\d+)", path.stem) if part]
+
+
+def _picture(png: Path) -> str:
+    """The picture as a data address: the drawing, or the PNG where that is smaller."""
+    svg = png.with_suffix(".svg")
+    if svg.exists() and svg.stat().st_size < png.stat().st_size:
+        return "data:image/svg+xml;base64," + base64.b64encode(svg.read_bytes()).decode()
+    return "data:image/png;base64," + base64.b64encode(png.read_bytes()).decode()
+
+
+def _figures(folder: Path) -> list[dict[str, Any]]:
+    items = []
+    for png in sorted(folder.glob("*.png"), key=_order):
+        side = png.with_suffix(".json")
+        words = json.loads(side.read_text(encoding="utf-8")) if side.exists() else {}
+        items.append({"name": png.stem, "anchor": f"figure-{png.stem}", "title": _title(png.stem),
+                      "source": _picture(png), "alt": words.get("alt") or _title(png.stem),
+                      "caption": words.get("caption", "")})
+    return items
+
+
+def _tables(folder: Path) -> list[dict[str, Any]]:
+    items = []
+    for page in sorted(folder.glob("*.html"), key=_order):
+        markup = page.read_text(encoding="utf-8").removeprefix(PAGE_HEAD)
+        items.append({"name": page.stem, "anchor": f"table-{page.stem}",
+                      "title": _title(page.stem), "markup": Markup(markup)})
+    return items
+
+
+def flatten(values: Any, name: str = "") -> list[tuple[str, str]]:
+    """Nested settings as rows: `training.momentum` -> `0.9`."""
+    if isinstance(values, dict):
+        return [row for key in sorted(values)
+                for row in flatten(values[key], f"{name}.{key}" if name else str(key))]
+    if isinstance(values, (list, tuple)):
+        return [(name, ", ".join(str(value) for value in values))]
+    return [(name, "–" if values is None else str(values))]
+
+
+def write_report(run: Run) -> Path:
+    """Write `report.html` from the figures, tables and run.json of a run; return its path."""
+    record = run.path("run.json")
+    info = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    page = Environment(autoescape=True, trim_blocks=True).from_string(TEMPLATE).render(
+        run_id=run.run_id, synthetic=run.synthetic, figures=_figures(run.folder / "figures"),
+        tables=_tables(run.folder / "tables"), facts=flatten(info),
+    )
+    target = run.path("report.html")
+    write_text(target, page)
+    return target

@@ -1,0 +1,245 @@
+"""The numbers the paper prints, beside those of this run, and whether they can be compared.
+
+`published.csv` lists what is printed; `measure` finds the counterparts in a run's own tables, under
+the same ids; `compare` joins the two. A number without a counterpart stays in the table, empty.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from deeplung_nb import measurements as table
+from deeplung_nb.config import Config
+from deeplung_nb.runs import manifest_folder
+from deeplung_nb.stats import agreement, correlation, paired, summary
+
+CLASSES = ("ggo", "high_opacity")
+SECTIONS = {"cv": "s3.1", "external": "s3.2"}
+SETTINGS = {
+    "s2.4.image_size": lambda c: c.network.image_size,
+    "s2.4.rotation.min": lambda c: -c.training.rotation_degrees,
+    "s2.4.rotation.max": lambda c: c.training.rotation_degrees,
+    "s2.4.translation": lambda c: c.training.translation_pixels,
+    "s2.4.scale.min": lambda c: c.training.scale_range[0],
+    "s2.4.scale.max": lambda c: c.training.scale_range[1],
+    "s2.5.n_neighbours": lambda c: c.network.n_neighbours,
+    "s2.5.window_slices": lambda c: c.network.n_slices,
+    "s2.6.momentum": lambda c: c.training.momentum,
+    "s2.6.learning_rate": lambda c: c.training.learning_rate,
+    "s2.6.weight_decay": lambda c: c.training.weight_decay,
+    "s2.6.plateau_factor": lambda c: c.training.plateau_factor,
+    "s2.6.plateau_patience": lambda c: c.training.plateau_patience,
+    "s2.6.batch": lambda c: c.training.batch_slices,
+    "s2.6.stop_learning_rate": lambda c: c.training.stop_learning_rate,
+    "s2.7.n_folds": lambda c: c.n_folds,
+}
+"""Published id -> where the setting stands in a `Config`."""
+
+
+def compare(published_csv: str | os.PathLike | None, measured: Mapping[str, float],
+            same_patients: bool = False) -> pd.DataFrame:
+    """Every published number, this run's counterpart, and whether the two can be compared.
+
+    Parameters
+    ----------
+    published_csv
+        None: `published.csv` beside the manifests.
+    measured
+        Published id -> value in the unit of the published one (`measure`).
+    same_patients
+        True where the run's cohort is the paper's own.
+
+    Returns
+    -------
+    DataFrame
+        The columns of published.csv, then `measured, difference` (measured - published) and
+        `comparability`.
+
+    Raises
+    ------
+    ValueError
+        `measured` has an id that is not published.
+    """
+    path = published_csv or manifest_folder() / "published.csv"
+    frame = pd.read_csv(path, dtype={"section": str}, keep_default_na=False,
+                        na_values={"value": [""], "structure": [""], "cohort": [""],
+                                   "unit": [""], "note": [""]})
+    if frame["id"].duplicated().any():
+        twice = ", ".join(frame.loc[frame["id"].duplicated(), "id"])
+        raise ValueError(f"{path}: id twice: {twice}. Give each published number its own")
+    unknown = sorted(set(measured) - set(frame["id"]))
+    if unknown:
+        raise ValueError(f"not in {path}: {', '.join(unknown)}. Expected ids of that file")
+    frame["value"] = pd.to_numeric(frame["value"])
+    frame["measured"] = frame["id"].map(measured).astype(float)
+    frame["difference"] = frame["measured"] - frame["value"]
+    frame["comparability"] = [comparability(row, same_patients) for row in frame.itertuples()]
+    return frame
+
+
+def comparability(row: object, same_patients: bool = False) -> str:
+    """Whether a published number and this run's can be set against each other, in a few words.
+
+    `row` has the fields `id, quantity, statistic` and `measured` of a row of `compare`.
+    """
+    quantity, statistic = row.quantity, str(row.statistic)
+    if np.isnan(row.measured):
+        return "no counterpart in this run"
+    if row.id in SETTINGS:
+        return "a setting: equal or chosen otherwise"
+    if quantity.startswith("time") or quantity == "memory":
+        return "no: own hardware; only ratios compare"
+    if quantity == "p_value":
+        return "no: a p value is not a target"
+    if "spread" in statistic:
+        return "no: what it spreads over is not printed"
+    if quantity == "dice" and row.structure == "lesion":
+        return "no: which Dice is averaged is not printed"
+    patients = "yes" if same_patients else "same statistic, other patients"
+    if quantity == "dice":
+        return f"{patients}; empty references: not printed"
+    if quantity in ("bias_ml", "difference_ml"):
+        return f"{patients}; sign not printed"
+    return patients
+
+
+def measure(measurements: pd.DataFrame, config: Config | None = None,
+            timings: pd.DataFrame | None = None, reader: str = "model") -> dict[str, float]:
+    """This run's counterparts of the published numbers, under the ids of published.csv.
+
+    Dice is the mean over cases in which it is defined; `spread` is the SD over cases.
+    """
+    found: dict[str, float] = {}
+    if config is not None:
+        found |= {name: float(read(config)) for name, read in SETTINGS.items()}
+    for role in SECTIONS:
+        rows = measurements[measurements["role"] == role]
+        if len(rows):
+            found |= _counts(rows, role) | _volumes(rows, role, reader) | _dice(rows, role, reader)
+    training = measurements[measurements["role"] == "cv"]
+    if training["protocol"].isin(("contrast",)).any():
+        found |= _protocols(training, reader)
+    if timings is not None:
+        found |= _times(timings)
+    return {name: value for name, value in found.items() if not np.isnan(value)}
+
+
+def _pair(rows: pd.DataFrame, structure: str, reader: str) -> pd.DataFrame | None:
+    """Volumes of the cases whose reference tells this class apart; None where none does.
+
+    A binary reference has no row of a class: its cases can't be paired.
+    """
+    key = ["cohort", "case_id"]
+    told = rows.loc[(rows["reader"] == "expert") & (rows["structure"] == structure), key]
+    if told.empty:
+        return None
+    return table.pair(rows.merge(told, on=key), "expert", reader, structure)
+
+
+def _scored(rows: pd.DataFrame, structure: str, reader: str) -> np.ndarray:
+    """Dice of the cases in which it is defined."""
+    chosen = rows.query("structure == @structure and reader == @reader and status == 'ok'")
+    return chosen["dice"].dropna().to_numpy(float)
+
+
+def _counts(rows: pd.DataFrame, role: str) -> dict[str, float]:
+    expert = rows[(rows["reader"] == "expert") & (rows["status"] == "ok")]
+    cases = expert.drop_duplicates(["cohort", "case_id"])
+    n_patients = float(len(cases.drop_duplicates(["cohort", "patient_id"])))
+    slices = expert["slices_with"].astype(float)
+    with_class = {structure: float(slices[expert["structure"] == structure].sum(min_count=1))
+                  for structure in (*CLASSES, "lesion")}
+    found = {f"abstract.n_patients.{role}": n_patients, f"s2.1.n_patients.{role}": n_patients,
+             f"journal.n_patients.{role}": n_patients,
+             f"s2.1.n_slices.{role}": float(cases["n_slices"].sum()),
+             f"s2.1.n_lesion_slices.{role}": with_class["lesion"]}
+    if role == "cv":
+        found |= {"table2.n_patients.cv": n_patients,
+                  "table2.n_slices.cv": float(cases["n_slices"].sum())}
+        found |= {f"table2.n_lesion_slices.cv.{name}": with_class[name] for name in CLASSES}
+    return found
+
+
+def _volumes(rows: pd.DataFrame, role: str, reader: str) -> dict[str, float]:
+    found, section = {}, SECTIONS[role]
+    for structure in CLASSES:
+        pair = _pair(rows, structure, reader)
+        if pair is None or len(pair) < 3:
+            continue
+        expert, automatic = pair["reference"], pair["test"]
+        for name, values in (("expert", expert), ("model", automatic)):
+            described = summary.describe(values)
+            for statistic in ("median", "q1", "q3"):
+                found[f"{section}.volume.{role}.{structure}.{name}.{statistic}"] = getattr(
+                    described, statistic)
+        ranks = correlation.spearman(expert, automatic)
+        for where in (section, "abstract", "journal"):
+            found[f"{where}.correlation.{role}.{structure}"] = ranks.r
+        found[f"{section}.correlation_p.{role}.{structure}"] = ranks.p_value
+        found[f"{section}.bias.{role}.{structure}"] = agreement.bland_altman(expert, automatic).bias
+        found[f"{section}.p.{role}.{structure}"] = paired.wilcoxon_signed_rank(
+            expert, automatic).p_value
+    return found
+
+
+def _dice(rows: pd.DataFrame, role: str, reader: str) -> dict[str, float]:
+    found, section = {}, SECTIONS[role]
+    scores = _scored(rows, "lesion", reader)
+    if len(scores) > 1:
+        described = summary.describe(scores)
+        for where, spread in ((section, "spread"), ("abstract", "spread"), ("journal", "sd")):
+            found[f"{where}.dice.{role}.mean"] = described.mean
+            found[f"{where}.dice.{role}.{spread}"] = described.sd
+    if role == "cv":
+        for structure in CLASSES:
+            scores = _scored(rows, structure, reader)
+            if len(scores):
+                found[f"table4.ours.dice.{structure}"] = summary.describe(scores).mean
+    return found
+
+
+def _protocols(rows: pd.DataFrame, reader: str) -> dict[str, float]:
+    """Section 3.3: contrast-enhanced against non-contrast scans of the training cohort."""
+    found = {}
+    names = {"non_contrast": "non-contrast", "contrast": "contrast"}
+    dice = {key: _scored(rows[rows["protocol"] == name], "lesion", reader)
+            for key, name in names.items()}
+    if min(len(scores) for scores in dice.values()) > 1:
+        for key, scores in dice.items():
+            described = summary.describe(scores)
+            found[f"s3.3.dice.{key}.mean"] = described.mean
+            found[f"s3.3.dice.{key}.spread"] = described.sd
+        found["s3.3.dice.p"] = paired.mann_whitney(dice["non_contrast"], dice["contrast"]).p_value
+    for structure in CLASSES:
+        pair = _pair(rows, structure, reader)
+        if pair is None:
+            continue
+        change = {key: (pair["test"] - pair["reference"])[pair["protocol"] == name].to_numpy(float)
+                  for key, name in names.items()}
+        if min(len(values) for values in change.values()) < 2:
+            continue
+        for key, values in change.items():
+            described = summary.describe(values)
+            for statistic in ("median", "q1", "q3"):
+                found[f"s3.3.difference.{structure}.{key}.{statistic}"] = getattr(described,
+                                                                                  statistic)
+        found[f"s3.3.difference.{structure}.p"] = paired.mann_whitney(
+            change["non_contrast"], change["contrast"]).p_value
+    return found
+
+
+def _times(timings: pd.DataFrame) -> dict[str, float]:
+    """Table 4: seconds on a CPU, milliseconds and memory on a GPU, over 16 slices."""
+    found = {}
+    rows = timings[timings["n_slices"] == 16]
+    for (model, device), group in rows.groupby(["model", "device"]):
+        if str(device).startswith("cpu"):
+            found[f"table4.{model}.cpu_time"] = float(group["seconds_median"].min())
+        else:
+            found[f"table4.{model}.gpu_time"] = 1000 * float(group["seconds_median"].min())
+            found[f"table4.{model}.memory"] = float(group["peak_memory_gb"].max())
+    return found

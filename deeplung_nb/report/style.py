@@ -1,0 +1,160 @@
+"""One look for every figure, and files that have the same bytes each time they are written."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from deeplung_nb.runs import Run, atomic_path, write_text
+
+MM = 1 / 25.4
+COLUMN_MM = 84.0
+"""Width of one journal column."""
+PAGE_MM = 174.0
+"""Width of the page's text."""
+FOOTER_MM = 4.0
+
+INK = "#222222"
+GREY = "#6b7280"
+PALE = "#d8dce2"
+FOLD_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#444444")
+"""Okabe and Ito's colours, which colour-blind readers can tell apart."""
+
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",  # shipped with matplotlib: the same letters on every machine
+    "font.size": 7.0,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7.0,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "lines.linewidth": 1.0,
+    "lines.markersize": 3.5,
+    "patch.linewidth": 0.6,
+    "hatch.linewidth": 0.5,
+    "axes.unicode_minus": True,
+    "axes.formatter.use_mathtext": False,
+    "image.interpolation": "nearest",
+    "figure.facecolor": "white",
+    "figure.dpi": 150,
+    "savefig.dpi": 300,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "deeplung_nb",
+}
+
+FORMATS: dict[str, dict[str, Any]] = {
+    "pdf": {"CreationDate": None, "Producer": None, "Creator": "deeplung_nb"},
+    "svg": {"Date": None, "Creator": "deeplung_nb"},
+    "png": {"Software": None},
+}
+"""What is written, and the metadata that keeps dates and versions out of it."""
+
+
+class PrintFigure(Figure):
+    """A figure of print size, outside pyplot: nothing to close, nothing shown twice.
+
+    `alt` says in words what is to be seen; it goes with the picture into notebook and report.
+    `foot_mm` is what is kept free at the foot for a legend or a note, above the footer.
+    """
+
+    alt: str = ""
+    foot_mm: float = 0.0
+
+    @mpl.rc_context(STYLE)
+    def png(self, dpi: int = 150) -> bytes:
+        """The figure as PNG, for a notebook or a widget."""
+        stream = io.BytesIO()
+        self.savefig(stream, format="png", dpi=dpi, metadata=FORMATS["png"])
+        return stream.getvalue()
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return {"image/png": self.png(), "text/plain": self.alt or repr(self)}
+
+
+def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a drawing function under `STYLE`, leaving matplotlib's settings as they were."""
+
+    @functools.wraps(draw)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        with mpl.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return wrapper
+
+
+def new_figure(width_mm: float, height_mm: float, foot_mm: float = 0.0) -> PrintFigure:
+    """An empty figure of a size in mm, laid out so that no label leaves it."""
+    figure = PrintFigure(figsize=(width_mm * MM, height_mm * MM), layout="constrained")
+    figure.foot_mm = foot_mm
+    bottom = (FOOTER_MM + foot_mm) / height_mm
+    figure.get_layout_engine().set(w_pad=1.5 * MM, h_pad=1.5 * MM, rect=(0, bottom, 1, 1 - bottom))
+    return figure
+
+
+def foot_y(figure: PrintFigure, up: float = 0.5) -> float:
+    """A height in the free foot of a figure (0 its lower edge, 1 its upper), figure fraction."""
+    return (FOOTER_MM + up * figure.foot_mm) * MM / figure.get_size_inches()[1]
+
+
+def letter(axes: Axes, text: str, up: float = 8) -> None:
+    """The letter of a panel, `up` points above its upper left corner."""
+    axes.annotate(text, (0, 1), xytext=(-24, up), xycoords="axes fraction",
+                  textcoords="offset points", fontsize=9, fontweight="bold", va="center")
+
+
+def _add_footer(figure: Figure, text: str) -> None:
+    if any(item.get_gid() == "footer" for item in figure.texts):
+        return
+    figure.text(0.995, 0.8 * MM / figure.get_size_inches()[1], text, ha="right", va="bottom",
+                fontsize=6.5, fontweight="bold", color="#a33b20", gid="footer")
+
+
+@mpl.rc_context(STYLE)
+def save_figure(figure: Figure, run: Run, name: str, caption: str = "", alt: str = "") -> Path:
+    """Write `figures/<name>.pdf`, `.svg` and `.png` (300 dpi), and their words in `<name>.json`.
+
+    The same figure gives the same bytes. A figure of a synthetic cohort says so at its foot.
+
+    Parameters
+    ----------
+    caption
+        Sentence under the figure in the report.
+    alt
+        What is to be seen, in words; defaults to what the drawing function wrote.
+
+    Returns
+    -------
+    Path
+        The PNG.
+    """
+    if run.synthetic:
+        _add_footer(figure, f"synthetic cohort · {run.run_id}")
+    for suffix, metadata in FORMATS.items():
+        with atomic_path(run.path("figures", f"{name}.{suffix}")) as part:
+            figure.savefig(part, format=suffix, metadata=metadata)
+    words = {"caption": caption, "alt": alt or getattr(figure, "alt", "") or caption or name}
+    write_text(run.path("figures", f"{name}.json"),
+               json.dumps(words, indent=2, ensure_ascii=False) + "\n")
+    return run.path("figures", f"{name}.png")

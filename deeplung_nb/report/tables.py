@@ -1,0 +1,270 @@
+"""Tables for print: each function takes tidy rows of numbers and formats them, nothing else.
+
+`save_table` writes the rows at full precision (CSV) and the printed table (HTML, LaTeX). Rounding
+happens here and only here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from great_tables import GT
+
+from deeplung_nb.labels import TITLES
+from deeplung_nb.runs import Run, atomic_path, write_text
+
+MISSING = "–"
+ROLES = {"cv": "Training (cross-validation)", "external": "External validation"}
+MODELS = {"ours": "ConvLSTM with attention (ours)", "unet2d": "U-Net 2D", "unet3d": "U-Net 3D"}
+PAGE_HEAD = '<!doctype html>\n<meta charset="utf-8">\n'
+
+
+def text(value: object, decimals: int = 1) -> str:
+    """A number for print: thousands apart, a real minus, `–` where there is none."""
+    if value is None or value is pd.NA or (np.isscalar(value) and pd.isna(value)):
+        return MISSING
+    return f"{float(value):,.{decimals}f}".replace("-", "−")
+
+
+def p_text(p: float) -> str:
+    """A p value for print: three decimals, `<0.001` below."""
+    return MISSING if pd.isna(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def with_interval(value: object, low: object, high: object, decimals: int = 1) -> str:
+    """`value [low, high]`; the brackets are left out where there is no interval."""
+    whole = text(value, decimals)
+    if pd.isna(low) and pd.isna(high):
+        return whole
+    return f"{whole} [{text(low, decimals)}, {text(high, decimals)}]"
+
+
+def format_frame(display: pd.DataFrame, name: str, title: str, subtitle: str = "",
+                 notes: Sequence[str] = (), stub: str | None = None,
+                 group: str | None = None) -> GT:
+    """A table from text that is ready to print; numbers at the right, words at the left."""
+    gt = GT(display, id=re.sub(r"\W", "-", name), rowname_col=stub, groupname_col=group)
+    gt = gt.tab_header(title=title, subtitle=subtitle or None)
+    for note in notes:
+        gt = gt.tab_source_note(note)
+    words = [column for column in display.columns if column not in (stub, group)]
+    if words:
+        gt = gt.cols_align("right", columns=words)
+    return gt.tab_options(table_font_size="13px", data_row_padding="3px", heading_align="left",
+                          row_group_font_weight="bold", source_notes_font_size="11px",
+                          table_font_names=["DejaVu Sans", "Verdana", "sans-serif"])
+
+
+def format_characteristics(frame: pd.DataFrame) -> GT:
+    """Table 1 from `counts.count_characteristics`."""
+    def cell(row: pd.Series) -> str:
+        if pd.notna(row["mean"]):
+            known = "" if row["n_known"] == row["n_total"] else f" (n = {int(row['n_known'])})"
+            return f"{text(row['mean'])} ± {text(row['sd'])}{known}"
+        if pd.isna(row["percent"]):
+            return text(row["n"], 0)
+        known = "" if row["n_known"] == row["n_total"] else f" of {int(row['n_known'])}"
+        return f"{text(row['n'], 0)}{known} ({text(row['percent'])})"
+
+    rows = frame.assign(cell=frame.apply(cell, axis=1))
+    display = rows.pivot(index=["section", "characteristic"], columns="role", values="cell")
+    order = rows[["section", "characteristic"]].drop_duplicates()
+    sections = list(dict.fromkeys(order["section"]))
+    order = order.sort_values("section", key=lambda column: column.map(sections.index),
+                              kind="stable")
+    display = (display.reindex(pd.MultiIndex.from_frame(order)).fillna(MISSING)
+               .rename(columns=ROLES).rename_axis(columns=None).reset_index())
+    return format_frame(display, "table1", "Table 1. Characteristics",
+                        notes=["n (%) or mean ± SD. Percent of the known; n or ‘of’ is given where "
+                               "a value is missing for some."],
+                        stub="characteristic", group="section")
+
+
+def format_slices(frame: pd.DataFrame) -> GT:
+    """Table 2 from `counts.count_slices`."""
+    display = pd.DataFrame({"Cohort": frame["cohort"], "Role": frame["role"].map(ROLES)})
+    for column, title in {
+        "n_patients": "Patients", "n_cases": "Scans", "n_slices": "Slices",
+        "slices_ggo": "With GGO", "slices_high_opacity": "With high opacity",
+        "slices_both": "With both", "slices_lesion": "With any lesion",
+    }.items():
+        display[title] = [text(value, 0) for value in frame[column]]
+    return format_frame(display, "table2", "Table 2. Slices by class, as marked by the expert",
+                        notes=["– the reference does not tell the classes apart."], stub="Cohort")
+
+
+def format_times(frame: pd.DataFrame, model: str = "ours") -> GT:
+    """Table 3: median (range) of the computation time by hardware and number of slices.
+
+    `frame` holds rows of timings.csv.
+    """
+    rows = frame[frame["model"] == model].copy()
+    if rows.empty:
+        raise ValueError(f"timings without model {model!r}: expected one of "
+                         f"{', '.join(sorted(frame['model'].unique()))}")
+    rows["Hardware"] = [f"{device}: {hardware}, {threads} thread{'s' * (threads != 1)}"
+                        if device == "cpu" else f"{device}: {hardware}"
+                        for device, hardware, threads in zip(rows["device"], rows["hardware"],
+                                                             rows["threads"], strict=True)]
+    rows["cell"] = [f"{text(middle, 2)} ({text(low, 2)} to {text(high, 2)})" for middle, low, high
+                    in zip(rows["seconds_median"], rows["seconds_min"], rows["seconds_max"],
+                           strict=True)]
+    display = rows.pivot(index="Hardware", columns="n_slices", values="cell").fillna(MISSING)
+    display.columns = [f"{int(n)} slices" for n in display.columns]
+    return format_frame(display.reset_index(), "table3", "Table 3. Computation time, s",
+                        notes=["Median (minimum to maximum) of repeated runs, from prepared slices "
+                               "to class scores. Times are of this hardware only."],
+                        stub="Hardware")
+
+
+def format_models(frame: pd.DataFrame) -> GT:
+    """Table 4 from `counts.collect_models`."""
+    n_slices = int(frame["n_slices"].iloc[0])
+    display = pd.DataFrame({"Model": frame["model"].map(lambda name: MODELS.get(name, name))})
+    for column, title, decimals in (
+        ("dice_background", "Background", 3), ("dice_ggo", "GGO", 3),
+        ("dice_high_opacity", "High opacity", 3), ("parameters_million", "Parameters, M", 2),
+        ("cpu_seconds", "CPU, s", 2), ("cpu_ratio", "CPU, × ours", 2),
+        ("gpu_seconds", "GPU, s", 3), ("gpu_ratio", "GPU, × ours", 2),
+        ("memory_gb", "Memory, GB", 2),
+    ):
+        display[title] = [text(value, decimals) for value in frame[column]]
+    gt = format_frame(display, "table4", "Table 4. Models compared",
+                      notes=[f"Times and peak memory over {n_slices} slices, all in this run. "
+                             "– not trained or not measured in this run."], stub="Model")
+    return (gt.tab_spanner("Dice on test cases", ["Background", "GGO", "High opacity"])
+            .tab_spanner("Computation", list(display.columns[4:])))
+
+
+EMPTY = {"nan": "both empty: left out", "zero": "both empty: 0", "one": "both empty: 1",
+         "nan_reference": "expert empty: left out", "no weight": "add no voxel"}
+"""What an empty mask counts, by the name of the policy in `stats.overlap`."""
+
+
+def _group(frame: pd.DataFrame) -> list[str]:
+    """`cohort, role` of each row, as far as the frame has them."""
+    parts = [frame[name].map(lambda value: ROLES.get(value, str(value)))
+             for name in ("cohort", "role") if name in frame]
+    return [", ".join(row) for row in zip(*parts, strict=True)] if parts else [""] * len(frame)
+
+
+def format_agreement(frame: pd.DataFrame) -> GT:
+    """Agreement of automatic and expert volumes, from `stats.summary.agreement_table`."""
+    display = pd.DataFrame({
+        "Group": _group(frame), "Structure": frame["structure"].map(TITLES),
+    })
+    if "protocol" in frame:
+        display["Protocol"] = frame["protocol"].to_numpy()
+    rows = list(frame.itertuples())
+    display["n (a 0)"] = [f"{row.n} ({row.n_zero})" for row in rows]
+    for reader, title in (("expert", "Expert, mL"), ("model", "Automatic, mL")):
+        display[title] = [with_interval(*(getattr(row, f"{reader}_{name}")
+                                          for name in ("median", "q1", "q3"))) for row in rows]
+    display["Bias, mL"] = [with_interval(row.bias, row.bias_lower, row.bias_upper) for row in rows]
+    display["Limits, mL"] = [f"{text(row.loa_lower)} to {text(row.loa_upper)}" for row in rows]
+    for name, title in (("spearman", "Spearman ρ"), ("ccc", "CCC")):
+        display[title] = [with_interval(getattr(row, name), getattr(row, f"{name}_lower"),
+                                        getattr(row, f"{name}_upper"), 3) for row in rows]
+    display["Slope p"] = [p_text(row.slope_p) for row in rows]
+    display["Signed-rank p"] = [p_text(row.signed_rank_p) for row in rows]
+    display["Mind"] = frame["flags"].to_numpy()
+    failed = int(frame["n_failed"].sum()) if "n_failed" in frame else 0
+    return format_frame(
+        display, "agreement", "Agreement of automatic and expert volumes",
+        "Difference = automatic − expert",
+        notes=[
+            "n (a 0): pairs, and those in which one or both readings are 0 mL. Volumes: median "
+            "[quartiles, type 7]. Bias, ρ, CCC: estimate [95 % interval]; limits: bias ± 1.96 SD.",
+            "Slope p: no proportional bias (difference on mean, slope 0). Signed-rank p: "
+            "differences symmetric about 0; no interval of p stands for agreement.",
+            *([f"{failed} failed readings are not in these rows."] if failed else []),
+        ], stub="Structure", group="Group").cols_align("left", columns=["Mind"])
+
+
+def format_dice(frame: pd.DataFrame) -> GT:
+    """Dice in each averaging, named, from `stats.summary.dice_table`."""
+    display = pd.DataFrame({
+        "Group": _group(frame), "Structure": frame["structure"].map(TITLES),
+        "Averaging": frame["averaging"],
+        "Empty masks": frame["empty"].map(lambda name: EMPTY.get(name, name)),
+    })
+    rows = list(frame.itertuples())
+    display["n used of n"] = [f"{row.n_used} of {row.n}" for row in rows]
+    display["Dice"] = [with_interval(row.dice, row.ci_lower, row.ci_upper, 3) for row in rows]
+    display["SD, cases"] = [text(row.sd_cases, 3) for row in rows]
+    display["SD, folds"] = [text(row.sd_folds, 3) for row in rows]
+    for side, title in (("both", "both"), ("reference", "expert"), ("prediction", "automatic")):
+        display[title] = [text(value, 0) for value in frame[f"n_{side}_empty"]]
+    gt = format_frame(
+        display, "dice", "Dice of automatic against expert, in every averaging",
+        notes=["Per case: mean over cases. Pooled: all voxels together. Per fold: mean over folds "
+               "of the means over their cases. [95 % interval]: patients resampled; for folds "
+               "Student’s t. A case in which one mask only is empty has Dice 0 where it is used."],
+        stub="Structure", group="Group")
+    return (gt.tab_spanner("Cases with an empty mask", ["both", "expert", "automatic"])
+            .cols_align("left", columns=["Averaging", "Empty masks"]))
+
+
+def format_flow(frame: pd.DataFrame) -> GT:
+    """The cohort's flow from `Cohort.flow()`: columns `step, n_cases, n_patients`."""
+    steps = frame["step"].map(lambda step: ROLES.get(step, str(step)[:1].upper() + str(step)[1:]))
+    display = pd.DataFrame({"Step": steps})
+    if "cohort" in frame:
+        display.insert(0, "Cohort", frame["cohort"])
+    display["Scans"] = [text(value, 0) for value in frame["n_cases"]]
+    display["Patients"] = [text(value, 0) for value in frame["n_patients"]]
+    return format_frame(display, "flow", "From the cases assessed to the cases used", stub="Step",
+                        group="Cohort" if "cohort" in frame else None)
+
+
+def format_comparison(frame: pd.DataFrame, measured_only: bool = True) -> GT:
+    """Published numbers beside this run's, from `published.compare`."""
+    rows = frame[frame["measured"].notna()] if measured_only else frame
+    where = [f"{section}" if str(section).startswith(("Table", "Fig", "Abstract"))
+             else f"Section {section}" for section in rows["section"]]
+    what = [", ".join(part for part in (
+        str(row.quantity).replace("_", " "), TITLES.get(row.structure, ""), str(row.statistic))
+        if part and part != "nan") for row in rows.itertuples()]
+    display = pd.DataFrame({
+        "Source": [f"{source}, {place}" for source, place in zip(rows["source"], where,
+                                                                 strict=True)],
+        "Quantity": what, "Cohort": rows["cohort"].fillna(""),
+        "Printed": rows["printed"],
+        "This run": [f"{text(value, decimals_for(value))}" for value in rows["measured"]],
+        "Unit": rows["unit"].fillna(""), "Comparable?": rows["comparability"],
+    })
+    gt = format_frame(display, "published", "What the paper prints and what this run gives",
+                      notes=[f"{len(rows)} of {len(frame)} published numbers have a counterpart in "
+                             "this run."], stub="Quantity", group="Source")
+    return gt.cols_align("left", columns=["Cohort", "Comparable?"])
+
+
+def decimals_for(value: float) -> int:
+    """Decimals that show about three digits; none for whole numbers."""
+    if pd.isna(value) or float(value).is_integer() or not np.isfinite(value):
+        return 0
+    return int(np.clip(2 - np.floor(np.log10(abs(value))), 0, 8))
+
+
+def _latex(gt: GT) -> str:
+    """The table as LaTeX. Underscores and carets of names are escaped: the library leaves them."""
+    return re.sub(r"(?<!\\)([_^])(?!\{)", r"\\\1{}", gt.as_latex())
+
+
+def save_table(gt: GT, frame: pd.DataFrame, run: Run, name: str) -> Path:
+    """Write `tables/<name>.csv` (the rows, full precision), `.html` and `.tex` (as printed).
+
+    The table of a synthetic cohort says so. Returns the path of the CSV.
+    """
+    if run.synthetic:
+        gt = gt.tab_source_note(f"Synthetic cohort · {run.run_id}")
+    target = run.path("tables", f"{name}.csv")
+    with atomic_path(target) as part:
+        frame.to_csv(part, index=False, lineterminator="\n", encoding="utf-8")
+    write_text(run.path("tables", f"{name}.html"), PAGE_HEAD + gt.as_raw_html() + "\n")
+    write_text(run.path("tables", f"{name}.tex"), _latex(gt) + "\n")
+    return target

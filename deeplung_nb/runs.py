@@ -1,0 +1,271 @@
+"""Run folders: `results/<profile>-<digest>/`, addressed by what can change `measurements.csv`.
+
+The digest covers the settings, the manifests and the code on the way from a CT to a measurement
+(not comments or docstrings, and not figures or tables), so that the same question finds its
+answer again, interrupted work resumes, and editing a figure never forces a training.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import resource
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from deeplung_nb import __version__
+from deeplung_nb.config import Config, load_profile
+
+PACKAGE_FOLDER = Path(__file__).resolve().parent
+MEASURING_CODE = (
+    "labels.py", "measurements.py", "imaging/scan.py", "imaging/dicom.py",
+    "imaging/preprocess.py", "imaging/lungs.py", "cohorts/manifest.py", "cohorts/schema.py",
+    "cohorts/splits.py", "stats/overlap.py", "network/convlstm.py", "network/deeplung.py",
+    "network/losses.py", "network/pretrained.py", "learning/dataset.py", "learning/train.py",
+    "learning/predict.py", "learning/measure.py", "learning/experiment.py",
+)
+"""Code that can change measurements.csv; `config` enters by its values."""
+
+REPORTED_PACKAGES = (
+    "torch", "monai", "numpy", "scipy", "pandas", "statsmodels", "SimpleITK", "pydicom",
+    "matplotlib", "seaborn", "great_tables",
+)
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path beside `path`; it becomes `path` when the block ends without an error.
+
+    A reader sees the old file or the whole new one, never half of it, also when the disk fills up
+    or the process is killed. The temporary name keeps the suffixes, since writers choose their
+    format by them.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    suffix = "".join(path.suffixes[-2:])
+    handle, name = tempfile.mkstemp(prefix=".part-", suffix=suffix, dir=path.parent)
+    os.close(handle)
+    part = Path(name)
+    part.chmod(0o644)
+    try:
+        yield part
+        with part.open("rb") as written:
+            os.fsync(written.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file, whole or not at all."""
+    with atomic_path(path) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def manifest_folder() -> Path:
+    """Where the manifests lie: `DEEPLUNG_MANIFESTS`, else `data_manifests/` beside the package."""
+    return Path(os.environ.get("DEEPLUNG_MANIFESTS") or PACKAGE_FOLDER.parent / "data_manifests")
+
+
+def _code_without_comments(path: Path) -> str:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            # Docstrings and the string "docstrings" of attributes change no number.
+            node.body = [
+                item for item in body
+                if not (isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant))
+            ]
+    return ast.dump(tree)
+
+
+def is_phantom(cohort: str) -> bool:
+    """Whether a cohort is generated (its name begins with `phantom`)."""
+    return cohort.startswith("phantom")
+
+
+def code_digest(cohorts: tuple[str, ...]) -> str:
+    """SHA-256 over the code that can change a measurement of these cohorts."""
+    files = [PACKAGE_FOLDER / name for name in MEASURING_CODE]
+    if any(map(is_phantom, cohorts)):
+        files += sorted(PACKAGE_FOLDER.glob("imaging/phantom*.py"))
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.relative_to(PACKAGE_FOLDER).as_posix().encode())
+        digest.update(_code_without_comments(path).encode())
+    return digest.hexdigest()
+
+
+def manifest_digest(cohorts: tuple[str, ...]) -> str:
+    """SHA-256 over the manifests and splits of the named cohorts."""
+    digest = hashlib.sha256()
+    for cohort in cohorts:
+        for name in (f"{cohort}.csv", f"splits_{cohort}.csv"):
+            path = manifest_folder() / name
+            digest.update(name.encode())
+            digest.update(path.read_bytes() if path.exists() else b"absent")
+    return digest.hexdigest()
+
+
+def _pretrained_digest(config: Config) -> str:
+    return sha256_of(Path(config.pretrained)) if config.pretrained else "none"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its settings and its folder.
+
+    `data` is the folder that holds the CTs (None where the cohort is generated).
+    """
+
+    folder: Path
+    config: Config
+    data: Path | None
+
+    @property
+    def run_id(self) -> str:
+        """`<profile>-<digest>`, the folder's name."""
+        return self.folder.name
+
+    @property
+    def synthetic(self) -> bool:
+        """True where no case is a patient: every figure then says so."""
+        return all(map(is_phantom, self.config.cohorts))
+
+    def path(self, *parts: str) -> Path:
+        """A path in the run folder; its parent folder is made."""
+        path = self.folder.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def require(self, *parts: str, made_by: str) -> Path:
+        """A path that must be there already.
+
+        Raises
+        ------
+        FileNotFoundError
+            It is not: the message names the notebook that makes it.
+        """
+        path = self.folder.joinpath(*parts)
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path} is missing. Run notebook {made_by} first; it writes this file "
+                f"(profile {self.config.profile!r}, run {self.run_id})."
+            )
+        return path
+
+    def measurements(self) -> pd.DataFrame:
+        """The checked table of all measurements of this run."""
+        from deeplung_nb import measurements
+
+        return measurements.read(
+            self.require("measurements.csv", made_by="05_cross_validation.ipynb")
+        )
+
+    def info(self) -> dict[str, Any]:
+        """What run.json says."""
+        return json.loads(self.folder.joinpath("run.json").read_text(encoding="utf-8"))
+
+    def record(self, **facts: Any) -> None:
+        """Add facts (times, memory, warnings) to run.json."""
+        info = self.info()
+        info.update(facts)
+        info["peak_memory_gb"] = max(info.get("peak_memory_gb", 0.0), peak_memory_gb())
+        write_text(self.folder / "run.json", json.dumps(info, indent=2, sort_keys=True) + "\n")
+
+    def write_checksums(self) -> Path:
+        """SHA256SUMS over the folder's measurements, figures, tables and report."""
+        lines = [
+            f"{sha256_of(path)}  {path.relative_to(self.folder).as_posix()}"
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file() and path.name != "SHA256SUMS" and not path.name.startswith(".part-")
+        ]
+        target = self.folder / "SHA256SUMS"
+        write_text(target, "\n".join(lines) + "\n")
+        return target
+
+
+def peak_memory_gb() -> float:
+    """Peak resident memory of this process, GB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e9 if sys.platform == "darwin" else 1e6)
+
+
+def processor_name() -> str:
+    """The processor's model, as the operating system names it."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python, of this package and of those that can change a number."""
+    versions = {"python": platform.python_version(), "deeplung_nb": __version__}
+    for name in REPORTED_PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+def open_run(
+    profile: str | None = None,
+    data: str | os.PathLike | None = None,
+    results: str | os.PathLike | None = None,
+    config: Config | None = None,
+) -> Run:
+    """Open the run folder of a profile; make it when this question is asked for the first time.
+
+    Parameters
+    ----------
+    profile, data, results
+        Default to the environment: `DEEPLUNG_PROFILE` (`quick`), `DEEPLUNG_DATA`,
+        `DEEPLUNG_RESULTS` (`results` beside the package).
+    config
+        Settings instead of a profile's.
+    """
+    config = config or load_profile(profile or os.environ.get("DEEPLUNG_PROFILE") or "quick")
+    data = data or os.environ.get("DEEPLUNG_DATA") or None
+    results = Path(
+        results or os.environ.get("DEEPLUNG_RESULTS") or PACKAGE_FOLDER.parent / "results"
+    )
+    digests = {
+        "config": hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest(),
+        "manifests": manifest_digest(config.cohorts),
+        "code": code_digest(config.cohorts),
+        "pretrained": _pretrained_digest(config),
+    }
+    whole = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+    folder = results.resolve() / f"{config.profile}-{whole[:12]}"
+    run = Run(folder, config, Path(data).resolve() if data else None)
+    if not folder.joinpath("run.json").exists():
+        for stale in folder.glob(".part-*"):
+            stale.unlink()
+        write_text(folder / "run.json", json.dumps({
+            "run_id": run.run_id, "config": config.to_dict(), "digests": digests,
+            "versions": package_versions(), "seed": config.seed,
+            "hardware": {"processor": processor_name(), "cores": os.cpu_count(),
+                         "system": platform.platform(terse=True)},
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }, indent=2, sort_keys=True) + "\n")
+    return run

@@ -1,0 +1,168 @@
+"""Dice in its averagings, for `summary.dice_table`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from deeplung_nb.labels import LESION_STRUCTURES
+from deeplung_nb.stats import overlap
+from deeplung_nb.stats._results import one_array
+
+NAN = float("nan")
+BOOTSTRAP_RESAMPLES = 2000
+
+
+def bootstrap_ratio_ci(
+    numerators: Any, denominators: Any = None, groups: Any = None, *, confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of sum / sum, whole groups (patients) resampled.
+
+    Without denominators this is the interval of a mean. Fixed seed: the same values give the same
+    interval. NaN with fewer than two groups, or where a resample has denominator 0.
+    """
+    a, _ = one_array(numerators, "numerators")
+    b = np.ones(len(a)) if denominators is None else one_array(denominators, "denominators")[0]
+    labels = np.arange(len(a)) if groups is None else pd.factorize(np.asarray(groups))[0]
+    n_groups = int(labels.max(initial=-1)) + 1
+    if n_groups < 2:
+        return NAN, NAN
+    over, under = np.bincount(labels, a), np.bincount(labels, b)
+    draws = np.random.default_rng(seed).integers(n_groups, size=(BOOTSTRAP_RESAMPLES, n_groups))
+    below = under[draws].sum(axis=1)
+    if not below.all():
+        return NAN, NAN
+    low, high = np.quantile(over[draws].sum(axis=1) / below,
+                            [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def groups_of(frame: pd.DataFrame, by: Sequence[str]
+            ) -> Iterable[tuple[dict[str, Any], pd.DataFrame]]:
+    keys = [name for name in by if name != "structure"]
+    if not keys:
+        yield {}, frame
+        return
+    # A group without a name is a group: its cases do not vanish.
+    for values, rows in frame.groupby(keys, sort=True, dropna=False):
+        yield dict(zip(keys, values, strict=True)), rows
+
+
+def dice_table(frame: pd.DataFrame, *, test: str = "model", by: Sequence[str] = ("cohort", "role"),
+               background: bool = False) -> pd.DataFrame:
+    """Dice in every averaging that a paper can mean, each named, with the counts of empties.
+
+    Parameters
+    ----------
+    frame
+        A checked table of measurements with `tp, fp, fn` (and `tn` for the background).
+    test
+        The reader compared with the expert.
+    background
+        Add the structure `background` and the means over classes, without and with it.
+
+    Returns
+    -------
+    DataFrame
+        Columns: the group, `structure, averaging, empty, n, n_used, dice, sd_cases, sd_folds,
+        ci_lower, ci_upper, n_both_empty, n_reference_empty, n_prediction_empty, n_failed`.
+        Averagings: `per case` (mean over cases; `empty` says what two empty masks count), `pooled`
+        (all voxels together), `per fold` and `pooled per fold` (mean over folds of each).
+        Intervals resample patients; those over folds are Student's t.
+
+    Raises
+    ------
+    ValueError
+        A scored case has no voxel counts, or with `background` no `tn`.
+    """
+    mine = frame[(frame["reader"] == test) & frame["structure"].isin(LESION_STRUCTURES)]
+    ok = mine["status"] == "ok"
+    needed = ["tp", "fp", "fn", *(["tn"] if background else [])]
+    bare = mine[ok & mine[needed].isna().any(axis=1)]
+    if len(bare):
+        raise ValueError(f"reader {test!r}: no {', '.join(needed)} for {len(bare)} row(s), first "
+                         f"case {bare['case_id'].iloc[0]!r}: Dice can't be averaged without "
+                         "counts")
+    rows = []
+    for group, part in groups_of(mine, by):
+        n_failed = int(part.loc[part["status"] == "failed", "case_id"].nunique())
+        scored = part[part["status"] == "ok"]
+        classes: dict[str, list[dict[str, Any]]] = {}
+        for structure in LESION_STRUCTURES:
+            cases = scored[scored["structure"] == structure]
+            if len(cases):
+                classes[structure] = _averagings(cases)
+        if background and "lesion" in classes:
+            cases = scored[scored["structure"] == "lesion"]
+            # What is background to one and not to the other is the lesion's error, mirrored.
+            classes["background"] = _averagings(
+                cases.assign(tp=cases["tn"], fp=cases["fn"], fn=cases["fp"]))
+            parts = [name for name in ("ggo", "high_opacity") if name in classes]
+            for names in (parts, ["background", *parts]):
+                if len(names) > 1 and parts:
+                    classes[f"mean of {', '.join(names)}"] = _class_means(
+                        [classes[name] for name in names])
+        rows += [{**group, "structure": structure, **row, "n_failed": n_failed}
+                 for structure, averaged in classes.items() for row in averaged]
+    return pd.DataFrame(rows)
+
+
+def _averagings(cases: pd.DataFrame) -> list[dict[str, Any]]:
+    tp, fp, fn = (cases[name].to_numpy(dtype=float) for name in ("tp", "fp", "fn"))
+    confusions = [overlap.Confusion(*map(int, counts)) for counts in zip(tp, fp, fn, strict=True)]
+    patients = cases["patient_id"].to_numpy()
+    folds = cases["fold"].to_numpy(dtype=float, na_value=NAN)
+    counted = overlap.summary(confusions).to_dict()
+    empties = {f"n_{name}_empty": counted[f"n_{name}_empty"]
+               for name in ("both", "reference", "prediction")}
+
+    def row(averaging: str, empty: str, n_used: int, dice: float, ends: tuple[float, float],
+            sd_cases: float = NAN, sd_folds: float = NAN) -> dict[str, Any]:
+        return {"averaging": averaging, "empty": empty, "n": len(cases), "n_used": n_used,
+                "dice": dice, "sd_cases": sd_cases, "sd_folds": sd_folds, "ci_lower": ends[0],
+                "ci_upper": ends[1], **empties}
+
+    def over_folds(averaging: str, empty: str, n_used: int, means: pd.Series
+                   ) -> list[dict[str, Any]]:
+        means = means.dropna()
+        if len(means) < 2:
+            return []
+        sd = float(means.std(ddof=1))
+        half = float(stats.t.ppf(0.975, len(means) - 1)) * sd / np.sqrt(len(means))
+        mean = float(means.mean())
+        return [row(averaging, empty, n_used, mean, (mean - half, mean + half), sd_folds=sd)]
+
+    rows = []
+    for empty in overlap.EMPTY_POLICIES:
+        values = overlap.dice_of_counts(tp, fp, fn, empty=empty)
+        used = ~np.isnan(values)
+        kept = pd.Series(values[used])
+        rows.append(row("per case", empty, len(kept), float(kept.mean()),
+                        bootstrap_ratio_ci(kept, groups=patients[used]),
+                        sd_cases=float(kept.std(ddof=1))))
+        rows += over_folds("per fold", empty, len(kept), kept.groupby(folds[used]).mean())
+    size = 2 * tp + fp + fn
+    rows.append(row("pooled", "no weight", len(cases), overlap.pooled_dice(confusions),
+                    bootstrap_ratio_ci(2 * tp, size, patients)))
+    sums = pd.DataFrame({"over": 2 * tp, "under": size}).groupby(folds).sum()
+    return rows + over_folds("pooled per fold", "no weight", len(cases),
+                             sums["over"] / sums["under"].where(sums["under"] > 0))
+
+
+def _class_means(classes: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Means over classes of each averaging that all of them have; no SD or interval of such."""
+    found = []
+    for first in classes[0]:
+        same = [row for rows in classes for row in rows
+                if (row["averaging"], row["empty"]) == (first["averaging"], first["empty"])]
+        if len(same) == len(classes):
+            found.append({"averaging": first["averaging"], "empty": first["empty"],
+                          "n": first["n"], "n_used": min(row["n_used"] for row in same),
+                          "dice": float(np.mean([row["dice"] for row in same])),
+                          **dict.fromkeys(("sd_cases", "sd_folds", "ci_lower", "ci_upper"), NAN)})
+    return found

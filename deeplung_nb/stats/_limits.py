@@ -1,0 +1,140 @@
+"""What stands behind `agreement.bland_altman`: scales, limits and the intervals of limits."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import optimize, stats
+
+NAN = float("nan")
+NO_CI = (NAN, NAN)
+
+
+def differences(a: np.ndarray, b: np.ndarray, scale: str) -> tuple[np.ndarray, np.ndarray, int]:
+    """Means, differences on the scale asked for, and how many pairs it can't express."""
+    mean = (a + b) / 2
+    if scale == "difference":
+        return mean, b - a, 0
+    if scale == "percent":
+        usable = mean != 0
+        return mean[usable], 100 * (b - a)[usable] / mean[usable], int((~usable).sum())
+    usable = (a > 0) & (b > 0)
+    with np.errstate(divide="ignore"):
+        return (np.sqrt(a[usable] * b[usable]), np.log(b[usable] / a[usable]),
+                int((~usable).sum()))
+
+
+def carkeet_factor(n: int, confidence: float, multiplier: float) -> float:
+    """Carkeet's k: with this confidence, mean ± k SD holds at least the central share of the
+    differences that mean ± `multiplier` sigma holds (an exact two-sided tolerance factor).
+
+    The outer bounds of a 95 % interval of the pair of limits take `confidence` 0.975, the inner
+    bounds 0.025.
+
+    Formula
+    -------
+    With u ~ N(0, 1/n) for the sample mean and r(u) the half-width that holds the share around u,
+    P(k) = E[ P(chi^2_(n-1) >= (n - 1) r(u)^2 / k^2) ]; solved for P(k) = confidence.
+
+    Source
+    ------
+    Carkeet 2015, Optom Vis Sci 92:e71.
+    """
+    share = 2 * stats.norm.cdf(multiplier) - 1
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    u = (nodes + 1) / 2 * 9 / np.sqrt(n)  # 9 standard errors; symmetric about 0
+    density = 2 * stats.norm.pdf(u * np.sqrt(n)) * np.sqrt(n) * weights * 9 / np.sqrt(n) / 2
+    half = np.array([
+        optimize.brentq(lambda r, at=at: stats.norm.cdf(at + r) - stats.norm.cdf(at - r) - share,
+                        0.0, at + multiplier + 8, xtol=1e-13)
+        for at in u])
+
+    def held(k: float) -> float:
+        return float(density @ stats.chi2.sf((n - 1) * (half / k) ** 2, n - 1))
+
+    return float(optimize.brentq(lambda k: held(k) - confidence, 1e-3, 1e3, xtol=1e-11))
+
+
+def limit_intervals(n: int, bias: float, sd: float, ci: str, confidence: float,
+                     multiplier: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Confidence intervals of the lower and the upper constant limit."""
+    tail = (1 - confidence) / 2
+    t = float(stats.t.ppf(1 - tail, n - 1))
+    if ci == "approximate":  # Bland & Altman 1999, section 2: SE^2 = (1/n + z^2 / (2 (n - 1))) s^2
+        half = t * sd * np.sqrt(1 / n + multiplier**2 / (2 * (n - 1)))
+        low, high = bias - multiplier * sd, bias + multiplier * sd
+        return (low - half, low + half), (high - half, high + half)
+    if ci == "mover":  # Zou 2013, Stat Methods Med Res 22:630: from the mean's and the SD's own CI
+        mean_half = stats.norm.ppf(1 - tail) * sd / np.sqrt(n)
+        sd_low, sd_high = sd * np.sqrt((n - 1) / stats.chi2.ppf([1 - tail, tail], n - 1))
+        inner = np.hypot(mean_half, multiplier * (sd - sd_low))
+        outer = np.hypot(mean_half, multiplier * (sd_high - sd))
+        low, high = bias - multiplier * sd, bias + multiplier * sd
+        return (low - outer, low + inner), (high - inner, high + outer)
+    if ci == "exact":  # one limit at a time: a quantile of the normal, noncentral t
+        inner, outer = stats.nct.ppf([tail, 1 - tail], n - 1, multiplier * np.sqrt(n)) / np.sqrt(n)
+    else:
+        inner, outer = (carkeet_factor(n, q, multiplier) for q in (tail, 1 - tail))
+    return ((bias - outer * sd, bias - inner * sd), (bias + inner * sd, bias + outer * sd))
+
+
+def trend(mean: np.ndarray, difference: np.ndarray, confidence: float
+           ) -> tuple[float, tuple[float, float], float, float]:
+    """Slope of difference on mean with CI and p, and the Breusch-Pagan p (statsmodels)."""
+    if len(mean) < 3 or np.ptp(mean) == 0 or np.ptp(difference) == 0:
+        return NAN, NO_CI, NAN, NAN
+    import statsmodels.api as sm
+    from statsmodels.stats.diagnostic import het_breuschpagan
+
+    design = sm.add_constant(mean)
+    fit = sm.OLS(difference, design).fit()
+    low, high = fit.conf_int(1 - confidence)[1]
+    spread_p = NAN
+    if np.abs(fit.resid).max() > 1e-9 * max(1.0, np.abs(difference).max()):
+        spread_p = float(het_breuschpagan(fit.resid, design)[1])
+    return float(fit.params[1]), (float(low), float(high)), float(fit.pvalues[1]), spread_p
+
+
+def regression_limits(mean: np.ndarray, difference: np.ndarray, multiplier: float
+                       ) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Bland & Altman 1999, section 3.2: difference on mean, then |residual| on mean."""
+    slope, intercept = np.polyfit(mean, difference, 1)
+    residual = np.abs(difference - intercept - slope * mean)
+    sd_slope, sd_intercept = np.polyfit(mean, residual, 1)
+    # E|N(0, s)| = s sqrt(2 / pi)
+    factor = float(np.sqrt(np.pi / 2))
+    return ((float(intercept), float(slope)),
+            (float(sd_intercept) * factor, float(sd_slope) * factor))
+
+
+def quantile_limits(difference: np.ndarray, share: float, estimator: str
+                    ) -> tuple[float, float]:
+    """The quantiles `1 - share` and `share` of the differences: type 8 or Harrell-Davis."""
+    if estimator == "harrell-davis":
+        low, high = stats.quantile(difference, [1 - share, share], method="harrell-davis")
+    else:
+        low, high = np.quantile(difference, [1 - share, share], method="median_unbiased")
+    return float(low), float(high)
+
+
+def quantile_interval(difference: np.ndarray, share: float, confidence: float
+                      ) -> tuple[float, float]:
+    """Distribution-free interval of one quantile, from order statistics.
+
+    Each end errs with probability of at most (1 - confidence) / 2; an end that no observation can
+    secure is infinite (for the 2.5 % quantile at 95 %: the lower one where n < 146).
+
+    Source
+    ------
+    Conover 1999, Practical Nonparametric Statistics, section 3.2.
+    """
+    n, tail = len(difference), (1 - confidence) / 2
+    ordered = np.concatenate([[-np.inf], np.sort(difference), [np.inf]])
+    # P(quantile < k-th value) = P(Bin(n, share) < k); 1-based k, 0 and n + 1 are the infinities.
+    below = stats.binom.cdf(np.arange(n + 1), n, share)
+    lower = int(np.searchsorted(below, tail, side="right"))
+    upper = int(np.searchsorted(below, 1 - tail, side="left")) + 1
+    return float(ordered[lower]), float(ordered[upper])
+
+
+def plain(ends: tuple[float, float]) -> tuple[float, float]:
+    return float(ends[0]), float(ends[1])

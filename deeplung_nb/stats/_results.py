@@ -1,0 +1,109 @@
+"""What all results share: frozen fields, a frame, a printed form; and how arrays come in."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_show, value))}]"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Result:
+    """A frozen set of named numbers in full precision; only the printed form rounds."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Field -> value, in the order of the fields; an interval is a tuple (lower, upper)."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row; an interval becomes the columns `<field>_lower` and `<field>_upper`."""
+        row: dict[str, Any] = {}
+        for name, value in self.to_dict().items():
+            if isinstance(value, tuple):
+                row[f"{name}_lower"], row[f"{name}_upper"] = value
+            else:
+                row[name] = value
+        return pd.DataFrame([row])
+
+    def __repr__(self) -> str:
+        fields = self.to_dict()
+        width = max(map(len, fields))
+        lines = [f"  {name:<{width}}  {_show(value)}" for name, value in fields.items()]
+        return "\n".join([type(self).__name__, *lines])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+            f"<td style='text-align:right'>{html.escape(_show(value))}</td></tr>"
+            for name, value in self.to_dict().items()
+        )
+        return f"<table><caption>{type(self).__name__}</caption>{rows}</table>"
+
+
+NAN_PAIR = (float("nan"), float("nan"))
+
+
+def check_confidence(confidence: float) -> None:
+    """Confidence lies between 0 and 1: 0.95, not 95."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence}: expected a number between 0 and 1, as 0.95")
+
+
+def one_array(values: Any, name: str = "values", missing: str = "raise") -> tuple[np.ndarray, int]:
+    """A 1-D float array without NaN, and how many NaN were dropped.
+
+    Raises
+    ------
+    ValueError
+        Not one-dimensional, infinite, or NaN with `missing="raise"`.
+    """
+    if missing not in ("raise", "drop"):
+        raise ValueError(f"missing={missing!r}: expected 'raise' or 'drop'")
+    array = pd.Series(values).to_numpy(dtype=float, na_value=np.nan) if np.ndim(values) == 1 \
+        else np.asarray(values, dtype=float)
+    if array.ndim != 1:
+        raise ValueError(f"{name} has {array.ndim} dimensions: expected 1")
+    if np.isinf(array).any():
+        raise ValueError(f"{name}: infinite at position {int(np.flatnonzero(np.isinf(array))[0])}")
+    empty = np.isnan(array)
+    if empty.any() and missing == "raise":
+        raise ValueError(f"{name}: {int(empty.sum())} of {len(array)} values are NaN (first at "
+                         f"position {int(np.flatnonzero(empty)[0])}). Find out why, or pass "
+                         "missing='drop'")
+    return array[~empty], int(empty.sum())
+
+
+def two_arrays(
+    reference: Any, test: Any, missing: str = "raise", names: tuple[str, str] = ("reference",
+                                                                                "test"),
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Two aligned 1-D float arrays without NaN, and how many pairs were dropped.
+
+    Raises
+    ------
+    ValueError
+        Lengths differ, two Series have different labels, or as `one_array`.
+    """
+    if isinstance(reference, pd.Series) and isinstance(test, pd.Series) \
+            and not reference.index.equals(test.index):
+        raise ValueError(f"{names[0]} and {names[1]} are Series with different labels: pair them "
+                         "first (measurements.pair), or pass arrays")
+    lengths = np.shape(reference), np.shape(test)
+    if lengths[0] != lengths[1]:
+        raise ValueError(f"{names[0]} has shape {lengths[0]}, {names[1]} {lengths[1]}: expected "
+                         "pairs")
+    one_array(reference, names[0], missing)
+    one_array(test, names[1], missing)
+    first, second = (pd.Series(values).to_numpy(dtype=float, na_value=np.nan)
+                     for values in (reference, test))
+    keep = ~(np.isnan(first) | np.isnan(second))
+    return first[keep], second[keep], int((~keep).sum())

@@ -1,0 +1,224 @@
+"""Descriptives, and the two tables that everything printed comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from deeplung_nb import measurements
+from deeplung_nb.labels import LESION_STRUCTURES
+from deeplung_nb.stats import agreement, correlation, paired
+from deeplung_nb.stats._dice import bootstrap_ratio_ci, dice_table, groups_of
+from deeplung_nb.stats._results import Result, one_array
+
+__all__ = ["Description", "agreement_row", "agreement_table", "bootstrap_ratio_ci", "describe",
+           "detection", "dice_table"]
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True, repr=False)
+class Description(Result):
+    """Result of `describe`; quartiles of type 7 (R, numpy) and of type 6 (SPSS)."""
+
+    n: int
+    mean: float
+    sd: float
+    se: float
+    median: float
+    q1: float
+    q3: float
+    q1_spss: float
+    q3_spss: float
+    minimum: float
+    maximum: float
+    n_zero: int
+    n_missing: int
+
+
+def describe(values: Any, *, missing: str = "raise") -> Description:
+    """Mean, SD, SE, median, quartiles and extremes.
+
+    Parameters
+    ----------
+    values
+        1-D.
+    missing
+        `raise`, or `drop` and count.
+
+    Source
+    ------
+    Hyndman & Fan 1996, Am Stat 50:361: type 7 is R's and numpy's default, type 6 is SPSS's.
+
+    Examples
+    --------
+    >>> d = describe([1.0, 2.0, 3.0, 4.0])
+    >>> d.median, d.q1, d.q1_spss
+    (2.5, 1.75, 1.25)
+    """
+    a, n_missing = one_array(values, missing=missing)
+    n = len(a)
+    if n == 0:
+        return Description(0, *[NAN] * 10, 0, n_missing)
+    sd = float(a.std(ddof=1)) if n > 1 else NAN
+    q1, q3 = np.quantile(a, [0.25, 0.75])
+    spss = np.quantile(a, [0.25, 0.75], method="weibull")
+    return Description(n, float(a.mean()), sd, sd / np.sqrt(n) if n > 1 else NAN,
+                       float(np.median(a)), float(q1), float(q3), float(spss[0]), float(spss[1]),
+                       float(a.min()), float(a.max()), int((a == 0).sum()), n_missing)
+
+
+def detection(pair: pd.DataFrame) -> dict[str, int]:
+    """2 x 2 of any against none: who sees the structure at all."""
+    wanted, found = pair.reference > 0, pair.test > 0
+    return {"both": int((wanted & found).sum()), "expert_only": int((wanted & ~found).sum()),
+            "model_only": int((~wanted & found).sum()), "neither": int((~wanted & ~found).sum())}
+
+
+def _flags(row: dict[str, Any]) -> str:
+    found = []
+    if row["slope_p"] < 0.05:
+        found.append("proportional bias")
+    if row["heteroscedasticity_p"] < 0.05:
+        found.append("spread grows with size")
+    if row["shapiro_p"] < 0.05:
+        found.append("differences not normal")
+    if row["n_zero"] > row["n"] / 3:
+        found.append("many zeros")
+    return "; ".join(found)
+
+
+def agreement_row(pair: pd.DataFrame, confidence: float = 0.95, *,
+                  missing: str = "raise") -> dict[str, Any]:
+    """Every agreement statistic of one table of pairs, as one flat row (volumes in mL).
+
+    `pair` is a table of `measurements.pair`; see `agreement_table` for the columns.
+    """
+    both = pair[["reference", "test"]]
+    if missing == "drop":
+        both = both.dropna()
+    expert, model = both["reference"].to_numpy(float), both["test"].to_numpy(float)
+    limits = agreement.bland_altman(expert, model, confidence=confidence)
+    quantiles = agreement.bland_altman(expert, model, limits="quantile", confidence=confidence)
+    regression = agreement.bland_altman(expert, model, limits="regression", confidence=confidence)
+    rank = paired.wilcoxon_signed_rank(expert, model, confidence=confidence)
+    ranks = correlation.spearman(expert, model, confidence=confidence)
+    line = correlation.pearson(expert, model, confidence=confidence)
+    ccc = agreement.concordance(expert, model, confidence=confidence)
+    a, b = describe(expert), describe(model)
+    row = {
+        "n": limits.n, "n_zero": limits.n_zero, "n_missing": len(pair) - len(both),
+        "n_failed": pair.attrs.get("n_failed", 0),
+        **{f"detected_{key}": value for key, value in detection(both).items()},
+        "expert_median": a.median, "expert_q1": a.q1, "expert_q3": a.q3,
+        "model_median": b.median, "model_q1": b.q1, "model_q3": b.q3,
+        "expert_mean": a.mean, "expert_sd": a.sd, "model_mean": b.mean, "model_sd": b.sd,
+        "bias": limits.bias, "bias_lower": limits.bias_ci[0], "bias_upper": limits.bias_ci[1],
+        "sd": limits.sd, "loa_lower": limits.loa_lower, "loa_upper": limits.loa_upper,
+        "loa_lower_ci_lower": limits.loa_lower_ci[0], "loa_lower_ci_upper": limits.loa_lower_ci[1],
+        "loa_upper_ci_lower": limits.loa_upper_ci[0], "loa_upper_ci_upper": limits.loa_upper_ci[1],
+        "percent_outside": limits.percent_outside,
+        "quantile_lower": quantiles.loa_lower, "quantile_upper": quantiles.loa_upper,
+        "regression_bias_intercept": regression.bias_line[0],
+        "regression_bias_slope": regression.bias_line[1],
+        "regression_sd_intercept": regression.sd_line[0],
+        "regression_sd_slope": regression.sd_line[1],
+        "slope": limits.slope, "slope_lower": limits.slope_ci[0],
+        "slope_upper": limits.slope_ci[1], "slope_p": limits.slope_p,
+        "heteroscedasticity_p": limits.heteroscedasticity_p, "shapiro_p": limits.shapiro_p,
+        "spearman": ranks.r, "spearman_lower": ranks.ci[0], "spearman_upper": ranks.ci[1],
+        "spearman_p": ranks.p_value,
+        "pearson": line.r, "pearson_lower": line.ci[0], "pearson_upper": line.ci[1],
+        "ccc": ccc.ccc, "ccc_lower": ccc.ccc_ci[0], "ccc_upper": ccc.ccc_ci[1],
+        "signed_rank_p": rank.p_value, "signed_rank_method": rank.method,
+        "signed_rank_zeros": rank.zeros, "rank_biserial": rank.rank_biserial,
+        "hodges_lehmann": rank.hodges_lehmann,
+        "hodges_lehmann_lower": rank.hodges_lehmann_ci[0],
+        "hodges_lehmann_upper": rank.hodges_lehmann_ci[1],
+    }
+    # Each method says why a field is empty; the reasons travel with the row.
+    reasons = {reason for result in (limits, ranks, ccc, rank)
+               for reason in result.reason.split("; ") if reason}
+    return {**row, "flags": _flags(row), "reasons": "; ".join(sorted(reasons))}
+
+
+def agreement_table(
+    frame: pd.DataFrame, by: Sequence[str] = ("cohort", "role", "structure", "protocol"), *,
+    reference: str = "expert", test: str = "model", value: str = "volume_ml",
+    subset: str = "all", confidence: float = 0.95, missing: str = "raise",
+) -> pd.DataFrame:
+    """One row of agreement statistics for each group, and for all protocols together.
+
+    Parameters
+    ----------
+    frame
+        A checked table of measurements.
+    by
+        Columns that make the groups; with `protocol` among them, rows `protocol = all` are added.
+    reference, test, value
+        As `measurements.pair`.
+    subset
+        `all`, or `both-positive`: only pairs in which both readers see the structure. With many
+        zeros, show detection first, then agreement among these, then all.
+    missing
+        Of an empty `value`: `raise`, or `drop` and count in `n_missing`.
+
+    Returns
+    -------
+    DataFrame
+        The group's columns, `subset`, then those of `agreement_row`: counts (pairs, zeros, failed,
+        missing, the 2 x 2 of detection), both readers, bias, limits with intervals (MOVER), limits
+        by quantiles and by regression, slope and spread, correlations, CCC, signed-rank p with its
+        method, `flags` (what to mind), `reasons` (why a field is empty) and `same_p_as`: the
+        numbers of the other rows (from 0) with the very same signed-rank p, which real data of
+        two groups hardly give. A group with fewer than three pairs keeps its row, with NaN
+        where nothing can be estimated.
+
+    Raises
+    ------
+    ValueError
+        No group holds both readers, or an unknown `subset`.
+    """
+    if subset not in ("all", "both-positive"):
+        raise ValueError(f"subset={subset!r}: expected 'all' or 'both-positive'")
+    ways = [list(by)]
+    if "protocol" in by:
+        ways.insert(0, [name for name in by if name != "protocol"])
+    rows = []
+    for way in ways:
+        for group, part in groups_of(frame, way):
+            for structure in LESION_STRUCTURES:
+                of_structure = part[part["structure"] == structure]
+                read = of_structure[of_structure["status"] == "ok"]
+                if not {reference, test} <= set(of_structure["reader"]) or read.empty:
+                    continue  # not told apart here, as in a cohort with binary masks
+                pair = measurements.pair(part, reference, test, structure, value)
+                if subset == "both-positive":
+                    pair = pair[~((pair["reference"] <= 0) | (pair["test"] <= 0))]
+                rows.append({**group, "structure": structure,
+                             "protocol": group.get("protocol", "all"), "subset": subset,
+                             **agreement_row(pair, confidence, missing=missing)})
+    if not rows:
+        raise ValueError(f"no group holds readings of both {reference!r} and {test!r}; readers "
+                         f"here: {', '.join(sorted(set(frame['reader'].astype(str)))) or 'none'}")
+    order = [*dict.fromkeys([*by, "structure", "protocol"])]
+    table = pd.DataFrame(rows)
+    table["same_p_as"] = _same_p(table)
+    return table[[*order, *[name for name in table.columns if name not in order]]]
+
+
+def _same_p(table: pd.DataFrame) -> list[str]:
+    p_values = table["signed_rank_p"].where(table["signed_rank_p"] < 1)
+    own = table["protocol"].to_numpy()
+    found = []
+    for row, p_value in enumerate(p_values):
+        twins = [other for other in np.flatnonzero(p_values.to_numpy() == p_value)
+                 # "all" of one protocol only repeats that protocol's row
+                 if other != row and (own[row] == own[other] or "all" not in
+                                      (own[row], own[other]))]
+        found.append(", ".join(map(str, twins)))
+    return found

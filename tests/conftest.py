@@ -1,0 +1,61 @@
+"""Fixtures for all tests: shared data where it stands, and no network."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """`shared_data("medseg2")`: a folder of the development data, or a skip that says why."""
+    base = Path(os.environ.get("DEEPLUNG_DATA") or SHARED / "data")
+
+    def find(name: str) -> Path:
+        if not (base / name).exists():
+            pytest.skip(f"development data {name!r} is not at {base} (set DEEPLUNG_DATA)")
+        return base / name
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def shared_oracle():
+    """The folder of oracle cases for the statistics, or a skip that says why."""
+
+    def find() -> Path:
+        folder = SHARED / "oracle"
+        if not folder.exists():
+            pytest.skip(f"oracle cases are not at {folder}")
+        return folder
+
+    return find
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_network():
+    """Any connection off this machine fails the test that makes it."""
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        local = self.family not in (socket.AF_INET, socket.AF_INET6) or str(address[0]) in (
+            "127.0.0.1", "::1", "localhost")
+        if not local:
+            raise RuntimeError(f"a test tried to reach {address[0]}: tests need no network")
+        return connect(self, address)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(socket.socket, "connect", guarded)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch):
+    """Settings of the caller's shell do not leak into tests."""
+    for name in ("DEEPLUNG_PROFILE", "DEEPLUNG_RESULTS", "DEEPLUNG_MANIFESTS"):
+        monkeypatch.delenv(name, raising=False)

@@ -1,0 +1,157 @@
+"""The table contract: what it refuses, what it keeps to the last bit, how it pairs."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from deeplung_nb import measurements
+from deeplung_nb.measurements import COLUMNS, MeasurementsError
+
+
+def rows(case_id="007", cohort="site", status="ok", **values):
+    """Expert's and model's row of one case."""
+    both = []
+    for reader, voxels in (("expert", 1000), ("model", 1100)):
+        row = dict.fromkeys(COLUMNS)
+        row.update(run_id="r", cohort=cohort, role="cv", case_id=case_id, patient_id="p",
+                   protocol="contrast", scanner="Ä 64", fold=0, reader=reader,
+                   structure="lesion", status=status)
+        if status == "ok":
+            row.update(n_voxels=voxels, voxel_mm3=0.1, volume_ml=voxels * 0.1 / 1000,
+                       n_slices=20, slices_with=3)
+            if reader == "model":
+                row.update(tp=900, fp=200, fn=100, tn=5, dice=1800 / 2100)
+        row.update(values)
+        both.append(row)
+    return both
+
+
+def table(*parts):
+    return pd.DataFrame([row for part in parts for row in part])
+
+
+def test_a_file_reads_back_to_the_last_bit(tmp_path):
+    frame = table(rows(), rows("10", volume_ml=None, burden_percent=0.1 + 0.2, n_voxels=None),
+                  rows("x", status="failed", note="no lung, \"none\"\nat all"))
+    path = measurements.write(frame, tmp_path / "measurements.csv")
+    back = measurements.read(path)
+    first = back[(back.case_id == "007") & (back.reader == "model")].iloc[0]
+    assert first.dice == 1800 / 2100
+    assert (back.loc[back.case_id == "10", "burden_percent"] == 0.1 + 0.2).all()
+    assert first.scanner == "Ä 64"
+    assert back.n_voxels.dtype == "Int64"
+    assert back.loc[back.case_id == "x", "n_voxels"].isna().all()
+    assert back.loc[back.case_id == "x", "note"].iloc[0] == "no lung, \"none\"\nat all"
+
+
+def test_the_same_rows_give_the_same_bytes_in_any_order(tmp_path):
+    frame = table(rows(), rows("10"), rows("2", cohort="a"))
+    one = measurements.write(frame, tmp_path / "one.csv").read_bytes()
+    other = measurements.write(frame.sample(frac=1, random_state=1)[list(COLUMNS)[::-1]],
+                               tmp_path / "other.csv").read_bytes()
+    again = measurements.write(measurements.read(tmp_path / "one.csv"), tmp_path / "again.csv")
+    assert one == other == again.read_bytes()
+    assert b"\r" not in one
+    assert one.decode("utf-8").splitlines()[0] == ",".join(COLUMNS)
+
+
+def test_a_refused_table_leaves_the_old_file(tmp_path):
+    path = measurements.write(table(rows()), tmp_path / "measurements.csv")
+    before = path.read_bytes()
+    with pytest.raises(MeasurementsError):
+        measurements.write(table(rows(volume_ml=-1)), path)
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["measurements.csv"]
+
+
+def test_all_faults_are_named_at_once():
+    frame = table(rows(), rows(), rows("neg", volume_ml=-1.0, n_voxels=None),
+                  rows("odd", structure="liver", role="train", status="maybe"),
+                  rows("", volume_ml=None), rows("half", n_slices=1.5))
+    with pytest.raises(MeasurementsError) as caught:
+        measurements.check(frame)
+    text = str(caught.value)
+    for words in ("repeated: site/007/expert/lesion", "negative: site/neg", "unknown liver",
+                  "unknown train", "unknown maybe", "'case_id': empty", "not a count in site/half"):
+        assert words in text
+    assert len(caught.value.faults) >= 7
+
+
+def test_missing_columns_are_named():
+    with pytest.raises(MeasurementsError, match=r"missing column.*dice.*nsd"):
+        measurements.check(table(rows()).drop(columns=["dice", "nsd"]))
+
+
+@pytest.mark.parametrize(("values", "words"), [
+    ({"dice": 0.5}, "overlap given for the expert"),
+    ({"dice": 1.5}, "outside 0 to 1"),
+    ({"volume_ml": float("inf")}, "not a number"),
+    ({"volume_ml": "much"}, "not a number"),
+    ({"volume_ml": 7.0}, "volume_ml is not n_voxels"),
+    ({"volume_ml": None}, "status ok without"),
+    ({"status": "failed", "n_voxels": 1}, "status failed, yet with values"),
+    ({"slices_with": 21}, "more slices"),
+    ({"tp": 1, "fp": 1, "fn": 1}, "dice is not 2 tp"),
+    ({"tp": 0, "fp": 0, "fn": 0}, "both masks are empty"),
+])
+def test_a_row_that_contradicts_itself_is_refused(values, words):
+    with pytest.raises(MeasurementsError, match=words):
+        measurements.check(table(rows(**values)))
+
+
+def test_pairing_leaves_out_failed_cases_and_counts_them():
+    frame = table(rows("a"), rows("b", status="failed"), rows("c"))
+    pairs = measurements.pair(frame, "expert", "model", "lesion")
+    assert list(pairs.case_id) == ["a", "c"]
+    assert (pairs.test - pairs.reference).tolist() == pytest.approx([0.01, 0.01])
+    assert pairs.attrs["n_failed"] == 1
+    assert pairs.attrs["failed"] == ["site/b"]
+
+
+def test_pairing_names_unmatched_cases():
+    frame = table(rows("a"), rows("lone")[:1], rows("other")[1:])
+    with pytest.raises(MeasurementsError, match=r"'expert' only: site/lone\n.*'model' only: "
+                                                "site/other"):
+        measurements.pair(frame, "expert", "model", "lesion")
+    pairs = measurements.pair(frame, "expert", "model", "lesion", unmatched="drop")
+    assert list(pairs.case_id) == ["a"]
+    assert pairs.attrs["unmatched"] == ["site/lone", "site/other"]
+
+
+def test_pairing_goes_by_case_and_not_by_order():
+    frame = table(rows("b", volume_ml=2.0, n_voxels=None), rows("a"))
+    frame = frame.iloc[[0, 3, 2, 1]]
+    pairs = measurements.pair(frame, "expert", "model", "lesion")
+    assert list(pairs.case_id) == ["a", "b"]
+    assert pairs.reference.tolist() == pytest.approx([0.1, 2.0])
+
+
+def test_pairing_says_which_readers_there_are():
+    with pytest.raises(MeasurementsError, match=r"'ensemble' has no row.*expert, model"):
+        measurements.pair(table(rows()), "expert", "ensemble", "lesion")
+    with pytest.raises(MeasurementsError, match="structure 'liver'"):
+        measurements.pair(table(rows()), "expert", "model", "liver")
+
+
+def test_the_same_case_number_in_two_cohorts_is_two_cases():
+    frame = table(rows("1", cohort="a"), rows("1", cohort="b"))
+    assert len(measurements.pair(frame, "expert", "model", "lesion")) == 2
+    assert len(measurements.pair(frame, "expert", "model", "lesion", cohort="a")) == 1
+
+
+def test_pairs_keep_an_empty_value_and_count_it():
+    pairs = measurements.pair(table(rows()), "expert", "model", "lesion", value="burden_percent")
+    assert pairs.reference.isna().all()
+    assert pairs.attrs["n_missing"] == 1
+
+
+def test_a_wide_table_of_readings_becomes_measurements(tmp_path):
+    wide = pd.DataFrame({"case_id": [1, 2, 3], "manual": [0.0, 1.5, 2.0],
+                         "auto": [0.5, np.nan, 2.0], "protocol": ["contrast"] * 3})
+    frame = measurements.from_wide(wide, {"expert": "manual", "model": "auto"}, structure="ggo")
+    pairs = measurements.pair(measurements.read(measurements.write(frame, tmp_path / "m.csv")),
+                              "expert", "model", "ggo")
+    assert list(pairs.case_id) == ["1", "3"]
+    assert pairs.attrs["failed"] == ["table/2"]
+    with pytest.raises(MeasurementsError, match="automatic"):
+        measurements.from_wide(wide, {"expert": "manual", "model": "automatic"})

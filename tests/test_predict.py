@@ -1,0 +1,117 @@
+"""Prediction: windows over a scan, ensembles, one slice, and measurement of the result."""
+
+import numpy as np
+import pytest
+import torch
+
+from deeplung_nb.config import NetworkConfig
+from deeplung_nb.imaging.lungs import LungMask
+from deeplung_nb.imaging.scan import LesionMask, Scan
+from deeplung_nb.learning.measure import measure
+from deeplung_nb.learning.predict import Predictor
+from deeplung_nb.network.deeplung import DeepLungNet
+
+SMALL = NetworkConfig(image_size=32, n_neighbours=2, dense_blocks=1, hidden=2)
+
+
+def make_network(seed=0):
+    torch.manual_seed(seed)
+    return DeepLungNet(SMALL).eval()
+
+
+def make_scan(n_slices=7, size=48):
+    rng = np.random.default_rng(3)
+    hu = np.full((n_slices, size, size), -1000, np.int16)
+    hu[:, 8:40, 6:42] = rng.integers(-900, 200, (n_slices, 32, 36))
+    return Scan(hu=hu, spacing_mm=(5.0, 2.0, 2.0), affine=np.diag([-2.0, -2.0, 5.0, 1.0]),
+                case_id="small")
+
+
+def all_scores(predictor, slices):
+    return np.concatenate(list(predictor.score_batches(slices)))
+
+
+def test_scores_equal_those_of_windows_cut_by_hand():
+    network = make_network()
+    slices = np.random.default_rng(0).random((6, 32, 32), dtype=np.float32)
+    padded = np.concatenate([slices[:1]] * 2 + [slices] + [slices[-1:]] * 2)
+    with torch.no_grad():
+        wanted = np.stack([
+            torch.sigmoid(network(torch.from_numpy(padded[None, z:z + 5])).fused)[0].numpy()
+            for z in range(6)
+        ])
+    np.testing.assert_allclose(all_scores(Predictor([network], batch=4), slices), wanted,
+                               atol=1e-5)
+
+
+def test_the_batch_size_changes_nothing():
+    slices = np.random.default_rng(0).random((6, 32, 32), dtype=np.float32)
+    one, four = (all_scores(Predictor([make_network()], batch=b), slices) for b in (1, 4))
+    np.testing.assert_allclose(one, four, atol=1e-5)
+
+
+def test_an_ensemble_is_the_mean_of_its_members():
+    slices = np.random.default_rng(0).random((3, 32, 32), dtype=np.float32)
+    a, b = make_network(1), make_network(2)
+    both = all_scores(Predictor([a, b]), slices)
+    mean = (all_scores(Predictor([a]), slices) + all_scores(Predictor([b]), slices)) / 2
+    np.testing.assert_allclose(both, mean, atol=1e-6)
+
+
+def test_networks_of_different_grids_do_not_mix():
+    other = DeepLungNet(NetworkConfig(image_size=64, n_neighbours=2, dense_blocks=1))
+    with pytest.raises(ValueError, match="one image size"):
+        Predictor([make_network(), other])
+
+
+@pytest.mark.parametrize("n_slices", [1, 2, 7])
+def test_a_mask_lies_on_the_grid_of_its_scan(n_slices):
+    scan = make_scan(n_slices)
+    mask = Predictor([make_network()]).segment(scan)
+    assert mask.labels.shape == scan.shape
+    assert mask.affine is scan.affine
+    assert set(np.unique(mask.labels)) <= {0, 1, 2}
+
+
+def test_rows_of_measurement_by_hand():
+    scan = make_scan(4)
+    expert, found = np.zeros(scan.shape, np.uint8), np.zeros(scan.shape, np.uint8)
+    expert[1, 10:14, 10:20] = 1      # 40 voxels
+    found[1, 12:14, 10:20] = 1       # 20 of them
+    found[2, 30:32, 30:35] = 2       # 10 voxels, outside the lung mask
+    lung = np.zeros(scan.shape, bool)
+    lung[1:3, 8:28, 8:28] = True     # 800 voxels
+    rows = {row["structure"]: row for row in measure(
+        scan, LesionMask.like(scan, found), LungMask(lung, "reference"),
+        reference=LesionMask.like(scan, expert))}
+    assert rows["lung"]["volume_ml"] == pytest.approx(800 * 20 / 1000)
+    ggo, high, lesion = rows["ggo"], rows["high_opacity"], rows["lesion"]
+    assert (ggo["tp"], ggo["fp"], ggo["fn"]) == (20, 0, 20)
+    assert ggo["dice"] == pytest.approx(40 / 60)
+    assert ggo["volume_ml"] == pytest.approx(20 * 20 / 1000)
+    assert ggo["mean_hu"] == pytest.approx(scan.hu[found == 1].mean())
+    assert high["dice"] == 0.0
+    assert high.get("hd95_mm") is None
+    assert (high["n_slices"], high["slices_with"]) == (4, 1)
+    assert lesion["burden_percent"] == pytest.approx(100 * 30 / 800)
+    assert lesion["burden_in_lung_percent"] == pytest.approx(100 * 20 / 800)
+
+
+def test_both_empty_has_no_dice_and_no_lung_has_no_burden():
+    scan = make_scan(3)
+    empty = LesionMask.like(scan, np.zeros(scan.shape, np.uint8))
+    rows = measure(scan, empty, None, reference=empty)
+    assert [row["structure"] for row in rows] == ["ggo", "high_opacity", "lesion"]
+    for row in rows:
+        assert row["dice"] is None
+        assert row.get("burden_percent") is None
+        assert "no lung" in row["note"]
+
+
+def test_burden_over_100_percent_is_flagged():
+    scan = make_scan(3)
+    mask = LesionMask.like(scan, np.ones(scan.shape, np.uint8))
+    lung = np.zeros(scan.shape, bool)
+    lung[1, 10:20, 10:20] = True
+    rows = measure(scan, mask, LungMask(lung, "built-in"))
+    assert any("over 100 %" in row["note"] for row in rows if row["structure"] == "ggo")

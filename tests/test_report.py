@@ -1,0 +1,504 @@
+"""Figures, tables, the comparison with the paper, and the page that binds them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+
+from deeplung_nb.config import load_profile
+from deeplung_nb.labels import GGO, HIGH_OPACITY
+from deeplung_nb.measurements import COLUMNS, check, pair
+from deeplung_nb.report import counts, figures, html, panels, published, tables
+from deeplung_nb.report.style import MM, PAGE_MM, STYLE, new_figure, save_figure
+from deeplung_nb.stats import agreement, correlation, summary
+
+CLASSES = ("ggo", "high_opacity")
+HOSTILE = '<script>alert("x")</script>'
+
+
+@dataclass
+class FakeRun:
+    """What the report needs of a run."""
+
+    folder: Path
+    synthetic: bool = True
+    run_id: str = "quick-0123456789ab"
+    config: object = None
+
+    def path(self, *parts: str) -> Path:
+        path = self.folder.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+@pytest.fixture
+def run(tmp_path):
+    return FakeRun(tmp_path / "quick-0123456789ab")
+
+
+def fake_measurements(n: int = 30, seed: int = 3) -> pd.DataFrame:
+    """Cases with skewed volumes, zeros on one side and on both, two protocols, two roles."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(n):
+        expert = {"ggo": rng.lognormal(4, 1.1), "high_opacity": rng.lognormal(3, 1.2) * (i % 3 > 0)}
+        model = {name: value * rng.normal(1, 0.15) for name, value in expert.items()}
+        if i % 6 == 0:
+            model["high_opacity"] = 2.0
+        if i % 5 == 1:
+            model["high_opacity"] = 0.0
+        shared = {
+            "run_id": "r", "cohort": "fake", "role": "cv" if i < 20 else "external",
+            "case_id": f"X{i:03d}", "patient_id": f"P{i:03d}", "scanner": "AB"[i % 2],
+            "protocol": ("contrast", "non-contrast")[i % 2], "centre": "C", "fold": i % 5,
+            "voxel_mm3": 1.0, "n_slices": 40, "mean_hu": -500.0, "status": "ok",
+        }
+        voxels = {reader: {name: round(1000 * value) for name, value in volumes.items()}
+                  for reader, volumes in (("expert", expert), ("model", model))}
+        for reader, counted in voxels.items():
+            counted["lesion"] = sum(counted.values())
+            counted["lung"] = 4_000_000
+            for structure, n in counted.items():
+                row = {**shared, "reader": reader, "structure": structure, "n_voxels": n,
+                       "volume_ml": n / 1000, "burden_percent": n / 40_000,
+                       "burden_in_lung_percent": n / 40_000, "slices_with": min(40, n // 5000)}
+                if reader == "model" and structure != "lung":
+                    wanted = voxels["expert"][structure]
+                    row["tp"] = int(min(n, wanted) * rng.uniform(0.5, 1))
+                    row["fp"], row["fn"], row["tn"] = n - row["tp"], wanted - row["tp"], 10**6
+                    row["dice"] = 2 * row["tp"] / (n + wanted) if n + wanted else None
+                rows.append(row)
+    return check(pd.DataFrame(rows).reindex(columns=list(COLUMNS)))
+
+
+@pytest.fixture(scope="module")
+def measured():
+    return fake_measurements()
+
+
+@pytest.fixture(scope="module")
+def timings():
+    columns = ["model", "device", "hardware", "threads", "n_slices", "seconds_median",
+               "seconds_min", "seconds_max", "parameters_million", "peak_memory_gb"]
+    return pd.DataFrame([
+        ("ours", "cpu", "Chip", 2, 16, 3.0, 2.9, 3.2, 6.05, 1.0),
+        ("ours", "cpu", "Chip", 2, 120, 22.0, 21.0, 23.0, 6.05, 1.1),
+        ("ours", "cuda", "Card", 1, 16, 0.03, 0.029, 0.04, 6.05, 2.5),
+        ("unet2d", "cpu", "Chip", 2, 16, 6.0, 5.9, 6.1, 7.8, 1.4),
+    ], columns=columns)
+
+
+def agreement_figure(measured):
+    pairs = {name: pair(measured, "expert", "model", name) for name in CLASSES}
+    return figures.draw_agreement(
+        pairs,
+        {name: agreement.bland_altman(p["reference"], p["test"]) for name, p in pairs.items()},
+        {name: correlation.spearman(p["reference"], p["test"]) for name, p in pairs.items()},
+    )
+
+
+def slice_of_lungs():
+    hu = np.full((40, 50), -850.0)
+    labels = np.zeros((40, 50), np.uint8)
+    labels[10:20, 10:20] = GGO.code
+    labels[12:15, 12:15] = HIGH_OPACITY.code
+    return hu, labels
+
+
+LAYERS = pd.DataFrame([
+    ("trunk", "512x32x32", 1000), ("main_head", "3x32x32", 2000), ("convlstm", "3x256x256", 300),
+    ("attention_branch_head", "3x256x256", 40), ("attention_head", "3x256x256", 40),
+    ("fusion", "3x256x256", 0),
+], columns=["part", "output_shape", "parameters"])
+SPLITS = pd.DataFrame({
+    "cohort": "c", "case_id": [f"X{i}" for i in range(10)],
+    "patient_id": [f"P{i // 2}" for i in range(10)], "fold": [i // 2 for i in range(10)],
+    "validation_in": [(i // 2 + 4) % 5 for i in range(10)],
+})
+
+
+def words(figure) -> str:
+    return " | ".join(item.get_text() for item in figure.findobj(lambda a: hasattr(a, "get_text")))
+
+
+def test_same_figure_gives_same_bytes(measured, run, tmp_path):
+    other = FakeRun(tmp_path / "again" / run.folder.name)
+    for target in (run, other):
+        save_figure(agreement_figure(measured), target, "fig6")
+    for suffix in ("pdf", "svg", "png", "json"):
+        first = run.path("figures", f"fig6.{suffix}").read_bytes()
+        assert first == other.path("figures", f"fig6.{suffix}").read_bytes(), suffix
+        assert first
+
+
+def test_pdf_embeds_its_fonts_and_svg_needs_none(run):
+    save_figure(figures.draw_splits(SPLITS), run, "fig3")
+    pdf = run.path("figures", "fig3.pdf").read_bytes()
+    assert b"/FontFile2" in pdf
+    assert b"/Type3" not in pdf
+    assert b"CreationDate" not in pdf
+    assert "<text" not in run.path("figures", "fig3.svg").read_text(encoding="utf-8")
+
+
+def test_png_is_300_dpi_of_page_width(run):
+    save_figure(figures.draw_splits(SPLITS), run, "fig3")
+    header = run.path("figures", "fig3.png").read_bytes()[16:20]
+    assert int.from_bytes(header, "big") == pytest.approx(PAGE_MM * MM * 300, abs=1)
+
+
+def test_synthetic_footer_on_synthetic_runs_only(run, tmp_path):
+    figure = figures.draw_architecture(LAYERS)
+    save_figure(figure, run, "fig2")
+    save_figure(figure, run, "fig2")
+    assert words(figure).count("synthetic cohort") == 1
+    real = figures.draw_architecture(LAYERS)
+    save_figure(real, FakeRun(tmp_path / "public-1", synthetic=False), "fig2")
+    assert "synthetic" not in words(real)
+
+
+def test_drawing_leaves_no_pyplot_state_and_no_settings_behind(measured):
+    before = mpl.rcParams["font.size"]
+    agreement_figure(measured)
+    assert mpl.rcParams["font.size"] == before != STYLE["font.size"]
+    if "matplotlib.pyplot" in sys.modules:
+        assert not sys.modules["matplotlib.pyplot"].get_fignums()
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_text_leaves_a_figure(measured):
+    hu, labels = slice_of_lungs()
+    history = pd.DataFrame({"epoch": [1, 2, 3], "lr": 1e-3, "train_loss": [3.0, 2, 1],
+                            "validation_loss": [3.0, 1, 2], "dice_ggo": [0.1, 0.2, 0.3],
+                            "dice_high_opacity": [0.1, 0.2, 0.3], "dice_lesion": [0.1, 0.2, 0.3]})
+    drawn = {
+        "agreement": agreement_figure(measured),
+        "curves": figures.draw_learning_curves({0: history, 1: history}),
+        "dice": figures.draw_dice_by(measured, "protocol"),
+        "splits": figures.draw_splits(SPLITS),
+        "architecture": figures.draw_architecture(LAYERS),
+        "case": figures.draw_case(hu, labels, labels, (1.0, 1.0), {"lesion": 0.857}, "X001",
+                                  "the median"),
+        "preparation": figures.draw_preparation({"input": hu, "body box": hu, "crop": hu,
+                                                 "augmented": hu, "normalised": hu * 0}),
+    }
+    for name, figure in drawn.items():
+        pixels = mpl.image.imread(io.BytesIO(figure.png()))
+        edges = (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
+        # A label that is cut off touches the edge.
+        assert all(edge.min() == 1 for edge in edges), name
+        assert figure.alt
+
+
+def test_agreement_figure_prints_the_numbers_it_was_given(measured):
+    p = pair(measured, "expert", "model", "high_opacity")
+    result = agreement.bland_altman(p["reference"], p["test"])
+    said = words(agreement_figure(measured))
+    both = int(((p["reference"] == 0) & (p["test"] == 0)).sum())
+    assert both > 0
+    assert f"n = {len(p)}" in said
+    assert f"both {both}" in said
+    assert f"×{both}" in said
+    assert f"bias {figures.number(result.bias)}" in said
+    assert figures.number(result.loa_upper) in said
+    assert "automatic − expert" in said
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("options", [
+    {"limits": "regression"}, {"limits": "quantile", "scale": "percent"}, {"scale": "ratio"},
+    {"limits": "regression", "scale": "ratio"},
+])
+def test_every_kind_of_limits_and_scale_can_be_drawn(measured, options):
+    p = pair(measured, "expert", "model", "high_opacity")
+    result = agreement.bland_altman(p["reference"], p["test"], **options)
+    figure = figures.draw_agreement({"high_opacity": p}, {"high_opacity": result}, {
+        "high_opacity": correlation.spearman(p["reference"], p["test"])})
+    figure.png(50)
+    said = words(figure)
+    assert result.limits in said
+    if result.n_excluded:
+        assert f"{result.n_excluded} left out" in said
+    # The printed limits are the mean of the drawn ones over the cases.
+    axes = figure.axes[0]
+    if options == {"limits": "regression"}:
+        sloped = [line for line in axes.lines if line.get_linestyle() == "--"]
+        x, y = sloped[1].get_data()
+        over_cases = np.interp((p["reference"] + p["test"]) / 2, x, y)
+        assert over_cases.mean() == pytest.approx(result.loa_upper, rel=1e-3)
+
+
+def test_dice_figure_counts_what_is_undefined(measured):
+    said = words(figures.draw_dice_by(measured, "protocol"))
+    rows = measured.query("reader == 'model' and structure == 'high_opacity'")
+    for _, group in rows.groupby("protocol"):
+        assert f"n = {group['dice'].notna().sum()}" in said
+        assert f"{group['dice'].isna().sum()} undefined" in said
+
+
+@pytest.mark.parametrize(("value", "printed"), [
+    (0.0, "0"), (12.345, "12.3"), (-0.04567, "−0.046"), (1234.5, "1234"), (np.nan, "–"),
+    (np.inf, "∞"), (999.6, "1000"),
+])
+def test_numbers_in_figures_have_about_three_digits(value, printed):
+    assert figures.number(value) == printed
+
+
+def test_architecture_refuses_a_table_without_a_part():
+    with pytest.raises(ValueError, match="convlstm"):
+        figures.draw_architecture(LAYERS[LAYERS["part"] != "convlstm"])
+
+
+def test_architecture_prints_the_sum_of_parameters():
+    assert "3,380 parameters in all" in words(figures.draw_architecture(LAYERS))
+
+
+def test_overlay_is_blue_for_ggo_and_yellow_for_high_opacity():
+    _, labels = slice_of_lungs()
+    rgba = panels.overlay(labels)
+    assert (rgba[..., 3] > 0).sum() == (labels > 0).sum()
+    red, green, blue, _ = rgba[11, 11]
+    assert blue > red
+    red, green, blue, _ = rgba[13, 13]
+    assert min(red, green) > blue
+
+
+def test_case_with_masks_of_another_shape_is_refused():
+    hu, labels = slice_of_lungs()
+    with pytest.raises(ValueError, match="X7"):
+        figures.draw_case(hu, labels, labels[1:], case_id="X7")
+
+
+def test_median_case_is_the_one_nearest_the_median(measured):
+    chosen = figures.choose_case(measured, "median_both")
+    table = measured.query("reader == 'expert'").pivot(index="case_id", columns="structure",
+                                                       values="volume_ml")
+    candidates = table[(table["ggo"] > 0) & (table["high_opacity"] > 0)].index
+    dice = measured.query("reader == 'model' and structure == 'lesion'").set_index("case_id")
+    dice = dice["dice"][candidates]
+    assert chosen.n_candidates == len(candidates)
+    assert abs(chosen.dice["lesion"] - dice.median()) == (dice - dice.median()).abs().min()
+    assert str(len(candidates)) in chosen.rule
+
+
+def test_rule_that_no_case_fits_says_so(measured):
+    without = measured[measured["structure"] != "high_opacity"]
+    empty = measured[measured["structure"] == "high_opacity"].assign(volume_ml=0.0)
+    with pytest.raises(ValueError, match="median_both"):
+        figures.choose_case(pd.concat([without, empty]), "median_both")
+    with pytest.raises(ValueError, match="prettiest"):
+        figures.choose_case(measured, "prettiest")
+
+
+def test_slice_with_the_largest_lesion_that_has_both_classes():
+    labels = np.zeros((3, 8, 8), np.uint8)
+    labels[0] = GGO.code
+    labels[1, :2] = GGO.code
+    labels[1, 2] = HIGH_OPACITY.code
+    assert figures.choose_slice(labels) == 0
+    assert figures.choose_slice(labels, CLASSES) == 1
+    with pytest.raises(ValueError, match="high_opacity"):
+        figures.choose_slice(labels[:1], CLASSES)
+
+
+def manifest() -> pd.DataFrame:
+    return pd.DataFrame({
+        "cohort": "fake", "case_id": list("abcd"), "patient_id": ["P1", "P1", "P2", "P3"],
+        "role": "cv", "protocol": "non-contrast", "scanner": [HOSTILE, HOSTILE, None, "Z"],
+        "centre": "C_1", "exclude": [0, 0, 0, 1], "exclude_reason": ["", "", "", "no lung"],
+        "age": [50, 50, 70, 90], "sex": ["male", "male", None, "female"],
+        "lung_disease": [1, 1, 0, 1],
+    })
+
+
+def test_characteristics_count_patients_once_and_scans_each():
+    frame = counts.count_characteristics(manifest()).set_index("characteristic")
+    assert frame.loc["Patients", "n"] == 2
+    assert frame.loc["CT scans", "n"] == 3
+    assert frame.loc["Age, years", "mean"] == 60
+    assert (frame.loc["Men", "n"], frame.loc["Men", "n_known"]) == (1, 1)
+    assert frame.loc["History of lung disease", "percent"] == 50
+    assert frame.loc[HOSTILE, "n"] == 2
+    assert frame.loc["Unknown", "n"] == 1
+
+
+def test_slices_of_an_untold_class_stay_empty_not_zero(measured):
+    frame = counts.count_slices(measured)
+    expected = measured.query("reader == 'expert' and structure == 'ggo' and role == 'cv'")
+    row = frame.set_index("role").loc["cv"]
+    assert row["slices_ggo"] == expected["slices_with"].sum()
+    assert row["n_slices"] == 40 * 20
+    binary = counts.count_slices(measured[~measured["structure"].isin(CLASSES)])
+    assert binary["slices_ggo"].isna().all()
+    assert "–" in tables.format_slices(binary).as_raw_html()
+
+
+def test_models_are_compared_within_one_run(timings):
+    frame = counts.collect_models(timings, {"ours": {"ggo": 0.7}}).set_index("model")
+    assert frame.loc["unet2d", "cpu_ratio"] == 2
+    assert np.isnan(frame.loc["unet2d", "gpu_seconds"])
+    assert frame.loc["ours", "memory_gb"] == 2.5
+    page = tables.format_models(frame.reset_index()).as_raw_html()
+    assert "0.700" in page
+    assert "Dice on test cases" in page
+
+
+def test_times_table_refuses_a_model_that_was_not_timed(timings):
+    assert "22.00 (21.00 to 23.00)" in tables.format_times(timings).as_raw_html()
+    with pytest.raises(ValueError, match="nnunet"):
+        tables.format_times(timings, "nnunet")
+
+
+def test_csv_of_a_table_keeps_full_precision(run):
+    frame = pd.DataFrame({"step": ["included"], "n_cases": [3], "n_patients": [2],
+                          "x": [0.1 + 0.2]})
+    path = tables.save_table(tables.format_flow(frame), frame, run, "flow")
+    assert pd.read_csv(path)["x"][0] == 0.1 + 0.2
+    first = {suffix: run.path("tables", f"flow.{suffix}").read_bytes()
+             for suffix in ("csv", "html", "tex")}
+    tables.save_table(tables.format_flow(frame), frame, run, "flow")
+    for suffix, content in first.items():
+        assert content == run.path("tables", f"flow.{suffix}").read_bytes()
+    assert b"Synthetic cohort" in first["html"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_latex_escapes_what_a_manifest_may_hold(run):
+    frame = counts.count_characteristics(manifest().assign(scanner="A_1 & 5 % #"))
+    tables.save_table(tables.format_characteristics(frame), frame, run, "table1")
+    tex = run.path("tables", "table1.tex").read_text(encoding="utf-8")
+    assert r"A\_1 \& 5 \% \#" in tex
+
+
+def test_dice_and_agreement_tables_name_their_estimand(measured):
+    frame = summary.dice_table(measured)
+    page = Page(tables.format_dice(frame).as_raw_html()).words
+    for words_of_row in ("per case", "pooled", "per fold", "left out", "both empty: 0"):
+        assert words_of_row in page
+    assert set(frame["empty"]) <= set(tables.EMPTY)
+    assert f"{frame['dice'].iloc[0]:.3f}" in page
+    frame = summary.agreement_table(measured)
+    page = Page(tables.format_agreement(frame).as_raw_html()).words
+    assert "automatic − expert" in page
+    row = frame.iloc[0]
+    assert tables.with_interval(row["bias"], row["bias_lower"], row["bias_upper"]) in page
+
+
+def test_published_numbers_meet_their_counterparts(measured, timings):
+    found = published.measure(measured, load_profile("paper"), timings)
+    frame = published.compare(None, found).set_index("id")
+    p = pair(measured, "expert", "model", "ggo", role="cv")
+    row = frame.loc["s3.1.bias.cv.ggo"]
+    assert row["value"] == 11.5
+    assert row["measured"] == pytest.approx((p["test"] - p["reference"]).mean())
+    assert row["difference"] == row["measured"] - 11.5
+    assert frame.loc["table2.n_slices.cv", "measured"] == 800
+    assert frame.loc["table4.ours.gpu_time", "measured"] == pytest.approx(30)
+    assert frame.loc["s1.cases_worldwide", "comparability"] == "no counterpart in this run"
+    assert len(frame) == len(pd.read_csv(published.manifest_folder() / "published.csv"))
+    page = tables.format_comparison(frame.reset_index()).as_raw_html()
+    assert "11.5mL" in page
+
+
+def test_cases_with_a_binary_reference_are_left_out_of_the_classes(measured):
+    binary = (measured["reader"] == "expert") & (measured["case_id"] < "X005")
+    part = measured[~(binary & measured["structure"].isin(CLASSES))]
+    found = published.measure(part)
+    p = pair(measured, "expert", "model", "ggo", role="cv").query("case_id >= 'X005'")
+    assert found["s3.1.bias.cv.ggo"] == pytest.approx((p["test"] - p["reference"]).mean())
+    assert "s3.1.bias.cv.ggo" not in published.measure(part[part["case_id"] < "X005"])
+
+
+def test_paper_profile_has_the_settings_the_paper_prints():
+    found = {name: float(read(load_profile("paper"))) for name, read in published.SETTINGS.items()}
+    frame = published.compare(None, found).dropna(subset=["measured"])
+    assert len(frame) == len(published.SETTINGS)
+    assert frame["difference"].abs().max() == 0
+
+
+def test_number_that_is_not_published_is_refused():
+    with pytest.raises(ValueError, match=r"s9\.9"):
+        published.compare(None, {"s9.9.invented": 1.0})
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text between them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.words += data
+
+
+def test_report_is_one_page_that_needs_no_network(run, measured):
+    save_figure(figures.draw_splits(SPLITS), run, "fig3", caption="Fig. 3. Cross-validation.")
+    frame = counts.count_slices(measured)
+    tables.save_table(tables.format_slices(frame), frame, run, "table2_slices")
+    run.path("run.json").write_text(json.dumps({"config": {"seed": 7}}), encoding="utf-8")
+    first = html.write_report(run).read_bytes()
+    assert html.write_report(run).read_bytes() == first
+    page = Page(first.decode())
+    anchors = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "link", "iframe")
+        for name in ("src", "href"):
+            value = attributes.get(name, "#reading")
+            assert value.startswith("data:image/") or value[1:] in anchors, value
+    pictures = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(pictures) == 1
+    assert "Cross-validation of 10 cases" in pictures[0]["alt"]
+    content = base64.b64decode(pictures[0]["src"].split(",")[1])
+    assert content.startswith((b"\x89PNG", b"<?xml"))
+    assert "config.seed" in page.words
+    assert "Synthetic cohort" in page.words
+
+
+def test_no_value_can_inject_markup(run):
+    frame = counts.count_characteristics(manifest())
+    tables.save_table(tables.format_characteristics(frame), frame, run, "table1")
+    splits = SPLITS.assign(case_id=HOSTILE)
+    save_figure(figures.draw_splits(splits), run, "fig3", caption=HOSTILE,
+                alt='" onload="x' + HOSTILE)
+    run.path("run.json").write_text(json.dumps({HOSTILE: [HOSTILE]}), encoding="utf-8")
+    page = Page(html.write_report(run).read_text(encoding="utf-8"))
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+    assert page.words.count(HOSTILE) == 4
+
+
+def test_report_of_an_empty_run_says_so(run):
+    page = html.write_report(run).read_text(encoding="utf-8")
+    assert "No table has been written yet" in page
+    assert "No figure has been written yet" in page
+
+
+def test_report_imports_without_torch():
+    code = ("import sys, deeplung_nb.report.figures, deeplung_nb.report.tables, "
+            "deeplung_nb.report.published, deeplung_nb.report.html; "
+            "sys.exit('torch' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_figure_shows_itself_in_a_notebook_with_words():
+    bundle = figures.draw_splits(SPLITS)._repr_mimebundle_()
+    assert bundle["image/png"].startswith(b"\x89PNG")
+    assert "10 cases" in bundle["text/plain"]
+    assert new_figure(84, 40).get_size_inches()[0] == pytest.approx(84 / 25.4)

@@ -1,0 +1,122 @@
+"""Run folders: addressed by content, whole files, clear errors."""
+
+import dataclasses
+import json
+
+import pytest
+
+from deeplung_nb import runs
+from deeplung_nb.config import load_profile
+from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "folder" / "a.csv"
+    with runs.atomic_path(target) as part:
+        part.write_text("half")
+        assert not target.exists()
+    assert target.read_text() == "half"
+
+    def break_off():
+        with runs.atomic_path(target) as part:
+            part.write_text("new")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        break_off()
+    assert target.read_text() == "half"
+    assert [path.name for path in target.parent.iterdir()] == ["a.csv"]
+
+
+def test_the_temporary_name_keeps_the_suffixes_that_choose_a_format(tmp_path):
+    with runs.atomic_path(tmp_path / "mask.nii.gz") as part:
+        assert part.name.endswith(".nii.gz")
+        part.write_text("x")
+
+
+def test_the_same_question_finds_the_same_folder(tmp_path):
+    a = runs.open_run("quick", results=tmp_path)
+    created = a.info()["created"]
+    b = runs.open_run("quick", results=tmp_path)
+    assert a.folder == b.folder
+    assert b.info()["created"] == created
+    assert runs.open_run("quick", results=tmp_path / "elsewhere").run_id == a.run_id
+
+
+def test_another_setting_gets_another_folder(tmp_path):
+    config = load_profile("quick")
+    other = dataclasses.replace(config, seed=config.seed + 1)
+    assert (runs.open_run(config=config, results=tmp_path).run_id
+            != runs.open_run(config=other, results=tmp_path).run_id)
+
+
+def test_another_manifest_gets_another_folder(tmp_path, monkeypatch):
+    before = runs.open_run("quick", results=tmp_path).run_id
+    monkeypatch.setenv("DEEPLUNG_MANIFESTS", str(tmp_path / "manifests"))
+    assert runs.open_run("quick", results=tmp_path).run_id != before
+
+
+def test_the_code_digest_sees_code_and_not_comments(tmp_path):
+    path = tmp_path / "m.py"
+
+    def digest(text):
+        path.write_text(text)
+        return runs._code_without_comments(path)
+
+    plain = digest("def f(x):\n    return x + 1\n")
+    assert digest('"""Doc."""\n# why\ndef f(x):\n    """One more."""\n    return x + 1\n') == plain
+    assert digest("def f(x):\n    return x + 2\n") != plain
+
+
+def test_every_file_of_the_code_digest_exists():
+    for name in runs.MEASURING_CODE:
+        assert (runs.PACKAGE_FOLDER / name).exists(), name
+
+
+def test_profiles_come_from_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEEPLUNG_PROFILE", "public")
+    monkeypatch.setenv("DEEPLUNG_RESULTS", str(tmp_path))
+    monkeypatch.setenv("DEEPLUNG_DATA", str(tmp_path))
+    run = runs.open_run()
+    assert run.run_id.startswith("public-")
+    assert run.data == tmp_path
+    assert not run.synthetic
+    assert runs.open_run("quick").synthetic
+
+
+def test_an_unknown_profile_is_named():
+    with pytest.raises(ValueError, match="quick, public, paper"):
+        load_profile("fast")
+
+
+def test_a_missing_input_says_which_notebook_makes_it(tmp_path):
+    run = runs.open_run("quick", results=tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"05_cross_validation\.ipynb"):
+        run.measurements()
+
+
+def test_a_run_says_how_it_was_made(tmp_path):
+    run = runs.open_run("quick", results=tmp_path)
+    run.record(device="cpu", seconds_train_fold_0=1.5)
+    info = json.loads((run.folder / "run.json").read_text())
+    assert info["device"] == "cpu"
+    assert info["config"]["profile"] == "quick"
+    assert {"config", "manifests", "code"} <= set(info["digests"])
+    assert info["versions"]["torch"].startswith("2.13.0")
+    assert info["peak_memory_gb"] > 0
+
+
+def test_checksums_cover_the_folder(tmp_path):
+    run = runs.open_run("quick", results=tmp_path)
+    run.path("tables", "t.csv").write_text("a\n")
+    lines = run.write_checksums().read_text().splitlines()
+    assert f"{runs.sha256_of(run.folder / 'tables' / 't.csv')}  tables/t.csv" in lines
+
+
+def test_an_unknown_structure_is_named():
+    import numpy as np
+
+    labels = np.array([0, 1, 2, 2])
+    assert [int(structure_mask(labels, s).sum()) for s in LESION_STRUCTURES] == [1, 2, 3]
+    with pytest.raises(ValueError, match="lung"):
+        structure_mask(labels, "lung")

@@ -1,0 +1,114 @@
+"""Overlap: counts by hand, the policies for empty masks, surface distances by brute force."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from deeplung_nb.stats import overlap
+from deeplung_nb.stats.overlap import Confusion
+
+
+def test_counts_by_hand():
+    reference = np.array([[[1, 1, 0, 0]]], dtype=bool)
+    predicted = np.array([[[1, 0, 1, 0]]], dtype=bool)
+    assert overlap.confusion(reference, predicted) == Confusion(1, 1, 1, 1)
+
+
+def test_masks_of_two_shapes_are_refused():
+    with pytest.raises(ValueError, match="one grid"):
+        overlap.confusion(np.ones((2, 3)), np.ones((1, 3)))
+
+
+def test_merging_the_classes_comes_before_the_comparison():
+    expert, model = np.full((1, 2, 2), 1), np.full((1, 2, 2), 2)
+    scores = overlap.dice(expert, model, ["ggo", "high_opacity", "lesion", "background", 1])
+    assert scores["ggo"] == scores["high_opacity"] == scores[1] == 0
+    assert scores["lesion"] == 1
+    assert np.isnan(scores["background"])
+    with pytest.raises(ValueError, match="label 7"):
+        overlap.dice(expert, model, [7])
+
+
+@pytest.mark.parametrize(("case", "expected"), [
+    (Confusion(0, 0, 0), {"nan": np.nan, "zero": 0, "one": 1, "nan_reference": np.nan}),
+    (Confusion(0, 4, 0), {"nan": 0, "zero": 0, "one": 0, "nan_reference": np.nan}),
+    (Confusion(0, 0, 4), {"nan": 0, "zero": 0, "one": 0, "nan_reference": 0}),
+])
+def test_policies_for_empty_masks(case, expected):
+    for policy, value in expected.items():
+        np.testing.assert_equal(case.dice(policy), float(value))
+    with pytest.raises(ValueError, match="empty='skip'"):
+        case.dice("skip")
+
+
+def test_summary_counts_each_kind_of_emptiness():
+    found = overlap.summary([Confusion(8, 2, 2), Confusion(0, 0, 0), Confusion(0, 3, 0),
+                             Confusion(0, 0, 5)])
+    assert (found.n, found.n_scored) == (4, 3)
+    assert (found.n_both_empty, found.n_reference_empty, found.n_prediction_empty) == (1, 1, 1)
+    assert found.dice_pooled == pytest.approx(16 / 28)
+    assert found.dice_mean == pytest.approx(0.8 / 3)
+    assert found.sensitivity_pooled == pytest.approx(8 / 15)
+    assert found.precision_pooled == pytest.approx(8 / 13)
+
+
+def test_pooling_counts_false_alarms_in_healthy_scans_unless_told():
+    cases = [Confusion(10, 0, 0), Confusion(0, 10, 0)]
+    assert overlap.pooled_dice(cases) == pytest.approx(2 / 3)
+    assert overlap.pooled_dice(cases, empty="nan_reference") == 1
+    assert np.isnan(overlap.pooled_dice([]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0, 1), st.floats(0, 1))
+def test_dice_is_symmetric_and_agrees_with_its_counts(seed, share, other):
+    rng = np.random.default_rng(seed)
+    a, b = rng.random((3, 4, 5)) < share, rng.random((3, 4, 5)) < other
+    there, back = overlap.confusion(a, b), overlap.confusion(b, a)
+    np.testing.assert_equal(there.dice(), back.dice())
+    assert there.tp + there.fp + there.fn + there.tn == a.size
+    assert (there.reference_voxels, there.predicted_voxels) == (a.sum(), b.sum())
+
+
+def brute_force(a, b, spacing, tolerance):
+    """By distance transforms over the whole grid."""
+    surfaces = [mask & ~ndimage.binary_erosion(mask) for mask in (a, b)]
+    to = [ndimage.distance_transform_edt(~surface, sampling=spacing) for surface in surfaces]
+    there, back = to[1][surfaces[0]], to[0][surfaces[1]]
+    met = (there <= tolerance + 1e-9).sum() + (back <= tolerance + 1e-9).sum()
+    return (max(np.percentile(there, 95), np.percentile(back, 95)),
+            met / (len(there) + len(back)))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_surface_distances_agree_with_distance_transforms(seed):
+    rng = np.random.default_rng(seed)
+    smooth = [ndimage.gaussian_filter(rng.normal(size=(12, 20, 18)), 2) for _ in range(2)]
+    a, b = (field > 0.01 for field in smooth)
+    spacing, tolerance = (5.0, 0.7, 0.8), (0.0, 1.4, 3.0)[seed % 3]
+    np.testing.assert_allclose(
+        overlap.hd95_and_nsd(a, b, spacing, tolerance_mm=tolerance),
+        brute_force(a, b, spacing, tolerance), rtol=1e-12)
+
+
+def test_a_shift_is_found_in_mm_along_its_own_axis():
+    a = np.zeros((20, 20, 20), dtype=bool)
+    a[5:10, 5:10, 5:10] = True
+    for axis, spacing in enumerate((5.0, 2.0, 0.5)):
+        b = np.roll(a, 2, axis=axis)
+        hd95, _ = overlap.hd95_and_nsd(a, b, (5.0, 2.0, 0.5))
+        assert hd95 == 2 * spacing
+
+
+def test_surface_distances_of_empty_masks():
+    empty, full = np.zeros((2, 3, 3), dtype=bool), np.ones((2, 3, 3), dtype=bool)
+    assert np.isnan(overlap.hd95_and_nsd(empty, empty, (1, 1, 1))).all()
+    for pair in ((empty, full), (full, empty)):
+        hd95, nsd = overlap.hd95_and_nsd(*pair, (1, 1, 1))
+        assert np.isnan(hd95)
+        assert nsd == 0
+    assert overlap.hd95_and_nsd(full, full, (1, 1, 1)) == (0, 1)
+    with pytest.raises(ValueError, match="positive"):
+        overlap.hd95_and_nsd(full, full, (0, 1, 1))

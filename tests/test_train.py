@@ -1,0 +1,212 @@
+"""Training: schedule, resume after a kill, checkpoints, determinism."""
+
+import dataclasses
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from deeplung_nb.config import Config, NetworkConfig, TrainingConfig, load_profile
+from deeplung_nb.learning.dataset import PreparedCase
+from deeplung_nb.learning.train import (
+    CHECKPOINT,
+    LAST,
+    autocast,
+    load_network,
+    make_optimiser,
+    make_scheduler,
+    save_network,
+    train,
+)
+from deeplung_nb.network.deeplung import DeepLungNet
+
+SMALL = Config(
+    profile="test", cohorts=("none",), n_folds=2,
+    network=NetworkConfig(image_size=32, n_neighbours=1, dense_blocks=1, hidden=2),
+    training=TrainingConfig(optimiser="adamw", schedule="cosine", keep="last", max_epochs=3,
+                            steps_per_epoch=2, batch_slices=2, lesion_fraction=0.5),
+)
+
+
+def make_cases(n=2, size=32):
+    rng = np.random.default_rng(0)
+    cases = []
+    for k in range(n):
+        hu = rng.normal(-850, 40, (6, size, size))
+        target = np.zeros((6, size, size), np.uint8)
+        target[1:4, 8:20, 6:18] = 1
+        target[2:3, 22:28, 20:28] = 2
+        hu[target == 1] += 400
+        hu[target == 2] += 880
+        cases.append(PreparedCase(f"c{k}", np.rint(hu).astype(np.int16), target))
+    return cases
+
+
+def weights(folder):
+    return load_network(folder / CHECKPOINT).state_dict()
+
+
+def assert_same_weights(a, b):
+    for name, tensor in weights(a).items():
+        assert torch.equal(tensor, weights(b)[name]), name
+
+
+def run(folder, config=SMALL, **options):
+    return train(make_cases(), make_cases(1), config, folder, seed=5, progress=False,
+                 device=torch.device("cpu"), **options)
+
+
+def test_a_training_that_stopped_between_epochs_ends_as_an_uninterrupted_one(tmp_path):
+    whole = run(tmp_path / "whole")
+    run(tmp_path / "parts", stop_after_epoch=1)
+    parts = run(tmp_path / "parts")
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+    pd.testing.assert_frame_equal(whole.drop(columns="seconds"), parts.drop(columns="seconds"))
+
+
+KILLED = """
+import sys, torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import test_train
+torch.set_num_threads(int(sys.argv[3]))
+test_train.run(Path(sys.argv[1]))
+"""
+
+
+def test_a_training_killed_in_the_middle_of_an_epoch_goes_on(tmp_path):
+    """SIGKILL once the first epoch's file is there, wherever the process is by then."""
+    tests = str(__import__("pathlib").Path(__file__).parent)
+    folder = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(folder), tests, str(torch.get_num_threads())])
+    deadline = time.monotonic() + 120
+    while not (folder / "history.csv").exists():
+        assert process.poll() is None, "the training ended before it could be killed"
+        assert time.monotonic() < deadline, "no first epoch within two minutes"
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    run(folder)
+    run(tmp_path / "whole")
+    assert_same_weights(tmp_path / "whole", folder)
+
+
+def test_a_finished_training_is_found_and_not_repeated(tmp_path):
+    run(tmp_path)
+    before = (tmp_path / CHECKPOINT).stat().st_mtime_ns
+    again = run(tmp_path)
+    assert len(again) == 3
+    assert (tmp_path / CHECKPOINT).stat().st_mtime_ns == before
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
+    run(tmp_path / "a")
+    run(tmp_path / "b")
+    assert_same_weights(tmp_path / "a", tmp_path / "b")
+    train(make_cases(), make_cases(1), SMALL, tmp_path / "c", seed=6, progress=False)
+    a, c = weights(tmp_path / "a"), weights(tmp_path / "c")
+    assert any(not torch.equal(a[name], c[name]) for name in a)
+
+
+def test_training_learns_a_plain_pattern(tmp_path):
+    training = dataclasses.replace(
+        SMALL.training, max_epochs=8, steps_per_epoch=8, batch_slices=4, learning_rate=5e-3)
+    history = run(tmp_path, dataclasses.replace(SMALL, training=training))
+    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
+    assert history["dice_lesion"].iloc[-1] > 0.7
+
+
+def test_the_plateau_schedule_makes_four_reductions_and_ends_at_1e_minus_7():
+    config = TrainingConfig()
+    optimiser = make_optimiser(torch.nn.Linear(1, 1), config)
+    scheduler = make_scheduler(optimiser, config)
+    rates, epochs = [1e-3], 0
+    while rates[-1] > config.stop_learning_rate * 1.001:
+        scheduler.step(1.0)
+        epochs += 1
+        if not np.isclose(optimiser.param_groups[0]["lr"], rates[-1], rtol=1e-9):
+            rates.append(optimiser.param_groups[0]["lr"])
+    np.testing.assert_allclose(rates, [1e-3, 1e-4, 1e-5, 1e-6, 1e-7])
+    # The first epoch sets the best loss; then patience 10 is used up four times.
+    assert epochs == 1 + 4 * 11
+
+
+def test_training_ends_when_the_learning_rate_is_used_up(tmp_path):
+    training = dataclasses.replace(
+        SMALL.training, schedule="plateau", keep="best", optimiser="sgd", max_epochs=500,
+        steps_per_epoch=1, plateau_patience=0, learning_rate=1e-30, stop_learning_rate=1e-34)
+    history = run(tmp_path, dataclasses.replace(SMALL, training=training))
+    assert len(history) < 50
+
+
+def test_the_paper_profile_holds_the_settings_of_the_paper():
+    config = load_profile("paper")
+    assert (config.n_folds, config.network.image_size, config.network.n_slices) == (5, 256, 11)
+    t = config.training
+    assert (t.optimiser, t.momentum, t.learning_rate, t.weight_decay) == ("sgd", 0.9, 1e-3, 1e-6)
+    assert (t.plateau_factor, t.plateau_patience, t.stop_learning_rate) == (0.1, 10, 1e-7)
+    assert (t.batch_slices, t.rotation_degrees, t.translation_pixels) == (32, 10, 10)
+    assert t.scale_range == (0.9, 1.05)
+
+
+def test_settings_survive_json():
+    for name in ("quick", "public", "paper"):
+        config = load_profile(name)
+        assert Config.from_dict(__import__("json").loads(
+            __import__("json").dumps(config.to_dict()))) == config
+
+
+def test_a_checkpoint_needs_no_pickled_code(tmp_path):
+    path = tmp_path / CHECKPOINT
+    save_network(DeepLungNet(SMALL.network), path, epoch=0)
+    saved = torch.load(path, weights_only=True)
+    assert saved["network"]["image_size"] == 32
+    assert load_network(path).config == SMALL.network
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
+def test_a_broken_checkpoint_is_named(tmp_path, content):
+    path = tmp_path / CHECKPOINT
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="not a checkpoint of this package"):
+        load_network(path)
+    with pytest.raises(FileNotFoundError, match="Train a fold"):
+        load_network(tmp_path / "absent.pt")
+
+
+def test_a_full_disk_leaves_the_last_whole_checkpoint(tmp_path, monkeypatch):
+    run(tmp_path, stop_after_epoch=1)
+    before = {name: (tmp_path / name).read_bytes() for name in (CHECKPOINT, LAST, "history.csv")}
+
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(before)
+    assert all((tmp_path / name).read_bytes() == data for name, data in before.items())
+
+
+@pytest.mark.parametrize("field, value", [
+    ("optimiser", "adam"), ("schedule", "step"), ("keep", "first")])
+def test_unknown_settings_are_named(tmp_path, field, value):
+    training = dataclasses.replace(SMALL.training, **{field: value})
+    with pytest.raises(ValueError, match=value):
+        run(tmp_path, dataclasses.replace(SMALL, training=training))
+
+
+def test_precision_is_float32_or_bfloat16():
+    with pytest.raises(ValueError, match="float16"):
+        autocast(torch.device("cpu"), "float16")
+
+
+def test_bfloat16_trains_too(tmp_path):
+    training = dataclasses.replace(SMALL.training, precision="bfloat16", max_epochs=1)
+    history = run(tmp_path, dataclasses.replace(SMALL, training=training))
+    assert np.isfinite(history["train_loss"]).all()
