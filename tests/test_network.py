@@ -94,7 +94,7 @@ def test_fusion_lies_between_the_two_branches(network):
     assert ((scores.attention > 0) & (scores.attention < 1)).all()
 
 
-@pytest.mark.parametrize("bias, expected", [(40.0, "main"), (-40.0, "attention branch")])
+@pytest.mark.parametrize(("bias", "expected"), [(40.0, "main"), (-40.0, "attention branch")])
 def test_attention_chooses_the_branch(bias, expected):
     torch.manual_seed(0)
     network = DeepLungNet(SMALL).eval()

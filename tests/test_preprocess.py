@@ -69,7 +69,7 @@ def test_one_box_serves_all_slices():
     assert body_box(tapered) == body_box(scan)
 
 
-@pytest.mark.parametrize("n_in, n_out", [(200, 128), (512, 256), (100, 256), (64, 64)])
+@pytest.mark.parametrize(("n_in", "n_out"), [(200, 128), (512, 256), (100, 256), (64, 64)])
 def test_resize_equals_the_antialiased_resize_of_torch(n_in, n_out):
     image = np.random.default_rng(0).normal(size=(n_in, n_in)).astype(np.float32)
     weights = resize_matrix(n_in, n_out)
@@ -97,7 +97,7 @@ def test_beyond_the_image_there_is_air():
     assert hu[0, 0, 0] == -1024
 
 
-@pytest.mark.parametrize("size, native", [(256, 200), (128, 200), (256, 400)])
+@pytest.mark.parametrize(("size", "native"), [(256, 200), (128, 200), (256, 400)])
 def test_there_and_back_keeps_a_mask(size, native):
     """Invariant 2: Dice over 0.99 and the closed-form volume within 0.5 %."""
     scale = native / 200

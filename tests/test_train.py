@@ -193,7 +193,7 @@ def test_a_full_disk_leaves_the_last_whole_checkpoint(tmp_path, monkeypatch):
     assert all((tmp_path / name).read_bytes() == data for name, data in before.items())
 
 
-@pytest.mark.parametrize("field, value", [
+@pytest.mark.parametrize(("field", "value"), [
     ("optimiser", "adam"), ("schedule", "step"), ("keep", "first")])
 def test_unknown_settings_are_named(tmp_path, field, value):
     training = dataclasses.replace(SMALL.training, **{field: value})

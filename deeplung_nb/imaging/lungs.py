@@ -148,7 +148,7 @@ def segment_lungs(scan: Scan, closing_mm: float = CLOSING_MM) -> LungMask:
     del hu
     if scan.n_slices > 1:
         air = _without_windpipe(air, body, pixel_mm)
-    middle = int(round(float(np.mean(np.nonzero(body)[2]))))
+    middle = round(float(np.mean(np.nonzero(body)[2])))
     up = resize_matrix(air.shape[1], scan.shape[1])
     out = resize_matrix(air.shape[2], scan.shape[2]).T
     mask = np.zeros(scan.shape, bool)

@@ -22,7 +22,14 @@ from deeplung_nb.cohorts.splits import fold_cases, read_splits
 from deeplung_nb.imaging import phantom
 from deeplung_nb.imaging.lungs import LungError, LungMask, segment_lungs
 from deeplung_nb.imaging.preprocess import prepare, restore
-from deeplung_nb.imaging.scan import LesionMask, Scan, read_lung_mask, read_mask, read_scan, write_mask
+from deeplung_nb.imaging.scan import (
+    LesionMask,
+    Scan,
+    read_lung_mask,
+    read_mask,
+    read_scan,
+    write_mask,
+)
 from deeplung_nb.labels import GGO, LESION_STRUCTURES
 from deeplung_nb.learning.dataset import PreparedCase, prepare_case, read_prepared, write_prepared
 from deeplung_nb.learning.measure import measure

@@ -72,7 +72,7 @@ def measure(
         if reference is not None:
             wanted = structure_mask(reference.labels, structure)
             counts = overlap.confusion(wanted, found)
-            row.update(tp=counts.tp, fp=counts.fp, fn=counts.fn)
+            row.update(tp=counts.tp, fp=counts.fp, fn=counts.fn, tn=counts.tn)
             size = 2 * counts.tp + counts.fp + counts.fn
             # Both empty: no overlap is defined; the policy is chosen where Dice is averaged.
             row["dice"] = 2 * counts.tp / size if size else None
