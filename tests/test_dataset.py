@@ -36,7 +36,8 @@ def test_the_middle_of_a_window_is_its_target_slice():
     case = make_case()
     hu, target = cut_windows([case], [(0, 3), (0, 7)], 2)
     assert hu.shape == (2, 5, 16, 16)
-    assert hu[:, :, 0, 0].tolist() == [[-999, -998, -997, -996, -995], [-995, -994, -993, -993, -993]]
+    assert hu[:, :, 0, 0].tolist() == [
+        [-999, -998, -997, -996, -995], [-995, -994, -993, -993, -993]]
     assert target[0].sum() == 16
     assert target[1].sum() == 0
 

@@ -29,7 +29,7 @@ WRITTEN_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha")
 
 
 class ScanError(ValueError):
-    """A scan or mask that can't be used: names the case, the value, what was expected, the remedy."""
+    """An unusable scan or mask: names the case, the value, what was expected, the remedy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +154,8 @@ def _read_image(path: Path, case: str) -> tuple[sitk.Image, str]:
         remedy = ("Set a rotation without shear (for instance qform to sform) and save it again"
                   if "orthonormal" in str(error).lower() or "cosines" in str(error).lower()
                   else "The file is damaged or no such image: copy it anew")
-        raise ScanError(f"case {case!r}: {path} can't be read ({reason[:160]}). {remedy}") from error
+        raise ScanError(
+            f"case {case!r}: {path} can't be read ({reason[:160]}). {remedy}") from error
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[:, :, :, 0]
     if image.GetDimension() != 3:

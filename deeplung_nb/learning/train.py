@@ -190,9 +190,9 @@ def train(
     """Train one network until the learning rate or the epochs are used up.
 
     After each epoch `folder` holds `checkpoint.pt` (the weights to predict with: see `keep`),
-    `last.pt` (everything needed to go on) and `history.csv`; each is written whole. A training that was
-    interrupted goes on from there and ends with the weights of an uninterrupted one; one that had
-    ended returns its history at once.
+    `last.pt` (everything needed to go on) and `history.csv`; each is written whole. A training
+    that was interrupted goes on from there and ends with the weights of an uninterrupted one; one
+    that had ended returns its history at once.
 
     Parameters
     ----------

@@ -1,0 +1,71 @@
+"""The built-in lungs: on a chest of simple shapes, and against masks of real cases."""
+
+import numpy as np
+import pytest
+
+from deeplung_nb.imaging.lungs import LungError, LungMask, segment_lungs
+from deeplung_nb.imaging.scan import Scan, read_lung_mask, read_scan
+
+
+def make_chest(n_slices=20, size=150, lesion=True):
+    """Two lungs, a windpipe, a table; bowel gas below. Returns the scan and the true lungs."""
+    z, y, x = np.mgrid[:n_slices, :size, :size].astype(float)
+    hu = np.full(z.shape, -1000, np.int16)
+    hu[((y - 75) / 50) ** 2 + ((x - 75) / 68) ** 2 < 1] = 40
+    true = np.zeros(z.shape, bool)
+    for centre in (45, 105):
+        true |= (((y - 75) / 36) ** 2 + ((x - centre) / 22) ** 2 + ((z - 11) / 9) ** 2) < 1
+    hu[true] = -850
+    if lesion:
+        hu[((y - 100) / 6) ** 2 + ((x - 45) / 6) ** 2 + ((z - 11) / 3) ** 2 < 1] = 30
+        hu[((y - 75) / 10) ** 2 + ((x - 105) / 8) ** 2 + ((z - 11) / 3) ** 2 < 1] = -550
+    hu[((y - 70) / 4) ** 2 + ((x - 75) / 4) ** 2 < 1] = -990
+    hu[:3][(((y - 60) / 8) ** 2 + ((x - 75) / 8) ** 2 < 1)[:3]] = -990
+    hu[:, 135:137, 10:140] = 100
+    spacing = (10.0, 2.4, 2.4)
+    return Scan(hu, spacing, np.diag([-2.4, -2.4, 10.0, 1.0]), "chest"), true
+
+
+def dice(a, b):
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+def test_lungs_hold_their_lesions_and_nothing_else():
+    scan, true = make_chest()
+    found = segment_lungs(scan)
+    assert found.origin == "built-in"
+    assert dice(found.mask, true) > 0.97
+    assert not found.mask[:, 135:, :].any()
+    assert found.mask[11, 97:100, 45].all()       # consolidation at the pleura
+    assert not found.mask[10, 68:73, 74:77].any()  # windpipe
+
+
+def test_one_slice_is_enough():
+    scan, true = make_chest()
+    one = Scan(scan.hu[11:12], scan.spacing_mm, scan.affine, "one")
+    assert dice(segment_lungs(one).mask, true[11:12]) > 0.93
+
+
+def test_no_lung_is_said_with_a_remedy():
+    scan, _ = make_chest()
+    body = Scan(np.where(scan.hu < -400, np.where(scan.hu == -1000, scan.hu, 40), scan.hu).astype(
+        np.int16), scan.spacing_mm, scan.affine, "belly")
+    with pytest.raises(LungError, match=r"'belly': no lung found.*give a lung mask"):
+        segment_lungs(body)
+
+
+def test_an_unknown_origin_is_refused():
+    with pytest.raises(ValueError, match="reference, built-in, lungmask"):
+        LungMask(np.zeros((1, 2, 2), bool), "guess")
+
+
+def test_real_cases_agree_with_their_lung_masks(shared_data):
+    folder = shared_data("medseg2")
+    scores = {}
+    for path in sorted((folder / "rp_im").glob("*.nii.gz")):
+        scan = read_scan(path)
+        reference = read_lung_mask(folder / "rp_lung_msk" / path.name, scan)
+        scores[scan.case_id] = dice(segment_lungs(scan).mask, reference)
+    print({case: round(float(score), 4) for case, score in scores.items()})
+    assert np.mean(list(scores.values())) >= 0.93
+    assert min(scores.values()) >= 0.90

@@ -1,0 +1,197 @@
+"""Reading and writing: orientation from the affine only, and refusals with a remedy."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from deeplung_nb.imaging.scan import (
+    LesionMask,
+    ScanError,
+    image_of,
+    read_lung_mask,
+    read_mask,
+    read_scan,
+    write_mask,
+    write_scan,
+)
+
+
+def make_image(size=(20, 24, 6), spacing=(0.8, 0.8, 5.0)):
+    """A lopsided chest: one dense block, so that any flip shows."""
+    array = np.full(size[::-1], -850, np.int16)
+    array[1:3, 4:9, 2:8] = 40
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing)
+    image.SetOrigin((-30.0, 12.0, 100.0))
+    return image
+
+
+def write(image, path):
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha", ".mhd"])
+def test_formats_give_the_same_scan(tmp_path, suffix):
+    scan = read_scan(write(make_image(), tmp_path / f"case7{suffix}"))
+    assert scan.case_id == "case7"
+    assert scan.shape == (6, 24, 20)
+    np.testing.assert_allclose(scan.spacing_mm, (5.0, 0.8, 0.8), rtol=1e-6)
+    assert scan.voxel_mm3 == pytest.approx(3.2)
+    np.testing.assert_array_equal(scan.hu, sitk.GetArrayFromImage(make_image()))
+    assert "6x24x20" in repr(scan)
+
+
+@pytest.mark.parametrize("code", ["LPS", "RAS", "LPI", "RAI", "PSL", "SRA"])
+def test_the_same_patient_in_any_voxel_order_is_the_same_scan(tmp_path, code):
+    """Invariant 1: array, geometry and volumes do not depend on how a file stores its voxels."""
+    image = make_image()
+    plain = read_scan(write(image, tmp_path / "plain.nii.gz"))
+    turned = read_scan(write(sitk.DICOMOrient(image, code), tmp_path / "turned.nii.gz"))
+    assert turned.orientation == code
+    np.testing.assert_array_equal(turned.hu, plain.hu)
+    np.testing.assert_allclose(turned.affine, plain.affine, atol=1e-4)
+    assert (turned.hu > 0).sum() * turned.voxel_mm3 == pytest.approx(
+        (plain.hu > 0).sum() * plain.voxel_mm3)
+
+
+@pytest.mark.parametrize("code", ["LPS", "RAS", "LPI"])
+def test_masks_go_back_to_the_grid_of_the_file(tmp_path, code):
+    source = sitk.DICOMOrient(make_image(), code)
+    scan = read_scan(write(source, tmp_path / "scan.nii.gz"))
+    mask = LesionMask.like(scan, (scan.hu > 0).astype(np.uint8))
+    assert mask.affine is scan.affine
+    write_mask(mask, tmp_path / "mask.nii.gz")
+    back = sitk.ReadImage(str(tmp_path / "mask.nii.gz"))
+    assert back.GetSize() == source.GetSize()
+    np.testing.assert_allclose(back.GetOrigin(), source.GetOrigin(), atol=1e-3)
+    np.testing.assert_allclose(back.GetDirection(), source.GetDirection(), atol=1e-6)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(back) == 1,
+                                  sitk.GetArrayFromImage(source) > 0)
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.nii.gz", scan).labels, mask.labels)
+
+
+def test_the_affine_points_where_itk_points(tmp_path):
+    scan = read_scan(write(make_image(), tmp_path / "s.nii.gz"))
+    image = make_image()
+    for index in ((0, 0, 0), (3, 7, 2)):
+        lps = np.array(image.TransformIndexToPhysicalPoint(index))
+        np.testing.assert_allclose((scan.affine @ [*index, 1])[:3], lps * [-1, -1, 1], atol=1e-4)
+
+
+def test_oblique_scans_keep_their_direction(tmp_path):
+    image = make_image()
+    angle = np.deg2rad(8)
+    image.SetDirection((1, 0, 0, 0, np.cos(angle), -np.sin(angle), 0, np.sin(angle),
+                        np.cos(angle)))
+    scan = read_scan(write(image, tmp_path / "s.nrrd"))
+    np.testing.assert_allclose(image_of(scan.hu, scan.affine).GetDirection(),
+                               image.GetDirection(), atol=1e-6)
+    assert scan.voxel_mm3 == pytest.approx(3.2)
+
+
+def test_one_slice_is_a_scan_and_a_lone_fourth_axis_is_dropped(tmp_path):
+    one = make_image()[:, :, 1:2]
+    assert read_scan(write(one, tmp_path / "one.nii.gz")).n_slices == 1
+    four = sitk.JoinSeries([make_image()])
+    assert read_scan(write(four, tmp_path / "four.nii.gz")).shape == (6, 24, 20)
+
+
+def test_padding_outside_the_field_of_view_becomes_air(tmp_path):
+    image = make_image()
+    image[0, 0, 0] = -3024
+    assert read_scan(write(image, tmp_path / "s.nii.gz")).hu.min() == -1024
+
+
+def filled(value, dtype=np.int16):
+    image = sitk.GetImageFromArray(np.full((4, 8, 8), value, dtype))
+    return image
+
+
+def with_nan():
+    array = np.full((4, 8, 8), -800, np.float32)
+    array[1, 2, 3] = np.nan
+    return sitk.GetImageFromArray(array)
+
+
+def picture():
+    rng = np.random.default_rng(0)
+    return sitk.GetImageFromArray(rng.integers(0, 256, (4, 8, 8)).astype(np.int16))
+
+
+def airless():
+    return sitk.GetImageFromArray(np.arange(256, dtype=np.int16).reshape(4, 8, 8) * 3 - 100)
+
+
+@pytest.mark.parametrize(("image", "message"), [
+    (filled(0), "0 everywhere"), (with_nan(), "1 voxels that are NaN"),
+    (picture(), "8-bit picture"), (airless(), "never below -500 HU"),
+    (sitk.JoinSeries([make_image(), make_image()]), "4 dimensions"),
+    (make_image()[:, :, 0], "2 dimensions"),
+    (sitk.Compose([sitk.Cast(make_image(), sitk.sitkFloat32)] * 3), "3 values a voxel"),
+], ids=["zeros", "nan", "8-bit", "no air", "4-D", "2-D", "colour"])
+def test_what_is_no_ct_is_refused(tmp_path, image, message):
+    path = write(image, tmp_path / "X017.nrrd")
+    with pytest.raises(ScanError, match=message) as caught:
+        read_scan(path)
+    assert "X017" in str(caught.value)
+
+
+def test_missing_corrupt_and_unknown_files_are_named(tmp_path):
+    with pytest.raises(ScanError, match=r"absent\.nii\.gz is missing"):
+        read_scan(tmp_path / "absent.nii.gz")
+    whole = write(make_image(), tmp_path / "s.nii.gz").read_bytes()
+    for name, content in (("cut.nii.gz", whole[: len(whole) // 2]), ("text.nii", b"no image")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ScanError, match="can't be read"):
+            read_scan(tmp_path / name)
+
+
+def test_masks_that_do_not_fit_are_refused(tmp_path):
+    scan = read_scan(write(make_image(), tmp_path / "s.nii.gz"))
+    labels = sitk.Cast(make_image() > 0, sitk.sitkUInt8)
+
+    def changed(name, change):
+        image = sitk.Image(labels)
+        image = change(image) or image
+        return write(image, tmp_path / name)
+
+    cases = {
+        "shape.nii.gz": (lambda i: i[:, :, 1:], "expected the scan's"),
+        "moved.nii.gz": (lambda i: i.SetOrigin((-30, 12, 105)), "5 mm from the scan's grid"),
+        "flipped.nii.gz": (lambda i: i.SetDirection((1, 0, 0, 0, 1, 0, 0, 0, -1)), "grid"),
+        "codes.nii.gz": (lambda i: i * 7, r"label codes 7 \(60 voxels\)"),
+        "shares.nii.gz": (lambda i: sitk.Cast(i, sitk.sitkFloat32) * 0.5, "whole numbers"),
+    }
+    for name, (change, message) in cases.items():
+        with pytest.raises(ScanError, match=message):
+            read_mask(changed(name, change), scan)
+
+
+def test_codes_of_a_file_are_translated(tmp_path):
+    scan = read_scan(write(make_image(), tmp_path / "s.nii.gz"))
+    path = write(sitk.Cast(make_image() > 0, sitk.sitkUInt8) * 3, tmp_path / "m.nii.gz")
+    assert (read_mask(path, scan, {1: 1, 2: 2, 3: 2}).labels == 2).sum() == 60
+    assert read_lung_mask(path, scan).sum() == 60
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
+    scan = read_scan(write(make_image(), tmp_path / "s.nii.gz"))
+
+    def full(*_args, **_kwargs):
+        raise RuntimeError("No space left on device")
+
+    monkeypatch.setattr(sitk, "WriteImage", full)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with pytest.raises(OSError, match="disk full"):
+        write_scan(scan, folder / "s.nii.gz")
+    assert list(folder.iterdir()) == []
+
+
+def test_real_cases_keep_their_published_counts(shared_data):
+    folder = shared_data("medseg2")
+    scan = read_scan(folder / "rp_im" / "2.nii.gz")
+    mask = read_mask(folder / "rp_msk" / "2.nii.gz", scan)
+    assert [(mask.labels == code).sum() for code in (1, 2)] == [14_512, 30_534]
+    np.testing.assert_allclose(scan.spacing_mm, (6, 0.6836, 0.6836), atol=1e-3)
