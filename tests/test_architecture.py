@@ -1,0 +1,65 @@
+"""The rooms of the library: who may import whom, and what must load without torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "deeplung_nb"
+LEVELS = {"imaging": 1, "cohorts": 2, "stats": 2, "network": 3, "learning": 4, "report": 5,
+          "widgets": 6, "reproduce": 7, "__main__": 8}
+HEAVY = {  # third-party packages that only these rooms may import
+    "torch": {"network", "learning"}, "monai": {"network", "learning"},
+    "SimpleITK": {"imaging", "cohorts"}, "pydicom": {"imaging"}, "statsmodels": {"stats"},
+    "pandera": {"cohorts"}, "pooch": {"cohorts"}, "matplotlib": {"report"},
+    "great_tables": {"report"}, "nbclient": {"reproduce"},
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(parts):
+    """The room of a module given by its path parts below the package; level 0 has none."""
+    return parts[0] if parts and parts[0] in LEVELS else ""
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name.split(".") for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            base = node.module.split(".")
+            yield from ([*base, name.name] for name in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_imports_point_upwards_only(path):
+    here = room(path.relative_to(PACKAGE).with_suffix("").parts)
+    for name in imports(path):
+        if name[0] == "deeplung_nb":
+            there = room(name[1:])
+            same_or_above = there == here or LEVELS.get(there, 0) < LEVELS.get(here, 0)
+            assert same_or_above, f"{'.'.join(name)} from room {here or 'level 0'}"
+        elif name[0] in HEAVY:
+            assert here in HEAVY[name[0]], f"{name[0]} from room {here or 'level 0'}"
+
+
+@pytest.mark.parametrize("module", ["stats.summary", "stats.agreement", "report.figures",
+                                    "report.tables", "report.html", "measurements", "runs",
+                                    "config", "labels", "cohorts.manifest"])
+def test_tables_of_readings_need_no_torch(module):
+    code = f"import sys, deeplung_nb.{module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_modules_stay_short():
+    long = {p.name: n for p in FILES if (n := len(p.read_text().splitlines())) > 420}
+    assert long == {}
+
+
+def test_nothing_is_promised_for_later():
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        for word in ("TO" + "DO", "FIX" + "ME", "NotImplemented" + "Error"):
+            assert word not in text, f"{path.name}: {word}"

@@ -1,0 +1,96 @@
+"""What the repository promises: pins in step, clean notebooks, nothing of one machine in it."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def normal(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def lock():
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    return {normal(name): version for name, version in (pin.split("==") for pin in pins)}
+
+
+def tracked():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+
+
+def test_pyproject_and_lock_are_in_step():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pins = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    locked = lock()
+    for pin in pins:
+        name, version = pin.split("==")
+        assert locked[normal(name)] == version, pin
+    from deeplung_nb import __version__
+    assert project["version"] == __version__
+
+
+def test_torch_is_pinned_exactly_and_brings_nothing_unwanted():
+    locked = lock()
+    assert locked["torch"] == "2.13.0"
+    assert not [name for name in locked if name.startswith(("nvidia", "torchvision", "triton"))]
+
+
+def test_conda_users_get_the_lock():
+    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    assert "-r requirements.lock" in text
+    assert "python=3.11" in text
+
+
+def test_readme_names_both_commands():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "make reproduce" in text
+    assert "make test" in text
+
+
+def test_no_large_files_and_no_images_of_patients():
+    for path in tracked():
+        if not path.exists():
+            continue
+        assert path.stat().st_size < 500_000 or "weights" in path.parts, path
+        assert not path.name.endswith((".nii", ".nii.gz", ".dcm", ".nrrd")), path
+
+
+def test_nothing_of_one_machine_is_in_the_files():
+    address = re.compile(r"index-url|find-links|/(?:home|root|work|Users|opt)/[\w.-]+/")
+    own = Path(__file__).name
+    for path in tracked():
+        if path.suffix in (".py", ".md", ".toml", ".yml", ".ipynb", ".lock") and path.name != own:
+            if path.exists():
+                found = address.search(path.read_text(encoding="utf-8"))
+                assert not found, f"{path}: {found and found.group()}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebooks_are_thin_and_without_outputs(path):
+    cells = nbformat.read(path, as_version=4).cells
+    codes = [cell for cell in cells if cell.cell_type == "code"]
+    lines = [[x for x in cell.source.splitlines() if x.strip()] for cell in codes]
+    words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
+    assert all(not cell.outputs and cell.execution_count is None for cell in codes)
+    assert max(map(len, lines)) <= 8
+    n_lines = sum(map(len, lines))
+    assert n_lines <= 60
+    assert words >= 8 * n_lines
+    source = "\n".join(cell.source for cell in codes)
+    assert len(re.findall(r"^\s*def ", source, re.M)) <= 1
+    assert not re.search(r"pip install|conda install|[\"']/\w+/", source)
+
+
+def test_the_sequence_is_complete():
+    assert [path.name[:2] for path in NOTEBOOKS][:10] == [f"0{k}" for k in range(10)]
