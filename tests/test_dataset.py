@@ -23,6 +23,7 @@ def make_case(n_slices=8, size=16, case_id="A"):
     hu += np.arange(n_slices, dtype=np.int16)[:, None, None]
     target = np.zeros((n_slices, size, size), np.uint8)
     target[2:4, 5:9, 5:9] = 1
+    target[5, 5:9, 5:9] = 2
     return PreparedCase(case_id, hu, target)
 
 
@@ -106,10 +107,19 @@ def test_the_draw_is_a_function_of_seed_and_epoch():
     assert draw(1, 0) != draw(2, 0)
 
 
-def test_batches_hold_the_asked_share_of_lesion_slices():
-    config = TrainingConfig(steps_per_epoch=5, batch_slices=4, lesion_fraction=0.75)
+def test_batches_hold_the_asked_share_of_lesion_slices_half_of_them_with_high_opacity():
+    config = TrainingConfig(steps_per_epoch=5, batch_slices=8, lesion_fraction=0.75)
     for picks, _ in SliceSampler([make_case()], config, 0).batches(0):
         assert sum(z in (2, 3) for _, z in picks) == 3
+        assert sum(z == 5 for _, z in picks) == 3
+
+
+def test_without_a_class_slices_come_as_they_are():
+    case = make_case()
+    mild = PreparedCase("mild", case.hu, np.minimum(case.target, 1))
+    config = TrainingConfig(steps_per_epoch=2, batch_slices=4, lesion_fraction=0.5)
+    shown = [pick for picks, _ in SliceSampler([mild], config, 0).batches(0) for pick in picks]
+    assert sorted(z for _, z in shown) == list(range(8))
 
 
 def test_without_a_share_an_epoch_shows_every_slice_once():
@@ -132,4 +142,3 @@ def test_prepared_cases_survive_on_disk(tmp_path):
     again = read_prepared("A", tmp_path)
     np.testing.assert_array_equal(again.hu, case.hu)
     np.testing.assert_array_equal(again.target, case.target)
-    assert again.lesion_slices.tolist() == [2, 3]

@@ -14,7 +14,7 @@ from torch.nn import functional
 from deeplung_nb.config import TrainingConfig
 from deeplung_nb.imaging.preprocess import HU_WINDOW, prepare_mask, to_model_grid
 from deeplung_nb.imaging.scan import LesionMask, Scan
-from deeplung_nb.labels import LABELS
+from deeplung_nb.labels import HIGH_OPACITY, LABELS
 from deeplung_nb.runs import atomic_path
 
 
@@ -25,11 +25,6 @@ class PreparedCase:
     case_id: str
     hu: np.ndarray
     target: np.ndarray
-
-    @property
-    def lesion_slices(self) -> np.ndarray:
-        """Indices of the slices with any lesion."""
-        return np.flatnonzero((self.target > 0).any(axis=(1, 2)))
 
 
 def prepare_case(scan: Scan, mask: LesionMask, size: int) -> PreparedCase:
@@ -117,9 +112,14 @@ class SliceSampler:
             raise ValueError("no case to train on: check the splits file and the column 'exclude'")
         self.cases, self.config, self.seed = list(cases), config, seed
         self.every = [(i, z) for i, case in enumerate(cases) for z in range(len(case.hu))]
-        with_lesion = {(i, int(z)) for i, case in enumerate(cases) for z in case.lesion_slices}
-        self.lesion = [pair for pair in self.every if pair in with_lesion]
-        self.healthy = [pair for pair in self.every if pair not in with_lesion]
+        self.healthy = [pick for pick in self.every if not self._target(pick).any()]
+        self.high_opacity = [pick for pick in self.every
+                             if (self._target(pick) == HIGH_OPACITY.code).any()]
+        other = set(self.healthy) | set(self.high_opacity)
+        self.ggo_only = [pick for pick in self.every if pick not in other]
+
+    def _target(self, pick: tuple[int, int]) -> np.ndarray:
+        return self.cases[pick[0]].target[pick[1]]
 
     @property
     def steps(self) -> int:
@@ -131,20 +131,18 @@ class SliceSampler:
         rng = np.random.default_rng([self.seed, epoch])
         n, batch = self.steps, self.config.batch_slices
         share = self.config.lesion_fraction
-        if share is None or not self.lesion or not self.healthy:
-            pool = self._draw(self.lesion + self.healthy, n * batch, rng)
-            groups = [pool[k * batch:(k + 1) * batch] for k in range(n)]
-        else:
+        quota = [(self.every, batch)]
+        if share is not None:
             n_lesion = round(share * batch)
-            lesion = self._draw(self.lesion, n * n_lesion, rng)
-            healthy = self._draw(self.healthy, n * (batch - n_lesion), rng)
-            groups = [
-                lesion[k * n_lesion:(k + 1) * n_lesion]
-                + healthy[k * (batch - n_lesion):(k + 1) * (batch - n_lesion)]
-                for k in range(n)
-            ]
-        for group in groups:
-            yield group, rng
+            n_high = n_lesion // 2
+            quota = [(self.high_opacity, n_high), (self.ggo_only, n_lesion - n_high),
+                     (self.healthy, batch - n_lesion)]
+            if not all(pool for pool, n_drawn in quota if n_drawn):
+                quota = [(self.every, batch)]
+        drawn = [self._draw(pool, n * n_drawn, rng) for pool, n_drawn in quota]
+        for k in range(n):
+            yield [pick for picks, (_, n_drawn) in zip(drawn, quota, strict=True)
+                   for pick in picks[k * n_drawn:(k + 1) * n_drawn]], rng
 
     @staticmethod
     def _draw(
