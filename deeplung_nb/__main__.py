@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_segment)
 
     command = commands.add_parser("reproduce", help="run notebooks 00-09 and write the report")
-    command.add_argument("--profile", choices=("quick", "public", "paper"), default=None)
+    command.add_argument("--profile", help="quick (default), public, paper, or a .json file")
     command.add_argument("--data", help="folder of the CTs (profiles public and paper)")
     command.add_argument("--results", help="folder for runs (default: results/)")
     command.set_defaults(run=_reproduce)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -130,7 +132,24 @@ PROFILES: dict[str, Config] = {
 
 
 def load_profile(name: str) -> Config:
-    """The settings of a profile: `quick`, `public` or `paper`."""
-    if name not in PROFILES:
-        raise ValueError(f"profile {name!r}: expected one of {', '.join(PROFILES)}")
-    return PROFILES[name]
+    """The settings of a profile: `quick`, `public`, `paper`, or the path of a JSON file.
+
+    The file holds what `Config.to_dict` gives: change a copy of a run's `run.json["config"]`.
+
+    Raises
+    ------
+    ValueError
+        No such profile, or the file is no complete set of settings.
+    """
+    if name in PROFILES:
+        return PROFILES[name]
+    if not name.endswith(".json"):
+        raise ValueError(
+            f"profile {name!r}: expected one of {', '.join(PROFILES)}, or a .json file")
+    try:
+        return Config.from_dict(json.loads(Path(name).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"profile {name}: not a file of settings ({type(error).__name__}: {error}). Expected "
+            "what stands under 'config' in a run's run.json"
+        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm.auto import tqdm
 
-from deeplung_nb.runs import PACKAGE_FOLDER, Run, atomic_path, open_run
+from deeplung_nb.runs import PACKAGE_FOLDER, Run, atomic_path, open_run, write_text
 
 NOTEBOOK_FOLDER = PACKAGE_FOLDER.parent / "notebooks"
 
@@ -36,7 +37,7 @@ def run_notebook(notebook: Path, run: Run) -> float:
     content = nbformat.read(notebook, as_version=4)
     kernel_environment = {
         **os.environ,
-        "DEEPLUNG_PROFILE": run.config.profile,
+        "DEEPLUNG_PROFILE": str(run.path("config.json")),
         "DEEPLUNG_RESULTS": str(run.folder.parent),
         "DEEPLUNG_DATA": str(run.data or ""),
         "PYTHONPATH": os.pathsep.join(
@@ -79,6 +80,7 @@ def reproduce(
     from deeplung_nb.report.html import write_report
 
     run = open_run(profile, data, results)
+    write_text(run.path("config.json"), json.dumps(run.config.to_dict(), indent=2) + "\n")
     seconds = {}
     todo = notebooks()
     with tqdm(total=len(todo), desc=run.run_id, unit="notebook") as bar:

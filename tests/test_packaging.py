@@ -31,7 +31,8 @@ def tracked():
 
 def test_pyproject_and_lock_are_in_step():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    pins = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    pins = [*project["dependencies"],
+            *(pin for pins in project["optional-dependencies"].values() for pin in pins)]
     locked = lock()
     for pin in pins:
         name, version = pin.split("==")
