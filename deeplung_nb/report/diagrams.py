@@ -137,7 +137,7 @@ def draw_splits(splits: pd.DataFrame, width_mm: float = PAGE_MM) -> PrintFigure:
     counts = []
     for row, fold in enumerate(folds):
         tested = cases["fold"] == fold
-        validates = validation_in == fold
+        validates = (validation_in == fold).fillna(False).astype(bool)
         colours = [TEST if t else VALIDATION if v else TRAINING
                    for t, v in zip(tested, validates, strict=True)]
         n_test, n_validation = int(tested.sum()), int(validates.sum())
