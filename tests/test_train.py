@@ -201,6 +201,18 @@ def test_unknown_settings_are_named(tmp_path, field, value):
         run(tmp_path, dataclasses.replace(SMALL, training=training))
 
 
+def test_without_validation_cases_nothing_may_be_chosen_by_them(tmp_path):
+    options = {"seed": 5, "progress": False, "device": torch.device("cpu")}
+    history = train(make_cases(), [], SMALL, tmp_path / "a", **options)
+    assert len(history) == 3
+    assert history[["validation_loss", "dice_lesion"]].isna().all(axis=None)
+    assert history.train_loss.notna().all()
+    choosing = dataclasses.replace(SMALL, training=dataclasses.replace(SMALL.training, keep="best"))
+    with pytest.raises(ValueError, match="no validation cases, but schedule 'cosine' and keep 'be"):
+        train(make_cases(), [], choosing, tmp_path / "b", **options)
+    assert not (tmp_path / "b").exists()
+
+
 def test_precision_is_float32_or_bfloat16():
     with pytest.raises(ValueError, match="float16"):
         autocast(torch.device("cpu"), "float16")

@@ -138,42 +138,73 @@ def prepare_mask(mask: LesionMask, box: BodyBox, size: int = 256) -> np.ndarray:
     return out
 
 
-def restore(score_batches: Iterable[np.ndarray], box: BodyBox, scan: Scan) -> LesionMask:
-    """Class scores on the network's grid to a mask on the scan's own grid and geometry.
+class Restorer:
+    """Class scores on the network's grid to a mask on the scan's own grid, batch by batch.
+
+    A batch is resized, arg-maxed and dropped, so that a long scan's score maps never lie in
+    memory together.
 
     Parameters
     ----------
-    score_batches
-        Arrays [slices, class, size, size], in slice order, any number of slices each: a batch is
-        resized, arg-maxed and dropped before the next is asked for, so that a long scan's score
-        maps never lie in memory together.
     box
         The box of `prepare`.
     scan
         The scan; beyond the box the mask is background.
+    """
+
+    def __init__(self, box: BodyBox, scan: Scan) -> None:
+        self.box, self.scan = box, scan
+        self.labels = np.zeros(scan.shape, np.uint8)
+        self.n_done = 0
+
+    def add(self, scores: np.ndarray) -> None:
+        """The next slices' scores, [slices, class, size, size].
+
+        Raises
+        ------
+        ValueError
+            More slices than the scan has.
+        """
+        if self.n_done + len(scores) > self.scan.n_slices:
+            raise self._wrong_count(self.n_done + len(scores))
+        box = self.box
+        rows, columns = box.inside(*self.scan.shape[1:])
+        weights = resize_matrix(scores.shape[-1], box.side)
+        to_rows = weights[rows.start - box.top:rows.stop - box.top]
+        to_columns = weights[columns.start - box.left:columns.stop - box.left].T
+        for of_slice in scores:
+            native = to_rows @ of_slice.astype(np.float32, copy=False) @ to_columns
+            self.labels[self.n_done, rows, columns] = native.argmax(axis=0)
+            self.n_done += 1
+
+    def mask(self) -> LesionMask:
+        """The mask, once every slice has been added.
+
+        Raises
+        ------
+        ValueError
+            Slices are missing.
+        """
+        if self.n_done != self.scan.n_slices:
+            raise self._wrong_count(self.n_done)
+        return LesionMask.like(self.scan, self.labels)
+
+    def _wrong_count(self, n_scored: int) -> ValueError:
+        return ValueError(
+            f"case {self.scan.case_id!r}: scores for {n_scored} slices, expected "
+            f"{self.scan.n_slices}. Score every slice of the scan once, in order."
+        )
+
+
+def restore(score_batches: Iterable[np.ndarray], box: BodyBox, scan: Scan) -> LesionMask:
+    """A `Restorer` fed with batches of scores: the mask on the scan's own grid.
 
     Raises
     ------
     ValueError
         The batches hold another number of slices than the scan.
     """
-    labels = np.zeros(scan.shape, np.uint8)
-    rows, columns = box.inside(*scan.shape[1:])
-    z = 0
-    for batch in score_batches:
-        if z + len(batch) > scan.n_slices:
-            z += len(batch)
-            break
-        weights = resize_matrix(batch.shape[-1], box.side)
-        to_rows = weights[rows.start - box.top:rows.stop - box.top]
-        to_columns = weights[columns.start - box.left:columns.stop - box.left].T
-        for scores in batch:
-            native = to_rows @ scores.astype(np.float32, copy=False) @ to_columns
-            labels[z, rows, columns] = native.argmax(axis=0)
-            z += 1
-    if z != scan.n_slices:
-        raise ValueError(
-            f"case {scan.case_id!r}: scores for {z} slices, expected {scan.n_slices}. "
-            "Score every slice of the scan once, in order."
-        )
-    return LesionMask.like(scan, labels)
+    restorer = Restorer(box, scan)
+    for scores in score_batches:
+        restorer.add(scores)
+    return restorer.mask()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,11 +17,11 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from deeplung_nb import measurements
-from deeplung_nb.cohorts.manifest import Cohort, read_cohort
+from deeplung_nb.cohorts.manifest import Cohort, check_apart, read_cohort
 from deeplung_nb.cohorts.splits import fold_cases, read_splits
 from deeplung_nb.imaging import phantom
 from deeplung_nb.imaging.lungs import LungError, LungMask, segment_lungs
-from deeplung_nb.imaging.preprocess import prepare, restore
+from deeplung_nb.imaging.preprocess import Restorer, prepare
 from deeplung_nb.imaging.scan import (
     LesionMask,
     Scan,
@@ -34,7 +34,7 @@ from deeplung_nb.labels import GGO, LESION_STRUCTURES
 from deeplung_nb.learning.dataset import PreparedCase, prepare_case, read_prepared, write_prepared
 from deeplung_nb.learning.measure import measure
 from deeplung_nb.learning.predict import Predictor
-from deeplung_nb.learning.train import CHECKPOINT, choose_device, load_network, train
+from deeplung_nb.learning.train import CHECKPOINT, choose_device, train
 from deeplung_nb.runs import (
     Run,
     code_digest,
@@ -84,6 +84,7 @@ def load_cohorts(run: Run) -> list[Cohort]:
             )
         cohorts.append(read_cohort(name, data, verify=not _verified(run, name)))
         _remember_verified(run, name)
+    check_apart(cohorts)
     return cohorts
 
 
@@ -110,7 +111,10 @@ def load_splits(run: Run, cohorts: list[Cohort] | None = None) -> pd.DataFrame:
         for cohort in cohorts or load_cohorts(run)
         if len(cohort.cases("cv"))
     ]
-    return pd.concat(frames, ignore_index=True)
+    splits = pd.concat(frames, ignore_index=True)
+    if not run.config.training.use_validation:
+        splits["validation_in"] = pd.array([pd.NA] * len(splits), dtype="Int64")
+    return splits
 
 
 def read_case(cohort: Cohort, case_id: str) -> Case:
@@ -195,39 +199,62 @@ def _rows(run: Run, row: pd.Series, reader: str, fold: int | None, measured: lis
              **values} for values in measured]
 
 
-def _failed(run: Run, row: pd.Series, readers: list[tuple[str, int | None]],
+def _failed(run: Run, row: pd.Series, folds: dict[str, int | None],
             error: Exception) -> list[dict[str, Any]]:
     """A case that failed stays in the table, as such: nothing is imputed."""
     note = " ".join(str(error).split())[:300]
     empty = [{"structure": structure, "note": note} for structure in LESION_STRUCTURES]
-    return [line for reader, fold in readers
+    return [line for reader, fold in folds.items()
             for line in _rows(run, row, reader, fold, empty, status="failed")]
 
 
-def _evaluate_case(
-    run: Run, cohort: Cohort, row: pd.Series, readers: dict[str, tuple[Predictor, int | None]],
-    kept: str,
-) -> list[dict[str, Any]]:
-    """Rows of the expert and of each reader for one case; the mask of reader `kept` is written."""
+class Reader(NamedTuple):
+    """A machine reader: the mean score of some of a predictor's networks."""
+
+    networks: tuple[int, ...]
+    """Places in the predictor's list."""
+    fold: int | None
+
+
+class Work(NamedTuple):
+    """A case to measure, the networks to score it with, and the readers made of them."""
+
+    cohort: Cohort
+    row: pd.Series
+    predictor: Predictor
+    readers: dict[str, Reader]
+
+
+def _machine_masks(work: Work, scan: Scan, size: int) -> dict[str, LesionMask]:
+    """Each reader's mask; every network scores the scan once."""
+    prepared, box = prepare(scan, size)
+    restorers = {name: Restorer(box, scan) for name in work.readers}
+    for scores in work.predictor.scores_per_network(prepared):
+        for name, restorer in restorers.items():
+            restorer.add(scores[list(work.readers[name].networks)].mean(axis=0))
+    return {name: restorer.mask() for name, restorer in restorers.items()}
+
+
+def _evaluate_case(run: Run, work: Work) -> list[dict[str, Any]]:
+    """Rows of the expert and of each reader for one case; the mask of `model` is written."""
     config = run.config
+    cohort, row = work.cohort, work.row
+    folds = {"expert": work.readers["model"].fold,
+             **{name: reader.fold for name, reader in work.readers.items()}}
     try:
         case = read_case(cohort, row.case_id)
-        fold_of = readers[kept][1]
-        lines = _rows(run, row, "expert", fold_of, measure(
+        lines = _rows(run, row, "expert", folds["expert"], measure(
             case.scan, case.expert, case.lungs, structures=case.structures))
-        prepared, box = prepare(case.scan, config.network.image_size)
-        for reader, (predictor, fold) in readers.items():
-            mask = restore(predictor.score_batches(prepared), box, case.scan)
-            lines += _rows(run, row, reader, fold, measure(
+        masks = _machine_masks(work, case.scan, config.network.image_size)
+        for name, mask in masks.items():
+            lines += _rows(run, row, name, folds[name], measure(
                 case.scan, mask, case.lungs, reference=case.expert, structures=case.structures,
                 tolerance_mm=config.nsd_tolerance_mm))
-            if reader == kept:
-                write_mask(mask, run.path("masks", row.cohort, f"{row.case_id}.nii.gz"))
+        write_mask(masks["model"], run.path("masks", row.cohort, f"{row.case_id}.nii.gz"))
     except (ValueError, OSError) as error:
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
             raise  # a full disk is no property of the case
-        return _failed(run, row, [("expert", None), *((r, f) for r, (_, f) in readers.items())],
-                       error)
+        return _failed(run, row, folds, error)
     return lines
 
 
@@ -248,15 +275,12 @@ def _collect(run: Run) -> pd.DataFrame:
     return run.measurements()
 
 
-def _evaluate(run: Run, role: str, work: list[tuple[Cohort, pd.Series, Any]], kept: str,
-              progress: bool) -> pd.DataFrame:
+def _evaluate(run: Run, role: str, todo: list[Work], progress: bool) -> pd.DataFrame:
     start = time.perf_counter()
-    for cohort, row, readers in tqdm(work, desc=f"measure {role}", unit="case",
-                                     disable=not progress):
-        part = _part(run, role, row)
+    for work in tqdm(todo, desc=f"measure {role}", unit="case", disable=not progress):
+        part = _part(run, role, work.row)
         if not part.exists():
-            lines = _evaluate_case(run, cohort, row, readers, kept)
-            write_text(part, json.dumps(lines, default=_plain))
+            write_text(part, json.dumps(_evaluate_case(run, work), default=_plain))
     frame = _collect(run)
     run.record(**{f"seconds_measure_{role}": round(time.perf_counter() - start, 1)})
     return frame.query("role == @role").reset_index(drop=True)
@@ -280,24 +304,23 @@ def cross_validate(run: Run, progress: bool = True) -> pd.DataFrame:
     cohorts = load_cohorts(run)
     splits = load_splits(run, cohorts)
     fold_of = splits.set_index(["cohort", "case_id"])["fold"]
-    work = []
     for fold in range(run.config.n_folds):
         train_fold(run, fold, progress)
+    predictors = [_predictor(run, [fold]) for fold in range(run.config.n_folds)]
+    todo = []
     for cohort, row in _find(cohorts, "cv"):
         fold = int(fold_of[row.cohort, row.case_id])
-        work.append((cohort, row, {"model": (_fold_predictor(run, fold), fold)}))
-    return _evaluate(run, "cv", work, "model", progress)
+        todo.append(Work(cohort, row, predictors[fold], {"model": Reader((0,), fold)}))
+    return _evaluate(run, "cv", todo, progress)
 
 
-_PREDICTORS: dict[tuple[str, int], Predictor] = {}
-
-
-def _fold_predictor(run: Run, fold: int) -> Predictor:
-    key = (str(run.folder), fold)
-    if key not in _PREDICTORS:
-        path = run.require(f"fold-{fold}", CHECKPOINT, made_by="05_cross_validation.ipynb")
-        _PREDICTORS[key] = Predictor([load_network(path)], batch=run.config.batch_predict)
-    return _PREDICTORS[key]
+def _predictor(run: Run, folds: Sequence[int]) -> Predictor:
+    """The networks of these folds."""
+    return Predictor.from_checkpoints(
+        [run.require(f"fold-{fold}", CHECKPOINT, made_by="05_cross_validation.ipynb")
+         for fold in folds],
+        batch=run.config.batch_predict,
+    )
 
 
 def chosen_fold(run: Run) -> int:
@@ -307,7 +330,9 @@ def chosen_fold(run: Run) -> int:
         path = run.require(f"fold-{fold}", "history.csv", made_by="05_cross_validation.ipynb")
         history = pd.read_csv(path)["validation_loss"]
         losses.append(history.min() if run.config.training.keep == "best" else history.iloc[-1])
-    return int(np.argmin(losses))
+    if np.isnan(losses).all():
+        return 0  # no validation cases: any fold is as good a choice
+    return int(np.nanargmin(losses))
 
 
 def validate_external(run: Run, progress: bool = True) -> pd.DataFrame:
@@ -325,12 +350,10 @@ def validate_external(run: Run, progress: bool = True) -> pd.DataFrame:
         return run.measurements().query("role == 'external'")
     chosen = chosen_fold(run)
     folds = range(run.config.n_folds)
-    single = {fold: _fold_predictor(run, fold) for fold in folds}
-    ensemble = Predictor([network for p in single.values() for network in p.networks],
-                         batch=run.config.batch_predict)
-    readers = {"model": (single[chosen], chosen),
-               **{f"fold-{fold}": (single[fold], fold) for fold in folds},
-               "ensemble": (ensemble, None)}
+    predictor = _predictor(run, folds)
+    readers = {"model": Reader((chosen,), chosen),
+               **{f"fold-{fold}": Reader((fold,), fold) for fold in folds},
+               "ensemble": Reader(tuple(folds), None)}
     run.record(external_model_fold=chosen)
-    work = [(cohort, row, readers) for cohort, row in cases]
-    return _evaluate(run, "external", work, "model", progress)
+    todo = [Work(cohort, row, predictor, readers) for cohort, row in cases]
+    return _evaluate(run, "external", todo, progress)

@@ -46,10 +46,10 @@ class Predictor:
         return cls([load_network(path) for path in paths], **options)
 
     @torch.inference_mode()
-    def score_batches(
+    def scores_per_network(
         self, prepared: np.ndarray, progress: str | None = None
     ) -> Iterator[np.ndarray]:
-        """Sigmoid scores [slices, class, S, S] of all slices in order, a batch at a time.
+        """Sigmoid scores [network, slices, class, S, S] of all slices in order, batch by batch.
 
         Parameters
         ----------
@@ -68,12 +68,17 @@ class Predictor:
                 for z in range(start, min(start + self.batch, n_slices))
             ])
             windows = slices[torch.from_numpy(rows)].to(self.device)
-            total: torch.Tensor | None = None
-            for network in self.networks:
-                with autocast(self.device, self.precision):
-                    scores = torch.sigmoid(network(windows).fused.float())
-                total = scores if total is None else total + scores
-            yield (total / len(self.networks)).cpu().numpy()
+            with autocast(self.device, self.precision):
+                scores = [torch.sigmoid(network(windows).fused.float())
+                          for network in self.networks]
+            yield torch.stack(scores).cpu().numpy()
+
+    def score_batches(
+        self, prepared: np.ndarray, progress: str | None = None
+    ) -> Iterator[np.ndarray]:
+        """The networks' mean score [slices, class, S, S], as `scores_per_network`."""
+        for scores in self.scores_per_network(prepared, progress):
+            yield scores.mean(axis=0)
 
     def segment(self, scan: Scan, progress: str | None = None) -> LesionMask:
         """The lesion mask of a scan, on its own grid; works from one slice on."""

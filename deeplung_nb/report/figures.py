@@ -269,6 +269,9 @@ def draw_learning_curves(histories: Mapping[Any, pd.DataFrame],
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     dice.set_ylim(0, 1)
     rate.set_yscale("log")
+    if all(history["validation_loss"].isna().all() for history in histories.values()):
+        dice.text(0.5, 0.5, "no validation cases", transform=dice.transAxes, ha="center",
+                  color=GREY)
     keys = [loss.plot([], [], color=INK, linestyle=dash, label=name)[0]
             for dash, name in ((":", "training"), ("-", "validation"))]
     loss.add_artist(loss.legend(handles=keys, loc="upper right"))
