@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from tqdm.auto import tqdm
 
 from deeplung_nb.runs import PACKAGE_FOLDER, Run, atomic_path, open_run, write_text
@@ -49,21 +49,26 @@ def run_notebook(notebook: Path, run: Run) -> float:
     client = NotebookClient(
         content, timeout=None, kernel_name="python3",
         resources={"metadata": {"path": str(notebook.parent)}},
+        # Else each kernel warns of its unencrypted port, which is bound to this machine alone.
+        extra_arguments=["--log-level=ERROR"],
     )
-    problem: CellExecutionError | None = None
+    problem: str | None = None
     try:
         client.execute(env=kernel_environment)
     except CellExecutionError as error:
-        problem = error
+        problem = f"{error.ename}: {error.evalue}"
+    except (DeadKernelError, AssertionError):
+        # nbclient answers Ctrl-C by ending the kernel, and then asserts that there is one.
+        problem = "its kernel ended, as by Ctrl-C or when memory runs out"
     target = run.path("notebooks", notebook.name)
     with atomic_path(target) as part:
         nbformat.write(content, part)
     if problem is not None:
         raise NotebookError(
-            f"{notebook.name} stopped: {problem.ename}: {problem.evalue}\n"
+            f"{notebook.name} stopped: {problem}\n"
             f"What ran so far is in {target}; mend the cause and run the same command again: "
             "finished work is used again."
-        ) from problem
+        )
     return time.perf_counter() - start
 
 

@@ -157,6 +157,15 @@ def test_a_notebook_that_stops_says_where_and_why(study, tmp_path):
         run_notebook(path, run)
 
 
+def test_a_kernel_that_dies_is_no_traceback(study, tmp_path):
+    book = nbformat.v4.new_notebook(cells=[
+        nbformat.v4.new_code_cell("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")])
+    path = tmp_path / "04_killed.ipynb"
+    nbformat.write(book, path)
+    with pytest.raises(NotebookError, match=r"04_killed\.ipynb stopped: its kernel ended"):
+        run_notebook(path, open_run(study["profile"], results=tmp_path))
+
+
 def test_segment_writes_mask_and_table_on_the_grid_of_the_scan(study, run, tmp_path, monkeypatch,
                                                                 capsys):
     cohort, = experiment.load_cohorts(run)

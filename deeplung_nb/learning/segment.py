@@ -33,7 +33,8 @@ def default_checkpoints(results: Path | None = None) -> list[Path]:
                            key=lambda path: path.stat().st_mtime, reverse=True):
             n_folds = json.loads(info.read_text(encoding="utf-8"))["config"]["n_folds"]
             found = sorted(info.parent.glob(f"fold-*/{CHECKPOINT}"))
-            if len(found) == n_folds:
+            # The table comes after the last training: without it a fold may be half trained.
+            if len(found) == n_folds and info.with_name("measurements.csv").exists():
                 return found
     raise FileNotFoundError(
         f"{results}: no trained network. Run 'make reproduce' first, or give --checkpoint "
