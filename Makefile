@@ -29,7 +29,7 @@ $(STAMP): requirements.lock
 	touch $(STAMP)
 
 test: env
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest --cov=deeplung_nb.stats --cov-report=term:skip-covered --cov-fail-under=95
 
 reproduce: env
 	$(PYTHON) -m deeplung_nb reproduce --profile "$(PROFILE)" --results "$(RESULTS)" $(if $(DATA),--data "$(DATA)")

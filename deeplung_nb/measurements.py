@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,10 @@ ROLES = ("cv", "external")
 STATUSES = ("ok", "failed")
 FACTS = ("role", "patient_id", "protocol", "scanner", "centre", "fold")
 """Facts of a case that go along with a pair of readings."""
+
+UNITS = {"volume_ml": {"mL": 1.0, "cm3": 1.0, "mm3": 1e-3, "L": 1e3},
+         "burden_percent": {"%": 1.0}}
+"""Units of `from_wide`, as factors to the table's own."""
 
 _NOT_NEGATIVE = ("n_voxels", "voxel_mm3", "volume_ml", "burden_percent", "burden_in_lung_percent",
                  "hd95_mm", "n_slices", "slices_with", "seconds", "tp", "fp", "fn", "tn", "fold")
@@ -332,26 +337,48 @@ def _cases(index: Any) -> list[str]:
     return [f"{cohort}/{case_id}" for cohort, case_id in index]
 
 
+def _table(source: pd.DataFrame | str | os.PathLike) -> pd.DataFrame:
+    """A frame as it is; a CSV (comma, semicolon or tab) or Excel file read."""
+    if isinstance(source, pd.DataFrame):
+        return source
+    path = Path(source)
+    if not path.is_file():
+        raise MeasurementsError([f"{path}: no such file. Give a CSV or Excel file, or a DataFrame"],
+                                "from_wide")
+    try:
+        if path.suffix.lower() in (".xlsx", ".xlsm"):
+            return pd.read_excel(path)
+        return pd.read_csv(path, sep=None, engine="python", encoding="utf-8-sig")
+    except (ValueError, OSError, KeyError, csv.Error, zipfile.BadZipFile) as error:
+        raise MeasurementsError([f"{path}: not a table that can be read ({error}). Expected a CSV "
+                                 "in UTF-8 or an .xlsx file, first row the names"],
+                                "from_wide") from error
+
+
 def from_wide(
-    frame: pd.DataFrame, readers: Mapping[str, str], *, value: str = "volume_ml",
-    structure: str = "lesion", cohort: str = "table", role: str = "external",
-    case_id: str = "case_id",
+    table: pd.DataFrame | str | os.PathLike, readers: Mapping[str, str], *,
+    value: str = "volume_ml", unit: str | None = None, structure: str = "lesion",
+    cohort: str = "table", role: str = "external", case_id: str | None = "case_id",
 ) -> pd.DataFrame:
     """Any table of paired readings (one row per case, one column per reader) as measurements.
 
     Parameters
     ----------
-    frame
-        One row per case. Columns named `patient_id, protocol, scanner, centre, cohort, role,
-        structure` are taken over where present.
+    table
+        One row per case: a frame, or the path of a CSV or Excel file (first sheet). Columns named
+        `patient_id, protocol, scanner, centre, cohort, role, structure` are taken over where
+        present.
     readers
         Reader -> its column, for example `{"expert": "manual_ml", "model": "automatic_ml"}`.
     value
         What the columns hold: `volume_ml` or `burden_percent`.
+    unit
+        Unit of the columns: `mL` (the default of volumes), `cm3`, `mm3` or `L`, which are
+        converted to mL; burden is in `%` only.
     structure, cohort, role
-        Where the frame has no such column.
+        Where the table has no such column.
     case_id
-        Column that names the case.
+        Column that names the case; None: the rows are numbered from 1.
 
     Returns
     -------
@@ -374,8 +401,15 @@ def from_wide(
     >>> pairs.attrs["failed"]
     ['table/b']
     """
-    if value not in ("volume_ml", "burden_percent"):
+    if value not in UNITS:
         raise ValueError(f"value={value!r}: expected 'volume_ml' or 'burden_percent'")
+    factor = UNITS[value].get(unit) if unit else 1.0
+    if factor is None:
+        raise ValueError(f"unit={unit!r}: expected one of {', '.join(UNITS[value])} for {value}")
+    frame = _table(table)
+    if case_id is None:
+        case_id = "row"
+        frame = frame.assign(row=range(1, len(frame) + 1))
     absent = [name for name in (case_id, *readers.values()) if name not in frame]
     if absent:
         raise MeasurementsError([f"missing column(s) {', '.join(absent)}; the frame has "
@@ -389,7 +423,10 @@ def from_wide(
                 part[name] = frame[name]
         part["case_id"] = frame[case_id]
         part["patient_id"] = frame["patient_id"] if "patient_id" in frame else frame[case_id]
-        part["run_id"], part["reader"], part[value] = "from_wide", reader, frame[column]
+        part["run_id"], part["reader"] = "from_wide", reader
+        # What is no number stays, for `check` to name.
+        numbers = pd.to_numeric(frame[column], errors="coerce") * factor
+        part[value] = numbers.astype(object).where(numbers.notna(), frame[column])
         empty = frame[column].isna()
         part["status"] = np.where(empty, "failed", "ok")
         part["note"] = np.where(empty, "no reading", "")

@@ -155,3 +155,36 @@ def test_a_wide_table_of_readings_becomes_measurements(tmp_path):
     assert pairs.attrs["failed"] == ["table/2"]
     with pytest.raises(MeasurementsError, match="automatic"):
         measurements.from_wide(wide, {"expert": "manual", "model": "automatic"})
+
+
+@pytest.mark.parametrize(("name", "sep"), [("r.csv", ","), ("r.csv", ";"), ("r.tsv", "\t"),
+                                           ("r.xlsx", "")])
+def test_a_bare_file_with_two_columns_is_enough(tmp_path, name, sep):
+    wide = pd.DataFrame({"manual": [1000, 2500.5, 0], "automatic": [1100, 2400, 3]})
+    path = tmp_path / name
+    if sep:
+        wide.to_csv(path, sep=sep, index=False)
+    else:
+        wide.to_excel(path, index=False)
+    frame = measurements.from_wide(path, {"expert": "manual", "model": "automatic"}, unit="mm3",
+                                   case_id=None)
+    pairs = measurements.pair(frame, "expert", "model", "lesion")
+    assert pairs.case_id.tolist() == ["1", "2", "3"]
+    np.testing.assert_allclose(pairs.reference, [1, 2.5005, 0], rtol=1e-15)
+    np.testing.assert_allclose(pairs.test, [1.1, 2.4, 0.003], rtol=1e-15)
+
+
+def test_readings_that_are_no_volumes_are_named(tmp_path):
+    wide = pd.DataFrame({"a": [1.0, -2.0], "b": [1.0, 2.0]})
+    with pytest.raises(MeasurementsError, match=r"table/2/expert"):
+        measurements.from_wide(wide, {"expert": "a", "model": "b"}, case_id=None)
+    wide = pd.DataFrame({"a": ["1,5", "2"], "b": [1.0, 2.0]})
+    with pytest.raises(MeasurementsError, match="1,5"):
+        measurements.from_wide(wide, {"expert": "a", "model": "b"}, case_id=None)
+    with pytest.raises(ValueError, match="unit='ml': expected one of mL, cm3, mm3, L"):
+        measurements.from_wide(wide, {"expert": "a", "model": "b"}, unit="ml", case_id=None)
+    with pytest.raises(MeasurementsError, match="no such file"):
+        measurements.from_wide(tmp_path / "absent.csv", {"expert": "a", "model": "b"})
+    (tmp_path / "no.xlsx").write_text("not Excel")
+    with pytest.raises(MeasurementsError, match=r"no\.xlsx: not a table"):
+        measurements.from_wide(tmp_path / "no.xlsx", {"expert": "a", "model": "b"})

@@ -63,6 +63,9 @@ def test_trend_regression_limits_ratio_and_percent(oracle):
     close([r.slope, *r.slope_ci, r.slope_p],
           [hetero["slope"], *hetero["slope_ci"], hetero["slope_p"]])
     close(r.heteroscedasticity_p, hetero["breusch_pagan_p"])
+    close([*r.bias_line, *r.sd_line],
+          [hetero["intercept"], hetero["slope"],
+           *(np.sqrt(np.pi / 2) * hetero[f"absres_{part}"] for part in ("intercept", "slope"))])
     at = np.array(hetero["at_mean"])
     centre = r.bias_line[0] + r.bias_line[1] * at
     spread = 1.959963984540054 * (r.sd_line[0] + r.sd_line[1] * at)
@@ -71,6 +74,9 @@ def test_trend_regression_limits_ratio_and_percent(oracle):
     ratio = agreement.bland_altman(x, y, scale="ratio", ci="approximate")
     close([ratio.bias, *ratio.bias_ci], [log["gm_ratio"], *log["gm_ratio_ci"]])
     close([ratio.loa_lower, ratio.loa_upper], log["ratio_loa"])
+    close([*ratio.loa_lower_ci, *ratio.loa_upper_ci],
+          log["ratio_loa_ci_lower"] + log["ratio_loa_ci_upper"])
+    assert (ratio.n, ratio.n_excluded) == (log["n_positive_pairs"], log["n_excluded"])
     percent = agreement.bland_altman(x, y, scale="percent")
     close([percent.bias, percent.sd], [log["pct_bias"], log["pct_sd"]])
     close([percent.loa_lower, percent.loa_upper], log["pct_loa"])
@@ -100,6 +106,9 @@ def test_signed_rank(oracle, name):
     for correction, key in ((True, "p_normal_corr"), (False, "p_normal_nocorr")):
         close(paired.wilcoxon_signed_rank(x, y, method="asymptotic",
                                           correction=correction).p_value, wanted[key])
+    dropped = paired.wilcoxon_signed_rank(x, y, method="asymptotic", correction=False)
+    close([dropped.z, dropped.p_value], [wanted["coin_wilcoxon_z"], wanted["coin_wilcoxon_p"]])
+    close(exact.p_value, wanted["coin_wilcoxon_exact_p"])
     pratt = paired.wilcoxon_signed_rank(x, y, zeros="pratt", method="asymptotic",
                                         correction=False)
     close([pratt.z, pratt.p_value], [wanted["coin_pratt_z"], wanted["coin_pratt_p"]])

@@ -32,6 +32,8 @@ __all__ = [
 LIMITS = ("constant", "regression", "quantile", "harrell-davis")
 SCALES = ("difference", "percent", "ratio")
 INTERVALS = ("approximate", "mover", "exact", "pair")
+MOST_FOR_SHAPIRO = 5000
+"""Pairs up to which the p value of Royston's algorithm is sound."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -177,7 +179,8 @@ def bland_altman(
             spread = z * np.maximum(sd_line[0] + sd_line[1] * mean, 0.0)
             lower_line, upper_line = centre - spread, centre + spread
             reasons.append("no confidence interval of regression limits")
-        outside = float(100 * np.mean((d < lower_line) | (d > upper_line)))
+        noise = 1e-12 * np.abs(d).max()  # a limit may lie on a difference but for rounding
+        outside = float(100 * np.mean((d < lower_line - noise) | (d > upper_line + noise)))
         lower, upper = float(lower_line[0]), float(upper_line[0])
         if limits == "regression" and np.isfinite(lower):
             spread = z * max(sd_line[0] + sd_line[1] * float(mean.mean()), 0.0)
@@ -185,7 +188,13 @@ def bland_altman(
     slope, slope_ci, slope_p, spread_p = trend(mean, d, confidence)
     if n >= 2 and np.isnan(slope):
         reasons.append("no trend: fewer than 3 pairs, or all means or differences equal")
-    shapiro = float(stats.shapiro(d).pvalue) if 3 <= n <= 5000 and np.ptp(d) > 0 else NAN
+    elif n >= 2 and np.isnan(spread_p):
+        reasons.append("no test of the spread: the differences lie on a line")
+    shapiro = NAN
+    if n > MOST_FOR_SHAPIRO:
+        reasons.append(f"no Shapiro-Wilk test above {MOST_FOR_SHAPIRO} pairs")
+    elif n >= 3 and np.ptp(d) > 0:
+        shapiro = float(stats.shapiro(d).pvalue)
     if scale == "ratio":
         bias, lower, upper = (float(np.exp(v)) for v in (bias, lower, upper))
         bias_ci, lower_ci, upper_ci = (
@@ -242,8 +251,8 @@ def concordance(reference: Any, test: Any, *, confidence: float = 0.95,
     s_x, s_y = x.std(), y.std()
     covariance = float(np.mean((x - x.mean()) * (y - y.mean())))
     shift = float(y.mean() - x.mean())
-    ccc = 2 * covariance / (s_x**2 + s_y**2 + shift**2)
-    r = covariance / (s_x * s_y)
+    ccc = float(np.clip(2 * covariance / (s_x**2 + s_y**2 + shift**2), -1, 1))
+    r = float(np.clip(covariance / (s_x * s_y), -1, 1))
     u = shift / np.sqrt(s_x * s_y)
     interval, why = NO_CI, ""
     if abs(r) < 1 - 1e-12 and ccc != 0:
@@ -254,5 +263,5 @@ def concordance(reference: Any, test: Any, *, confidence: float = 0.95,
         interval = plain(tuple(np.tanh(np.arctanh(ccc) + np.array([-half, half]))))
     else:
         why = "no interval: the readings lie on a line, or the coefficient is 0"
-    return Concordance(n, float(ccc), interval, float(r), float(ccc / r) if r else NAN, float(u),
+    return Concordance(n, ccc, interval, r, ccc / r if r else NAN, float(u),
                        float(s_y / s_x), n_missing, why)

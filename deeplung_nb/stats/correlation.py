@@ -27,8 +27,18 @@ class Correlation(Result):
     reason: str
 
 
+ON_A_LINE = 1 - 1e-12
+"""Above it, a coefficient is 1 but for rounding, and Fisher's z infinite."""
+
+
+def _no_interval(r: float, n: int) -> str:
+    if n == 3:
+        return "no interval with 3 pairs"
+    return "no interval: the readings are in one order or on a line" if abs(r) > ON_A_LINE else ""
+
+
 def _fisher(r: float, se: float, confidence: float) -> tuple[float, float]:
-    if not np.isfinite(se) or abs(r) >= 1:
+    if not np.isfinite(se) or abs(r) > ON_A_LINE:
         return (NAN, NAN)
     half = stats.norm.ppf((1 + confidence) / 2) * se
     low, high = np.tanh(np.arctanh(r) + np.array([-half, half]))
@@ -81,7 +91,7 @@ def spearman(x: Any, y: Any, *, ci: str = "bonett-wright", confidence: float = 0
     spread = 1 + r**2 / 2 if ci == "bonett-wright" else 1.0
     se = np.sqrt(spread / (n - 3)) if n > 3 else NAN
     return Correlation(n, r, _fisher(r, se, confidence), float(tested.pvalue), "spearman", n_zero,
-                       n_missing, "" if n > 3 else "no interval with 3 pairs")
+                       n_missing, _no_interval(r, n))
 
 
 def pearson(x: Any, y: Any, *, confidence: float = 0.95, missing: str = "raise") -> Correlation:
@@ -106,4 +116,4 @@ def pearson(x: Any, y: Any, *, confidence: float = 0.95, missing: str = "raise")
     r = float(tested.statistic)
     se = 1 / np.sqrt(n - 3) if n > 3 else NAN
     return Correlation(n, r, _fisher(r, se, confidence), float(tested.pvalue), "pearson", n_zero,
-                       n_missing, "" if n > 3 else "no interval with 3 pairs")
+                       n_missing, _no_interval(r, n))

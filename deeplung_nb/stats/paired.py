@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,8 @@ EXACT_UP_TO = 50
 """Non-zero pairs up to which `auto` takes the exact distribution."""
 EXACT_INTERVAL_UP_TO = 1000
 """Values up to which the interval of Hodges-Lehmann takes the exact distribution."""
-MOST_PAIRS_OF_PAIRS = 5_000_000
-"""Pairwise averages or differences held in memory; beyond, Hodges-Lehmann is left out."""
+PAIRS_IN_MEMORY = 2_000_000
+"""Pairwise averages or differences that are sorted outright; of more, ranks are searched for."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -99,7 +100,72 @@ def _rank_sum_distribution(n_a: int, n_b: int) -> np.ndarray:
     return np.array([count / total for count in counts])
 
 
-def _ordered_interval(ordered: np.ndarray, chances: np.ndarray | None, spread: float,
+class _Pairwise:
+    """Sums or differences of all pairs in rising order, one rank at a time, 0-based.
+
+    Few of them are sorted. Of many the value with a rank is found by bisection: how many lie at or
+    below a guess takes one search in sorted data, O(n log n) time and O(n) memory, and whole
+    numbers make it exact (readings to 1e-9, or to 62 bits where they are large).
+    """
+
+    def __init__(self, n_pairs: int, scale: float, count: Callable[[int], int],
+                 ends: tuple[int, int], values: Callable[[], np.ndarray]) -> None:
+        self.n_pairs, self.scale, self.count, self.ends = n_pairs, scale, count, ends
+        self.ordered = np.sort(values()) if n_pairs <= PAIRS_IN_MEMORY else None
+
+    def __getitem__(self, rank: int) -> float:
+        if self.ordered is not None:
+            return float(self.ordered[rank])
+        low, high = self.ends[0] - 1, self.ends[1]  # count(low) <= rank < count(high)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.count(middle) > rank:
+                high = middle
+            else:
+                low = middle
+        return high / self.scale
+
+    def median(self) -> float:
+        m = self.n_pairs
+        return self[m // 2] if m % 2 else (self[m // 2 - 1] + self[m // 2]) / 2
+
+
+def _whole(*arrays: np.ndarray) -> tuple[float, list[np.ndarray]]:
+    """A scale, and the arrays times it as whole numbers whose sums fit 64 bits."""
+    largest = max(float(np.abs(array).max()) for array in arrays)
+    scale = 1e9 if largest * 1e9 < 2.0**60 else 2.0**60 / largest
+    return scale, [np.sort(np.rint(array * scale).astype(np.int64)) for array in arrays]
+
+
+def _walsh_averages(values: np.ndarray) -> _Pairwise:
+    """The averages (v_i + v_j) / 2 of all pairs i <= j."""
+    n = len(values)
+    scale, (whole,) = _whole(values)
+
+    def count(twice: int) -> int:
+        ordered_pairs = int(np.searchsorted(whole, twice - whole, side="right").sum())
+        return (ordered_pairs + int(np.searchsorted(2 * whole, twice, side="right"))) // 2
+
+    def averages() -> np.ndarray:
+        i, j = np.triu_indices(n)
+        return (values[i] + values[j]) / 2
+
+    return _Pairwise(n * (n + 1) // 2, 2 * scale, count,
+                     (2 * int(whole[0]), 2 * int(whole[-1])), averages)
+
+
+def _differences(x: np.ndarray, y: np.ndarray) -> _Pairwise:
+    """The differences x_i - y_j of all pairs."""
+    scale, (a, b) = _whole(x, y)
+
+    def count(most: int) -> int:
+        return len(a) * len(b) - int(np.searchsorted(b, a - most, side="left").sum())
+
+    return _Pairwise(len(a) * len(b), scale, count, (int(a[0] - b[-1]), int(a[-1] - b[0])),
+                     lambda: np.subtract.outer(x, y).ravel())
+
+
+def _ordered_interval(ordered: _Pairwise, chances: np.ndarray | None, spread: float,
                       confidence: float) -> tuple[tuple[float, float], str]:
     """Interval between two of the ordered pairwise values, by the distribution of their rank.
 
@@ -107,7 +173,7 @@ def _ordered_interval(ordered: np.ndarray, chances: np.ndarray | None, spread: f
     the normal one with SD `spread` serves. The widest interval may fall short of the confidence:
     it is given all the same (as R does), and the reason says so.
     """
-    m, tail = len(ordered), (1 - confidence) / 2
+    m, tail = ordered.n_pairs, (1 - confidence) / 2
     if chances is None:
         # The rank is whole: 0.5 is the continuity correction.
         k = int(np.ceil(m / 2 - stats.norm.isf(tail) * spread - 0.5)) - 1
@@ -118,22 +184,18 @@ def _ordered_interval(ordered: np.ndarray, chances: np.ndarray | None, spread: f
     reason = ""
     if k < 0:
         k, reason = 0, f"the widest interval holds {100 * attained:.4g} % confidence only"
-    return (float(ordered[k]), float(ordered[m - 1 - k])), reason
+    return (ordered[k], ordered[m - 1 - k]), reason
 
 
 def _hodges_lehmann(values: np.ndarray, confidence: float
                     ) -> tuple[float, tuple[float, float], str]:
     """Median of the Walsh averages and its distribution-free interval."""
     n = len(values)
-    m = n * (n + 1) // 2
-    if m > MOST_PAIRS_OF_PAIRS:
-        return NAN, (NAN, NAN), f"Hodges-Lehmann left out at n = {n}"
-    i, j = np.triu_indices(n)
-    walsh = np.sort((values[i] + values[j]) / 2)
+    walsh = _walsh_averages(values)
     chances = (_null_distribution(np.arange(1, n + 1) / 2) if n <= EXACT_INTERVAL_UP_TO else None)
     spread = float(np.sqrt(n * (n + 1) * (2 * n + 1) / 24))
     interval, reason = _ordered_interval(walsh, chances, spread, confidence)
-    return float(np.median(walsh)), interval, reason
+    return walsh.median(), interval, reason
 
 
 def wilcoxon_signed_rank(
@@ -162,8 +224,9 @@ def wilcoxon_signed_rank(
     SignedRank
         `rank_biserial` = (W+ - W-) / (W+ + W-); Hodges-Lehmann is of the non-zero differences
         (of all of them with `pratt`), its interval by the exact distribution without ties up to
-        1,000 pairs; left out above about 3,000 pairs. `z` is of the asymptotic form, whichever
-        form gives `p_value`.
+        1,000 pairs. Above 2,000 pairs the averages are not listed but searched by bisection:
+        memory grows with n, not with its square. `z` is of the asymptotic form, whichever form
+        gives `p_value`.
 
     Formula
     -------
@@ -262,13 +325,11 @@ def mann_whitney(a: Any, b: Any, *, confidence: float = 0.95,
     constant = len(np.unique(np.concatenate([x, y]))) == 1
     tested = stats.mannwhitneyu(x, y, alternative="two-sided", method=method)
     u = float(tested.statistic)
-    estimate, interval, reason = NAN, (NAN, NAN), f"Hodges-Lehmann left out at {n_x} x {n_y}"
-    if n_x * n_y <= MOST_PAIRS_OF_PAIRS:
-        differences = np.sort(np.subtract.outer(x, y), axis=None)
-        estimate = float(np.median(differences))
-        chances = _rank_sum_distribution(n_x, n_y) if method == "exact" else None
-        spread = float(np.sqrt(n_x * n_y * (n_x + n_y + 1) / 12))
-        interval, reason = _ordered_interval(differences, chances, spread, confidence)
+    differences = _differences(x, y)
+    estimate = differences.median()
+    chances = _rank_sum_distribution(n_x, n_y) if method == "exact" else None
+    spread = float(np.sqrt(n_x * n_y * (n_x + n_y + 1) / 12))
+    interval, reason = _ordered_interval(differences, chances, spread, confidence)
     if constant:
         reason = "all values are equal: nothing to test"
     return MannWhitney(n_x, n_y, u, NAN if constant else float(tested.pvalue), estimate, interval,

@@ -29,14 +29,23 @@ class MethodRegression(Result):
     reason: str
 
 
-def _deming_line(x: np.ndarray, y: np.ndarray, ratio: float) -> tuple[float, float]:
+def _deming_lines(x: np.ndarray, y: np.ndarray, ratio: float) -> np.ndarray:
+    """Slope and intercept [n + 1, 2] of all readings, then without each one in turn.
+
+    Leaving out reading i takes n / (n - 1) (x_i - mean)^2 off the sum of squares, so that the
+    jackknife needs no n fits.
+    """
+    n = len(x)
     dx, dy = x - x.mean(), y - y.mean()
-    sxx, syy, sxy = float(dx @ dx), float(dy @ dy), float(dx @ dy)
-    if sxy == 0:
-        return NAN, NAN
+    less = np.concatenate([[0.0], np.full(n, n / (n - 1))])
+    dx0, dy0 = np.concatenate([[0.0], dx]), np.concatenate([[0.0], dy])
+    sxx, syy, sxy = dx @ dx - less * dx0**2, dy @ dy - less * dy0**2, dx @ dy - less * dx0 * dy0
+    mean_x, mean_y = x.mean() - dx0 / (n - 1), y.mean() - dy0 / (n - 1)
+    # What is left of a sum by rounding alone is none.
+    sxy = np.where(np.abs(sxy) <= 1e-14 * np.sqrt((dx @ dx) * (dy @ dy)), np.nan, sxy)
     lean = ratio * syy - sxx
     slope = (lean + np.sqrt(lean**2 + 4 * ratio * sxy**2)) / (2 * ratio * sxy)
-    return float(slope), float(y.mean() - slope * x.mean())
+    return np.column_stack([slope, mean_y - slope * mean_x])
 
 
 def deming(reference: Any, test: Any, *, error_ratio: float = 1.0, confidence: float = 0.95,
@@ -77,10 +86,9 @@ def deming(reference: Any, test: Any, *, error_ratio: float = 1.0, confidence: f
     if n < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
         why = f"{n} pairs: needs 4 or more" if n < 4 else "a reader is constant"
         return MethodRegression(n, NAN, NAN_PAIR, NAN, NAN_PAIR, "deming", n_missing, why)
-    whole = np.array(_deming_line(x, y, error_ratio))
-    others = np.array([_deming_line(np.delete(x, i), np.delete(y, i), error_ratio)
-                       for i in range(n)])
-    if not np.isfinite([whole, *others]).all():
+    lines = _deming_lines(x, y, error_ratio)
+    whole, others = lines[0], lines[1:]
+    if not np.isfinite(lines).all():
         return MethodRegression(n, float(whole[0]), NAN_PAIR, float(whole[1]), NAN_PAIR, "deming",
                                 n_missing, "readings are uncorrelated, wholly or but for one")
     pseudo = n * whole - (n - 1) * others

@@ -14,9 +14,10 @@ from deeplung_nb.labels import LESION_STRUCTURES
 from deeplung_nb.stats import agreement, correlation, paired
 from deeplung_nb.stats._dice import bootstrap_ratio_ci, dice_table, groups_of
 from deeplung_nb.stats._results import Result, one_array
+from deeplung_nb.stats._text import report_text
 
 __all__ = ["Description", "agreement_row", "agreement_table", "bootstrap_ratio_ci", "describe",
-           "detection", "dice_table"]
+           "detection", "dice_table", "report_text"]
 
 NAN = float("nan")
 
