@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pandas as pd
 
 from deeplung_nb.labels import STRUCTURES
 from deeplung_nb.runs import atomic_path
+from deeplung_nb.spreadsheets import read_table
 
 COLUMNS: dict[str, tuple[str, str]] = {
     "run_id": ("text", "profile and digest of the run"),
@@ -337,24 +337,6 @@ def _cases(index: Any) -> list[str]:
     return [f"{cohort}/{case_id}" for cohort, case_id in index]
 
 
-def _table(source: pd.DataFrame | str | os.PathLike) -> pd.DataFrame:
-    """A frame as it is; a CSV (comma, semicolon or tab) or Excel file read."""
-    if isinstance(source, pd.DataFrame):
-        return source
-    path = Path(source)
-    if not path.is_file():
-        raise MeasurementsError([f"{path}: no such file. Give a CSV or Excel file, or a DataFrame"],
-                                "from_wide")
-    try:
-        if path.suffix.lower() in (".xlsx", ".xlsm"):
-            return pd.read_excel(path)
-        return pd.read_csv(path, sep=None, engine="python", encoding="utf-8-sig")
-    except (ValueError, OSError, KeyError, csv.Error, zipfile.BadZipFile) as error:
-        raise MeasurementsError([f"{path}: not a table that can be read ({error}). Expected a CSV "
-                                 "in UTF-8 or an .xlsx file, first row the names"],
-                                "from_wide") from error
-
-
 def from_wide(
     table: pd.DataFrame | str | os.PathLike, readers: Mapping[str, str], *,
     value: str = "volume_ml", unit: str | None = None, structure: str = "lesion",
@@ -387,8 +369,8 @@ def from_wide(
 
     Raises
     ------
-    MeasurementsError
-        A named column is absent, or as `check`.
+    MeasurementsError, ValueError
+        A named column is absent, or as `check`; the file is no table.
 
     Examples
     --------
@@ -406,7 +388,7 @@ def from_wide(
     factor = UNITS[value].get(unit) if unit else 1.0
     if factor is None:
         raise ValueError(f"unit={unit!r}: expected one of {', '.join(UNITS[value])} for {value}")
-    frame = _table(table)
+    frame = table if isinstance(table, pd.DataFrame) else read_table(table)
     if case_id is None:
         case_id = "row"
         frame = frame.assign(row=range(1, len(frame) + 1))
