@@ -89,6 +89,15 @@ def test_identical_p_values_of_two_cohorts_are_flagged(frame):
     assert (alone["same_p_as"] == "").all()
 
 
+def test_a_burden_over_the_whole_lung_is_flagged(frame):
+    odd = frame.copy()
+    odd["burden_percent"] = 5.0
+    odd.loc[(odd.case_id == "007") & (odd.structure == "lesion"), "burden_percent"] = 104.0
+    flags = summary.agreement_table(odd, by=("cohort", "structure")).set_index("structure")["flags"]
+    assert "burden over 100 % of the lung in 1" in flags["lesion"]
+    assert "burden" not in flags["ggo"]
+
+
 def test_failed_cases_are_counted_and_change_no_estimate(frame):
     failed = frame[frame.case_id == "003"].assign(case_id="bad", status="failed")
     for name in ("n_voxels", "volume_ml", "dice", "tp", "fp", "fn", "tn"):

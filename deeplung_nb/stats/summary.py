@@ -33,8 +33,10 @@ class Description(Result):
     median: float
     q1: float
     q3: float
+    iqr: float
     q1_spss: float
     q3_spss: float
+    iqr_spss: float
     minimum: float
     maximum: float
     n_zero: int
@@ -64,12 +66,13 @@ def describe(values: Any, *, missing: str = "raise") -> Description:
     a, n_missing = one_array(values, missing=missing)
     n = len(a)
     if n == 0:
-        return Description(0, *[NAN] * 10, 0, n_missing)
+        return Description(0, *[NAN] * 12, 0, n_missing)
     sd = float(a.std(ddof=1)) if n > 1 else NAN
     q1, q3 = np.quantile(a, [0.25, 0.75])
     spss = np.quantile(a, [0.25, 0.75], method="weibull")
     return Description(n, float(a.mean()), sd, sd / np.sqrt(n) if n > 1 else NAN,
-                       float(np.median(a)), float(q1), float(q3), float(spss[0]), float(spss[1]),
+                       float(np.median(a)), float(q1), float(q3), float(q3 - q1),
+                       float(spss[0]), float(spss[1]), float(spss[1] - spss[0]),
                        float(a.min()), float(a.max()), int((a == 0).sum()), n_missing)
 
 
@@ -200,9 +203,14 @@ def agreement_table(
                 pair = measurements.pair(part, reference, test, structure, value)
                 if subset == "both-positive":
                     pair = pair[~((pair["reference"] <= 0) | (pair["test"] <= 0))]
+                row = agreement_row(pair, confidence, missing=missing)
+                over = read[read["reader"].isin([reference, test])
+                            & (read["burden_percent"] > 100)]["case_id"].nunique()
+                if over:
+                    row["flags"] = "; ".join(filter(None, [
+                        row["flags"], f"burden over 100 % of the lung in {over}"]))
                 rows.append({**group, "structure": structure,
-                             "protocol": group.get("protocol", "all"), "subset": subset,
-                             **agreement_row(pair, confidence, missing=missing)})
+                             "protocol": group.get("protocol", "all"), "subset": subset, **row})
     if not rows:
         raise ValueError(f"no group holds readings of both {reference!r} and {test!r}; readers "
                          f"here: {', '.join(sorted(set(frame['reader'].astype(str)))) or 'none'}")
