@@ -28,8 +28,9 @@ $(STAMP): requirements.lock
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --requirement requirements.lock && \
 	touch $(STAMP)
 
+# Two processes of one thread each: torch's threads would only wait for each other.
 test: env
-	$(PYTHON) -m pytest --cov=deeplung_nb.stats --cov-report=term:skip-covered --cov-fail-under=95
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile --cov=deeplung_nb.stats --cov-report=term:skip-covered --cov-fail-under=95
 
 reproduce: env
 	$(PYTHON) -m deeplung_nb reproduce --profile "$(PROFILE)" --results "$(RESULTS)" $(if $(DATA),--data "$(DATA)")
