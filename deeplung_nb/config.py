@@ -129,13 +129,15 @@ PROFILES: dict[str, Config] = {
             use_validation=False, dice_weight=2.0,
         ),
     ),
+    # A simulated table of readings of the paper's size: no CT, nothing is trained.
+    "rehearsal": Config(profile="rehearsal", cohorts=("rehearsal_training", "rehearsal_external")),
     # A site's own cohorts with the paper's settings.
     "paper": Config(profile="paper", cohorts=("site_training", "site_external")),
 }
 
 
 def load_profile(name: str) -> Config:
-    """The settings of a profile: `quick`, `public`, `paper`, or the path of a JSON file.
+    """The settings of a profile of `PROFILES`, or of a JSON file whose path is given.
 
     The file holds what `Config.to_dict` gives: change a copy of a run's `run.json["config"]`.
 

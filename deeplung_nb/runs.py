@@ -149,7 +149,8 @@ class Run:
     @property
     def synthetic(self) -> bool:
         """True where no case is a patient: every figure then says so."""
-        return all(map(is_phantom, self.config.cohorts))
+        return all(is_phantom(name) or name.startswith("rehearsal")
+                   for name in self.config.cohorts)
 
     def path(self, *parts: str) -> Path:
         """A path in the run folder; its parent folder is made."""

@@ -85,7 +85,7 @@ def test_profiles_come_from_the_environment(tmp_path, monkeypatch):
 
 
 def test_an_unknown_profile_is_named():
-    with pytest.raises(ValueError, match="quick, public, paper"):
+    with pytest.raises(ValueError, match="quick, public, rehearsal, paper"):
         load_profile("fast")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -164,6 +165,12 @@ def _counts(rows: pd.DataFrame, role: str) -> dict[str, float]:
     return found
 
 
+def _quartiles(values: Any) -> dict[str, float]:
+    """Median and quartiles as SPSS has them: the paper's numbers are SPSS's (section 2.8)."""
+    described = summary.describe(values)
+    return {"median": described.median, "q1": described.q1_spss, "q3": described.q3_spss}
+
+
 def _volumes(rows: pd.DataFrame, role: str, reader: str) -> dict[str, float]:
     found, section = {}, SECTIONS[role]
     for structure in CLASSES:
@@ -172,10 +179,8 @@ def _volumes(rows: pd.DataFrame, role: str, reader: str) -> dict[str, float]:
             continue
         expert, automatic = pair["reference"], pair["test"]
         for name, values in (("expert", expert), ("model", automatic)):
-            described = summary.describe(values)
-            for statistic in ("median", "q1", "q3"):
-                found[f"{section}.volume.{role}.{structure}.{name}.{statistic}"] = getattr(
-                    described, statistic)
+            found |= {f"{section}.volume.{role}.{structure}.{name}.{statistic}": value
+                      for statistic, value in _quartiles(values).items()}
         ranks = correlation.spearman(expert, automatic)
         for where in (section, "abstract", "journal"):
             found[f"{where}.correlation.{role}.{structure}"] = ranks.r
@@ -223,10 +228,8 @@ def _protocols(rows: pd.DataFrame, reader: str) -> dict[str, float]:
         if min(len(values) for values in change.values()) < 2:
             continue
         for key, values in change.items():
-            described = summary.describe(values)
-            for statistic in ("median", "q1", "q3"):
-                found[f"s3.3.difference.{structure}.{key}.{statistic}"] = getattr(described,
-                                                                                  statistic)
+            found |= {f"s3.3.difference.{structure}.{key}.{statistic}": value
+                      for statistic, value in _quartiles(values).items()}
         found[f"s3.3.difference.{structure}.p"] = paired.mann_whitney(
             change["non_contrast"], change["contrast"]).p_value
     return found

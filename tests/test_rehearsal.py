@@ -1,0 +1,101 @@
+"""The simulated table of the paper's size: what it says that it matches, it matches."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from deeplung_nb import measurements
+from deeplung_nb.cohorts import rehearsal
+from deeplung_nb.report import counts, published
+from deeplung_nb.reproduce import NOTEBOOK_FOLDER, run_notebook
+from deeplung_nb.runs import open_run
+from deeplung_nb.stats import paired
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    return rehearsal.simulate()
+
+
+@pytest.fixture(scope="module")
+def compared(simulated):
+    table = published.compare(None, published.measure(simulated.readings))
+    return table[table.measured.notna()].set_index("id")
+
+
+def test_every_printed_quartile_is_met(compared):
+    rows = compared[compared.index.str.contains(r"^s3\.[12]\.volume")]
+    assert len(rows) == 24
+    np.testing.assert_allclose(rows.measured, rows.value, rtol=1e-9)
+
+
+def test_correlations_are_met_but_for_the_one_out_of_reach(compared):
+    rows = compared[compared.index.str.contains(r"^s3\.[12]\.correlation\.")]
+    out_of_reach = "s3.2.correlation.external.high_opacity"
+    met = rows.drop(out_of_reach)
+    assert len(met) == 3
+    np.testing.assert_allclose(met.measured, met.value, atol=1e-3)
+    assert rows.measured[out_of_reach] == pytest.approx(0.978, abs=1e-3)
+
+
+def test_no_coupling_reaches_the_printed_correlation_of_external_high_opacity():
+    """51 zeros and 50 zeros at best: the highest rho of any such pair of samples."""
+    expert = np.concatenate([np.zeros(51), np.arange(1, 17)])
+    machine = np.concatenate([np.zeros(50), np.arange(1, 18)])
+    assert stats.spearmanr(expert, machine).statistic < 0.98
+
+
+def test_table_2_is_met(simulated, compared):
+    rows = compared[compared.index.str.contains(r"^table2|^s2\.1\.n_(?:lesion_)?slices")]
+    assert len(rows) >= 6
+    assert (rows.measured == rows.value).all()
+    slices = counts.count_slices(simulated.readings).set_index("role").slices_both
+    assert slices.to_dict() == {"cv": 6720, "external": 512}
+    expert = simulated.readings.query("reader == 'expert'")
+    assert (expert.slices_with <= expert.n_slices).all()
+    assert ((expert.slices_with > 0) == (expert.volume_ml > 0)).mean() > 0.9
+
+
+def test_table_1_is_met(simulated):
+    table = counts.count_characteristics(simulated.patients).query("role == 'cv'")
+    found = table.set_index("characteristic")
+    assert found.loc["Age, years", ["mean", "sd"]].tolist() == pytest.approx([61, 16])
+    assert found.n[["Men", "Current smoker", "Contrast-enhanced", "ECG-gated", "aquilion_one",
+                    "open access"]].tolist() == [123, 22, 30, 35, 73, 10]
+
+
+def test_binary_masks_hold_no_high_opacity(simulated):
+    expert = simulated.readings.query("centre == 'mosmed' and reader == 'expert'")
+    assert (expert.query("structure == 'high_opacity'").volume_ml == 0).all()
+
+
+def test_the_same_seed_gives_the_same_table_and_another_another(simulated):
+    again, other = rehearsal.simulate().readings, rehearsal.simulate(1).readings
+    pd.testing.assert_frame_equal(again, simulated.readings)
+    assert not other.volume_ml.equals(again.volume_ml)
+
+
+def test_every_row_says_that_it_is_simulated(simulated):
+    assert (simulated.readings.note == "simulated").all()
+    assert simulated.readings.cohort.str.startswith("rehearsal_").all()
+    assert simulated.readings.dice.isna().all()
+
+
+def test_the_printed_p_value_of_external_ground_glass_is_not_to_be_had():
+    for seed in range(5):
+        pair = measurements.pair(rehearsal.simulate(seed).readings, "expert", "model", "ggo",
+                                 role="external")
+        assert paired.wilcoxon_signed_rank(pair.reference, pair.test).p_value < 1e-4
+
+
+def test_the_notebook_runs_in_a_folder_of_its_own_and_says_simulated(tmp_path):
+    run = open_run("rehearsal", results=tmp_path)
+    run_notebook(NOTEBOOK_FOLDER / "E2_rehearsal.ipynb", run)
+    assert run.synthetic
+    assert run.measurements().case_id.nunique() == 264
+    for role in ("cv", "external"):
+        svg = (run.folder / "figures" / f"fig6_agreement_{role}.svg").read_text()
+        assert "synthetic cohort" in svg
+    for name in ("table1_characteristics", "table2_slices", "agreement", "published"):
+        assert "ynthetic cohort" in (run.folder / "tables" / f"{name}.html").read_text()
