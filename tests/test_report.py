@@ -20,7 +20,7 @@ import pytest
 from deeplung_nb.config import load_profile
 from deeplung_nb.labels import GGO, HIGH_OPACITY
 from deeplung_nb.measurements import COLUMNS, check, pair
-from deeplung_nb.report import counts, figures, html, panels, published, tables
+from deeplung_nb.report import counts, errors, figures, html, panels, published, tables
 from deeplung_nb.report.style import MM, PAGE_MM, STYLE, new_figure, save_figure
 from deeplung_nb.stats import agreement, correlation, summary
 
@@ -253,6 +253,29 @@ def test_dice_figure_counts_what_is_undefined(measured):
 ])
 def test_numbers_in_figures_have_about_three_digits(value, printed):
     assert figures.number(value) == printed
+
+
+def test_waterfall_shows_every_error_in_order(measured):
+    table = pair(measured, "expert", "model", "ggo", role="cv")
+    figure = errors.draw_waterfall({"ggo": table})
+    bars = [patch.get_height() for patch in figure.axes[0].patches][len(table):]
+    np.testing.assert_allclose(bars, np.sort(table.test - table.reference))
+    assert f"{(table.test < table.reference).sum()} of {len(table)} cases read smaller" in (
+        figure.axes[0].get_title(loc="left"))
+
+
+def test_slice_profile_has_the_areas_of_both_masks():
+    expert, automatic = (np.zeros((4, 10, 10), np.uint8) for _ in range(2))
+    expert[1, :5, :4] = 1
+    automatic[1:3, :5, :2] = 1
+    automatic[2, 8:, 8:] = 2
+    figure = errors.draw_slice_profile(expert, automatic, (5.0, 2.0, 1.0), "a")
+    ggo, dense = figure.axes
+    for line, areas in zip(ggo.lines, ([0, 0.4, 0, 0], [0, 0.2, 0.2, 0]), strict=True):
+        np.testing.assert_allclose(line.get_ydata(), areas)
+    np.testing.assert_allclose(dense.lines[1].get_ydata(), [0, 0, 0.08, 0])
+    with pytest.raises(ValueError, match="case 'a': masks of shape"):
+        errors.draw_slice_profile(expert, automatic[:2], (5.0, 2.0, 1.0), "a")
 
 
 def test_architecture_refuses_a_table_without_a_part():

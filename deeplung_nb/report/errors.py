@@ -1,0 +1,105 @@
+"""Where the errors are: case by case, and slice by slice in one case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import MaxNLocator
+
+from deeplung_nb.labels import COLOURS, TITLES, structure_mask
+from deeplung_nb.report.style import (
+    GREY,
+    INK,
+    PAGE_MM,
+    PrintFigure,
+    foot_y,
+    letter,
+    new_figure,
+    styled,
+)
+
+MOST_NAMES = 45
+"""Cases whose names still fit under their bars."""
+
+
+@styled
+def draw_waterfall(pairs: Mapping[str, pd.DataFrame], width_mm: float = PAGE_MM) -> PrintFigure:
+    """Automatic − expert of every case, from the most missed to the most overcalled.
+
+    `pairs` maps a structure to a table of `measurements.pair` (mL). A pale bar behind each shows
+    how much the expert saw, as the largest possible miss.
+    """
+    figure = new_figure(width_mm, 14 + 42 * len(pairs), foot_mm=5)
+    panels = figure.subplots(len(pairs), 1, squeeze=False)[:, 0]
+    said = []
+    for axes, (structure, pair) in zip(panels, pairs.items(), strict=True):
+        rows = pair.assign(error=pair["test"] - pair["reference"]).sort_values(
+            ["error", "case_id"], kind="stable")
+        place = np.arange(len(rows))
+        axes.bar(place, -rows["reference"], width=0.9, color=COLOURS[structure], alpha=0.2,
+                 linewidth=0)
+        axes.bar(place, rows["error"], width=0.62, color=COLOURS[structure], edgecolor=INK,
+                 linewidth=0.4 if len(rows) <= MOST_NAMES else 0.0)
+        axes.axhline(0, color=INK, linewidth=0.7)
+        axes.set_xlim(-0.8, len(rows) - 0.2)
+        axes.set_ylabel("automatic − expert, mL")
+        less, more = int((rows["error"] < 0).sum()), int((rows["error"] > 0).sum())
+        axes.set_title(f"{TITLES[structure]}: {less} of {len(rows)} cases read smaller, "
+                       f"{more} larger", loc="left")
+        if len(rows) <= MOST_NAMES:
+            axes.set_xticks(place, rows["case_id"].astype(str), rotation=90, fontsize=5.5)
+            axes.tick_params(axis="x", length=0)
+        else:
+            axes.set_xlabel("cases, in the order of their error")
+        said.append(f"{TITLES[structure]}: {less} smaller, {more} larger.")
+    for axes, name in zip(panels, "ABCDEF", strict=False):
+        letter(axes, name)
+    figure.text(0.5, foot_y(figure), "solid: the error     pale: the expert's volume, downwards",
+                ha="center", va="center", fontsize=6.3, color=GREY)
+    figure.alt = "Errors of volume by case, sorted. " + " ".join(said)
+    return figure
+
+
+@styled
+def draw_slice_profile(expert: np.ndarray, automatic: np.ndarray,
+                       spacing_mm: tuple[float, float, float], case_id: str = "",
+                       structures: tuple[str, ...] = ("ggo", "high_opacity"),
+                       width_mm: float = PAGE_MM) -> PrintFigure:
+    """Area of each structure in every slice of one case, by expert and machine.
+
+    Parameters
+    ----------
+    expert, automatic
+        Label maps [z, y, x].
+    spacing_mm
+        (z, y, x) of the grid.
+    """
+    if expert.shape != automatic.shape:
+        raise ValueError(f"case {case_id!r}: masks of shape {expert.shape} and {automatic.shape}, "
+                         "expected one grid")
+    pixel_cm2 = spacing_mm[1] * spacing_mm[2] / 100
+    height_cm = np.arange(len(expert)) * spacing_mm[0] / 10
+    figure = new_figure(width_mm, 58, foot_mm=5)
+    panels = figure.subplots(1, len(structures), squeeze=False)[0]
+    for axes, structure in zip(panels, structures, strict=True):
+        areas = [structure_mask(labels, structure).sum(axis=(1, 2)) * pixel_cm2
+                 for labels in (expert, automatic)]
+        axes.fill_between(height_cm, areas[0], color=COLOURS[structure], alpha=0.3, linewidth=0,
+                          step="mid")
+        axes.step(height_cm, areas[0], color=COLOURS[structure], where="mid", linewidth=1.0)
+        axes.step(height_cm, areas[1], color=INK, where="mid", linewidth=0.9, linestyle="--")
+        ml = [float(area.sum() * spacing_mm[0] / 10) for area in areas]
+        axes.set_title(f"{TITLES[structure]}: {ml[0]:.0f} mL expert, {ml[1]:.0f} automatic",
+                       loc="left")
+        axes.set_xlabel("height above the lowest slice, cm")
+        axes.set_ylabel("area in the slice, cm²")
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+    for axes, name in zip(panels, "AB", strict=False):
+        letter(axes, name)
+    figure.text(0.5, foot_y(figure), f"case {case_id}     filled: expert     dashed: automatic",
+                ha="center", va="center", fontsize=6.3, color=GREY)
+    figure.alt = f"Lesion area by slice of case {case_id}, expert and automatic."
+    return figure
