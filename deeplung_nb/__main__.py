@@ -21,6 +21,14 @@ def _segment(options: argparse.Namespace) -> None:
                  lung_mask=options.lung_mask, case_id=options.case_id)
 
 
+def _digest(options: argparse.Namespace) -> None:
+    from deeplung_nb import measurements
+    from deeplung_nb.report.digest import write_digest
+
+    path = options.run_folder
+    print(write_digest(measurements.read(path / "measurements.csv" if path.is_dir() else path)))
+
+
 def _manifest(options: argparse.Namespace) -> None:
     from deeplung_nb.cohorts import public
     from deeplung_nb.runs import manifest_folder
@@ -56,6 +64,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--data", help="folder of the CTs (profiles public and paper)")
     command.add_argument("--results", help="folder for runs (default: results/)")
     command.set_defaults(run=_reproduce)
+
+    command = commands.add_parser("digest", help="print a run's main numbers as Markdown")
+    command.add_argument("run_folder", type=Path, help="results/<run>, or a measurements.csv")
+    command.set_defaults(run=_digest)
 
     command = commands.add_parser("manifest", help="write a manifest of a data set on disk")
     command.add_argument("dataset", choices=("medseg2",))

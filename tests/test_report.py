@@ -450,6 +450,23 @@ def test_paper_profile_has_the_settings_the_paper_prints():
     assert frame["difference"].abs().max() == 0
 
 
+def test_digest_holds_each_case_and_the_agreement(measured, tmp_path, capsys):
+    from deeplung_nb.__main__ import main
+
+    measured.to_csv(tmp_path / "measurements.csv", index=False)
+    assert main(["digest", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    table = pair(measured, "expert", "model", "ggo", role="external")
+    bias = agreement.bland_altman(table.reference, table.test).bias
+    assert f"| Ground-glass opacity (external) | {len(table)} |" in text
+    assert figures.number(bias) in text
+    for case in table.itertuples():
+        if len(table) <= 20:
+            assert f"| {case.case_id} | {figures.number(case.reference)}, " in text
+    assert main(["digest", str(tmp_path / "absent.csv")]) == 1
+    assert "absent.csv" in capsys.readouterr().err
+
+
 def test_number_that_is_not_published_is_refused():
     with pytest.raises(ValueError, match=r"s9\.9"):
         published.compare(None, {"s9.9.invented": 1.0})

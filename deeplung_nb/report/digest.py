@@ -1,0 +1,68 @@
+"""A run's main numbers as Markdown: for a terminal, a README, an e-mail."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from deeplung_nb.labels import LESION_STRUCTURES, TITLES
+from deeplung_nb.report.figures import interval, number
+from deeplung_nb.stats import summary
+
+MOST_CASES = 20
+"""More cases than this are summarised only."""
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    head, *body = rows
+    lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *body)]
+    return "\n".join(lines)
+
+
+def _cases(rows: pd.DataFrame, reader: str) -> str:
+    head = ["case", *(f"{TITLES[s]}, mL: expert, automatic (Dice)" for s in LESION_STRUCTURES)]
+    table = [head]
+    for case_id, case in rows.groupby("case_id", sort=False):
+        cells = [str(case_id)]
+        for structure in LESION_STRUCTURES:
+            part = case[case["structure"] == structure].set_index("reader")
+            if not {"expert", reader} <= set(part.index):
+                cells.append("not told apart")
+                continue
+            machine = part.loc[reader]
+            if machine["status"] != "ok":
+                cells.append("failed")
+                continue
+            cells.append(f"{number(part.loc['expert', 'volume_ml'])}, "
+                         f"{number(machine['volume_ml'])} ({number(machine['dice'])})")
+        table.append(cells)
+    return _markdown(table)
+
+
+def write_digest(measurements: pd.DataFrame, reader: str = "model") -> str:
+    """Volumes and Dice of each case (of few), then agreement by role, as Markdown.
+
+    Dice is averaged over cases with both masks empty left out, and pooled over all voxels;
+    Spearman's rho and Bland-Altman's limits are of volumes in mL, with 95 % intervals.
+    """
+    parts = []
+    agreement = summary.agreement_table(measurements, by=("role", "structure"), test=reader)
+    dice = summary.dice_table(measurements, test=reader, by=("role",))
+    for role, rows in measurements.groupby("role", sort=True):
+        n_cases = rows[["cohort", "case_id"]].drop_duplicates().shape[0]
+        if n_cases <= MOST_CASES:
+            parts.append(_cases(rows, reader))
+        table = [["structure", "n", "Dice, mean of cases ± SD", "Dice, pooled", "Spearman ρ",
+                  "bias, mL", "limits of agreement, mL"]]
+        for row in agreement[agreement["role"] == role].itertuples():
+            scores = dice[(dice["role"] == role) & (dice["structure"] == row.structure)]
+            mean = scores[(scores["averaging"] == "per case") & (scores["empty"] == "nan")]
+            pooled = scores[scores["averaging"] == "pooled"]
+            table.append([
+                f"{TITLES[row.structure]} ({role})", str(row.n),
+                f"{number(mean['dice'].iloc[0])} ± {number(mean['sd_cases'].iloc[0])}",
+                number(pooled["dice"].iloc[0]),
+                f"{number(row.spearman)} {interval((row.spearman_lower, row.spearman_upper))}",
+                f"{number(row.bias)} {interval((row.bias_lower, row.bias_upper))}",
+                f"{number(row.loa_lower)} to {number(row.loa_upper)}"])
+        parts.append(_markdown(table))
+    return "\n\n".join(parts) + "\n"
