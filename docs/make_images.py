@@ -21,7 +21,7 @@ def main(run: Path) -> None:
         picture = Image.open(run / "figures" / f"{name}.png").convert("RGB")
         height = round(picture.height * WIDTH / picture.width)
         small = picture.resize((WIDTH, height), Image.Resampling.LANCZOS)
-        small.quantize(128).save(target / f"{name}.png", optimize=True)
+        small.quantize(256, method=Image.Quantize.FASTOCTREE).save(target / f"{name}.png", optimize=True)
         print(target / f"{name}.png")
 
 
