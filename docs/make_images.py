@@ -21,7 +21,9 @@ def main(run: Path) -> None:
         picture = Image.open(run / "figures" / f"{name}.png").convert("RGB")
         height = round(picture.height * WIDTH / picture.width)
         small = picture.resize((WIDTH, height), Image.Resampling.LANCZOS)
-        small.quantize(256, method=Image.Quantize.FASTOCTREE).save(target / f"{name}.png", optimize=True)
+        # The octree keeps rare colours, such as a small yellow lesion; median cut does not.
+        colours = small.quantize(256, method=Image.Quantize.FASTOCTREE)
+        colours.save(target / f"{name}.png", optimize=True)
         print(target / f"{name}.png")
 
 
