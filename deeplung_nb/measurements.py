@@ -191,10 +191,13 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
 
     Raises
     ------
-    MeasurementsError
-        As `check`, naming the file.
+    FileNotFoundError, MeasurementsError
+        There is no such file; as `check`, naming it.
     """
     path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, expected a measurements.csv. Run 'make "
+                                "reproduce', or give the folder of a finished run")
     frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     for name, (kind, _) in COLUMNS.items():
         if name in frame and kind != "text":

@@ -464,7 +464,7 @@ def test_digest_holds_each_case_and_the_agreement(measured, tmp_path, capsys):
         if len(table) <= 20:
             assert f"| {case.case_id} | {figures.number(case.reference)}, " in text
     assert main(["digest", str(tmp_path / "absent.csv")]) == 1
-    assert "absent.csv" in capsys.readouterr().err
+    assert "absent.csv: no such file, expected a measurements.csv" in capsys.readouterr().err
 
 
 def test_number_that_is_not_published_is_refused():
