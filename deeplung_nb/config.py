@@ -30,6 +30,28 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True)
+class UNetConfig:
+    """A U-Net to compare with, trained on the same folds by the same code."""
+
+    name: str
+    """`unet2d` or `unet3d`; also the name of its reader."""
+    width: int
+    """Channels of the first of five levels; the paper's are 64 (2-D) and 32 (3-D)."""
+    learning_rate: float | None = None
+    """None: that of the network it is compared with."""
+    max_epochs: int | None = None
+    """None: as many as the network it is compared with."""
+
+    def __post_init__(self) -> None:
+        if self.name not in FULL_WIDTHS:
+            raise ValueError(f"baseline {self.name!r}: expected one of {', '.join(FULL_WIDTHS)}")
+
+
+FULL_WIDTHS = {"unet2d": 64, "unet3d": 32}
+"""First-level channels of the classic U-Nets, with which the paper compares."""
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """The training of one fold."""
 
@@ -89,6 +111,8 @@ class Config:
     """Path of ImageNet weights for the dense block; None: Kaiming initialisation."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    baselines: tuple[UNetConfig, ...] = ()
+    """U-Nets to train and test on the same folds (Table 4); none where time forbids."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -103,6 +127,7 @@ class Config:
             "cohorts": tuple(values["cohorts"]),
             "network": NetworkConfig(**values["network"]),
             "training": TrainingConfig(**training),
+            "baselines": tuple(UNetConfig(**unet) for unet in values.get("baselines", ())),
         })
 
 
@@ -118,6 +143,9 @@ PROFILES: dict[str, Config] = {
             keep="last", max_epochs=8, steps_per_epoch=36, batch_slices=6, lesion_fraction=0.7,
             validation_slices=24, dice_weight=2.0, translation_pixels=3.0,
         ),
+        # Thin and short-trained: they rehearse Table 4 in minutes, and rank no design.
+        baselines=(UNetConfig("unet2d", 16, learning_rate=1e-3, max_epochs=2),
+                   UNetConfig("unet3d", 4, learning_rate=3e-3, max_epochs=1)),
     ),
     # Six public CTs on two cores: the default network, fewer steps than the paper's schedule.
     "public": Config(
@@ -133,7 +161,10 @@ PROFILES: dict[str, Config] = {
     # A simulated table of readings of the paper's size: no CT, nothing is trained.
     "rehearsal": Config(profile="rehearsal", cohorts=("rehearsal_training", "rehearsal_external")),
     # A site's own cohorts with the paper's settings.
-    "paper": Config(profile="paper", cohorts=("site_training", "site_external")),
+    "paper": Config(
+        profile="paper", cohorts=("site_training", "site_external"),
+        baselines=tuple(UNetConfig(name, width) for name, width in FULL_WIDTHS.items()),
+    ),
 }
 
 

@@ -30,7 +30,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "scanner": ("text", "scanner model"),
     "centre": ("text", "centre"),
     "fold": ("count", "fold whose network read the case; empty for several or none"),
-    "reader": ("text", "expert, model, fold-0 ..., ensemble"),
+    "reader": ("text", "expert, model, fold-0 ..., ensemble, unet2d, unet3d"),
     "structure": ("text", "lung, ggo, high_opacity or lesion (the union of both)"),
     "n_voxels": ("count", "voxels on the scan's own grid"),
     "voxel_mm3": ("number", "volume of a voxel, mm3"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from tqdm.auto import tqdm
 
-from deeplung_nb.runs import PACKAGE_FOLDER, Run, atomic_path, open_run, write_text
+from deeplung_nb.runs import PACKAGE_FOLDER, Run, atomic_path, open_run
 
 NOTEBOOK_FOLDER = PACKAGE_FOLDER.parent / "notebooks"
 
@@ -22,8 +21,8 @@ class NotebookError(RuntimeError):
 
 
 def notebooks() -> list[Path]:
-    """The numbered notebooks 00-09, in order."""
-    found = sorted(NOTEBOOK_FOLDER.glob("0[0-9]_*.ipynb"))
+    """The numbered notebooks 00-10, in order."""
+    found = sorted(NOTEBOOK_FOLDER.glob("[0-9][0-9]_*.ipynb"))
     if not found:
         raise FileNotFoundError(
             f"{NOTEBOOK_FOLDER}: no notebooks. Run from a clone of the repository."
@@ -37,7 +36,7 @@ def run_notebook(notebook: Path, run: Run) -> float:
     content = nbformat.read(notebook, as_version=4)
     kernel_environment = {
         **os.environ,
-        "DEEPLUNG_PROFILE": str(run.path("config.json")),
+        "DEEPLUNG_RUN": str(run.folder),
         "DEEPLUNG_RESULTS": str(run.folder.parent),
         "DEEPLUNG_DATA": str(run.data or ""),
         "PYTHONPATH": os.pathsep.join(
@@ -75,7 +74,7 @@ def run_notebook(notebook: Path, run: Run) -> float:
 def reproduce(
     profile: str | None = None, data: str | None = None, results: str | None = None
 ) -> Run:
-    """Notebooks 00-09, then report.html and the checksums; says where everything lies.
+    """Notebooks 00-10, then report.html and the checksums; says where everything lies.
 
     Raises
     ------
@@ -84,8 +83,7 @@ def reproduce(
     """
     from deeplung_nb.report.html import write_report
 
-    run = open_run(profile, data, results)
-    write_text(run.path("config.json"), json.dumps(run.config.to_dict(), indent=2) + "\n")
+    run = open_run(profile or os.environ.get("DEEPLUNG_PROFILE") or "quick", data, results)
     seconds = {}
     todo = notebooks()
     with tqdm(total=len(todo), desc=run.run_id, unit="notebook") as bar:

@@ -32,9 +32,10 @@ PACKAGE_FOLDER = Path(__file__).resolve().parent
 MEASURING_CODE = (
     "labels.py", "measurements.py", "imaging/scan.py", "imaging/dicom.py",
     "imaging/preprocess.py", "imaging/lungs.py", "cohorts/manifest.py", "cohorts/schema.py",
-    "cohorts/splits.py", "stats/overlap.py", "network/convlstm.py", "network/deeplung.py",
-    "network/losses.py", "network/pretrained.py", "learning/dataset.py", "learning/train.py",
-    "learning/predict.py", "learning/measure.py", "learning/experiment.py",
+    "cohorts/splits.py", "cohorts/study.py", "stats/overlap.py", "network/baselines.py",
+    "network/convlstm.py", "network/deeplung.py", "network/losses.py", "network/pretrained.py",
+    "learning/dataset.py", "learning/train.py", "learning/predict.py", "learning/measure.py",
+    "learning/experiment.py",
 )
 """Code that can change measurements.csv; `config` enters by its values."""
 
@@ -158,6 +159,10 @@ class Run:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
+    def fold_folder(self, fold: int, network: str = "deeplung") -> str:
+        """Name of a fold's folder in the run folder: `fold-0`, `unet2d/fold-0`."""
+        return f"fold-{fold}" if network == "deeplung" else f"{network}/fold-{fold}"
+
     def require(self, *parts: str, made_by: str) -> Path:
         """A path that must be there already.
 
@@ -229,6 +234,30 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+def read_run(folder: str | os.PathLike, data: str | os.PathLike | None = None) -> Run:
+    """A run as it was recorded, whatever the code is today: to look at, not to go on with.
+
+    Parameters
+    ----------
+    folder
+        A run folder; a relative path may also start at the repository.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder holds no run.json.
+    """
+    folder = Path(folder)
+    if not folder.is_absolute() and not folder.exists():
+        folder = PACKAGE_FOLDER.parent / folder
+    record = folder / "run.json"
+    if not record.exists():
+        raise FileNotFoundError(f"{folder}: no run.json. Expected the folder of a run, as "
+                                "DEEPLUNG_RUN=results/example")
+    config = Config.from_dict(json.loads(record.read_text(encoding="utf-8"))["config"])
+    return Run(folder.resolve(), config, Path(data).resolve() if data else None)
+
+
 def open_run(
     profile: str | None = None,
     data: str | os.PathLike | None = None,
@@ -244,7 +273,12 @@ def open_run(
         `DEEPLUNG_RESULTS` (`results` beside the package).
     config
         Settings instead of a profile's.
+
+    Without `profile` and `config`, `DEEPLUNG_RUN` in the environment opens that folder as it was
+    recorded (`read_run`).
     """
+    if profile is None and config is None and os.environ.get("DEEPLUNG_RUN"):
+        return read_run(os.environ["DEEPLUNG_RUN"], data or os.environ.get("DEEPLUNG_DATA") or None)
     config = config or load_profile(profile or os.environ.get("DEEPLUNG_PROFILE") or "quick")
     data = data or os.environ.get("DEEPLUNG_DATA") or None
     results = Path(

@@ -1,24 +1,28 @@
-"""Pictures of the README from a synthetic run: .venv/bin/python docs/make_images.py RUN"""
+"""Pictures of README and gallery, from a synthetic run: .venv/bin/python docs/make_images.py RUN"""
 
-import json
 import sys
 from pathlib import Path
 
 from PIL import Image
 
-NAMES = ("fig1_preparation", "fig5_both_classes", "fig6_agreement_external")
+from deeplung_nb.runs import read_run
+
+NAMES = (
+    "fig1_preparation", "fig2_architecture", "fig3_cross_validation", "fig4_ground_glass",
+    "fig5_both_classes", "fig6_agreement_cv", "fig_i_agreement_external", "learning_curves",
+    "dice_by_scanner_cv", "case_worst", "slice_profile_worst", "waterfall_cv",
+)
 WIDTH = 1200
 
 
-def main(run: Path) -> None:
+def main(source: Path) -> None:
     """Write docs/images/<name>.png, 1200 pixels wide, from the figures of one run."""
-    cohorts = json.loads((run / "run.json").read_text(encoding="utf-8"))["config"]["cohorts"]
-    if any(not name.startswith("phantom") for name in cohorts):
-        sys.exit(f"{run}: cohorts {', '.join(cohorts)}; only synthetic cases may be shown")
+    if not read_run(source).synthetic:
+        sys.exit(f"{source}: a run of real cases; only synthetic ones may be shown")
     target = Path(__file__).parent / "images"
     target.mkdir(exist_ok=True)
     for name in NAMES:
-        picture = Image.open(run / "figures" / f"{name}.png").convert("RGB")
+        picture = Image.open(source / "figures" / f"{name}.png").convert("RGB")
         height = round(picture.height * WIDTH / picture.width)
         small = picture.resize((WIDTH, height), Image.Resampling.LANCZOS)
         # The octree keeps rare colours, such as a small yellow lesion; median cut does not.

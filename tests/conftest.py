@@ -57,5 +57,5 @@ def _no_network():
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch):
     """Settings of the caller's shell do not leak into tests."""
-    for name in ("DEEPLUNG_PROFILE", "DEEPLUNG_RESULTS", "DEEPLUNG_MANIFESTS"):
+    for name in ("DEEPLUNG_RUN", "DEEPLUNG_PROFILE", "DEEPLUNG_RESULTS", "DEEPLUNG_MANIFESTS"):
         monkeypatch.delenv(name, raising=False)

@@ -14,7 +14,7 @@ HEAVY = {  # third-party packages that only these rooms may import
     "torch": {"network", "learning"}, "monai": {"network", "learning"},
     "SimpleITK": {"imaging", "cohorts"}, "pydicom": {"imaging"}, "statsmodels": {"stats"},
     "pandera": {"cohorts"}, "pooch": {"cohorts"}, "matplotlib": {"report"},
-    "great_tables": {"report"}, "nbclient": {"reproduce"},
+    "great_tables": {"report"}, "docx": {"report"}, "nbclient": {"reproduce"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

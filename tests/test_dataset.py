@@ -17,6 +17,8 @@ from deeplung_nb.learning.dataset import (
     write_prepared,
 )
 
+TWO, ONE = range(-2, 3), range(1)
+
 
 def make_case(n_slices=8, size=16, case_id="A"):
     hu = np.full((n_slices, size, size), -1000, np.int16)
@@ -28,19 +30,28 @@ def make_case(n_slices=8, size=16, case_id="A"):
 
 
 def test_windows_repeat_the_end_slices():
-    assert window_indices(0, 20, 5).tolist() == [0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5]
-    assert window_indices(18, 20, 5).tolist() == [13, 14, 15, 16, 17, 18, 19, 19, 19, 19, 19]
-    assert window_indices(0, 1, 5).tolist() == [0] * 11
+    five = range(-5, 6)
+    assert window_indices(0, 20, five).tolist() == [0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5]
+    assert window_indices(18, 20, five).tolist() == [13, 14, 15, 16, 17, 18, 19, 19, 19, 19, 19]
+    assert window_indices(0, 1, five).tolist() == [0] * 11
 
 
 def test_the_middle_of_a_window_is_its_target_slice():
     case = make_case()
-    hu, target = cut_windows([case], [(0, 3), (0, 7)], 2)
+    hu, target = cut_windows([case], [(0, 3), (0, 7)], TWO, ONE)
     assert hu.shape == (2, 5, 16, 16)
     assert hu[:, :, 0, 0].tolist() == [
         [-999, -998, -997, -996, -995], [-995, -994, -993, -993, -993]]
     assert target[0].sum() == 16
     assert target[1].sum() == 0
+
+
+def test_a_slab_has_a_target_for_each_of_its_slices():
+    case, slab = make_case(), range(-2, 2)
+    hu, target = cut_windows([case], [(0, 4), (0, 7)], slab, slab)
+    assert hu.shape == target.shape == (2, 4, 16, 16)
+    assert target[0].amax(dim=(1, 2)).tolist() == [1, 1, 0, 2]
+    assert hu[1, :, 0, 0].tolist() == [-995, -994, -993, -993]
 
 
 def test_normalise_clips_to_the_window_of_the_paper():
@@ -50,7 +61,7 @@ def test_normalise_clips_to_the_window_of_the_paper():
 
 def test_no_augmentation_is_the_identity():
     config = TrainingConfig(rotation_degrees=0, translation_pixels=0, scale_range=(1.0, 1.0))
-    hu, target = cut_windows([make_case()], [(0, 3)], 2)
+    hu, target = cut_windows([make_case()], [(0, 3)], TWO, ONE)
     moved, moved_target = augment(hu, target, config, np.random.default_rng(0))
     torch.testing.assert_close(moved, hu)
     assert (moved_target == target).all()
@@ -61,13 +72,13 @@ def test_augmentation_moves_every_slice_of_a_window_and_the_target_together():
     hu = np.where(case.target == 1, 0, -1024).astype(np.int16)
     hu[:] = hu[2]
     case = PreparedCase("A", hu, case.target)
-    windows, target = cut_windows([case], [(0, 2)] * 4, 2)
+    windows, target = cut_windows([case], [(0, 2)] * 4, TWO, ONE)
     moved, moved_target = augment(windows, target, TrainingConfig(), np.random.default_rng(1))
     assert (moved_target != target).any()
     for k in range(5):
         torch.testing.assert_close(moved[:, k], moved[:, 0])
-    inside = moved[:, 0][moved_target == 1]
-    outside = moved[:, 0][moved_target == 0]
+    inside = moved[:, 0][moved_target[:, 0] == 1]
+    outside = moved[:, 0][moved_target[:, 0] == 0]
     assert inside.mean() > -400
     assert outside.mean() < -1000
 
@@ -90,7 +101,7 @@ def test_random_transforms_stay_in_the_range_of_the_paper():
 def test_what_comes_in_from_outside_is_air_and_background():
     config = TrainingConfig(rotation_degrees=0, translation_pixels=10, scale_range=(0.9, 0.9))
     hu = torch.zeros(4, 3, 32, 32)
-    moved, moved_target = augment(hu, torch.ones(4, 32, 32, dtype=torch.uint8), config,
+    moved, moved_target = augment(hu, torch.ones(4, 1, 32, 32, dtype=torch.uint8), config,
                                   np.random.default_rng(0))
     assert moved.min() == -1024
     assert moved_target.min() == 0

@@ -5,7 +5,8 @@ import pytest
 import torch
 from monai.networks.nets import DenseNet121
 
-from deeplung_nb.config import NetworkConfig
+from deeplung_nb.config import NetworkConfig, UNetConfig
+from deeplung_nb.network.baselines import UNet
 from deeplung_nb.network.convlstm import ConvLSTM, ConvLSTMCell
 from deeplung_nb.network.deeplung import DeepLungNet, layer_table
 from deeplung_nb.network.pretrained import load_trunk_weights
@@ -164,3 +165,34 @@ def test_missing_or_unfit_weights_say_what_is_expected(tmp_path):
     torch.save({"conv0.weight": torch.zeros(2, 2)}, wrong)
     with pytest.raises(ValueError, match="not a DenseNet-121 state dict"):
         load_trunk_weights(DeepLungNet(SMALL), wrong)
+
+
+@pytest.mark.parametrize(("name", "n_seen"), [("unet2d", 1), ("unet3d", 16)])
+def test_a_unet_scores_every_slice_that_it_sees(name, n_seen):
+    network = UNet(UNetConfig(name, 2), 32).eval()
+    scores = network(torch.rand(2, n_seen, 32, 32))
+    assert scores.fused.shape == (2 * n_seen, 3, 32, 32)
+    assert scores.main is None
+    with pytest.raises(ValueError, match=rf"expected \(batch, {n_seen}, y, x\)"):
+        network(torch.rand(2, n_seen + 1, 32, 32))
+
+
+def test_a_slab_keeps_the_order_of_its_slices():
+    torch.manual_seed(0)
+    network = UNet(UNetConfig("unet3d", 2), 32).eval()
+    a, b = torch.rand(1, 16, 32, 32), torch.rand(1, 16, 32, 32)
+    together = network(torch.cat([a, b])).fused
+    torch.testing.assert_close(together[16:], network(b).fused, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(network(a).fused[3, :, 5, 7],
+                               network.unet(a[:, None])[0, :, 3, 5, 7])
+
+
+def test_the_classic_unet_has_its_31_million_parameters():
+    """Ronneberger et al. 2015, 64 to 1024 channels; a little more with the norms."""
+    n = sum(p.numel() for p in UNet(UNetConfig("unet2d", 64), 32).parameters())
+    assert n == pytest.approx(31.1e6, rel=0.01)
+
+
+def test_an_unknown_baseline_is_refused():
+    with pytest.raises(ValueError, match="'nnunet': expected one of unet2d, unet3d"):
+        UNetConfig("nnunet", 8)

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from deeplung_nb.config import NetworkConfig
+from deeplung_nb.config import NetworkConfig, UNetConfig
 from deeplung_nb.imaging.lungs import LungMask
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.learning.measure import measure
 from deeplung_nb.learning.predict import Predictor
+from deeplung_nb.network.baselines import UNet
 from deeplung_nb.network.deeplung import DeepLungNet
 
 SMALL = NetworkConfig(image_size=32, n_neighbours=2, dense_blocks=1, hidden=2)
@@ -115,3 +116,19 @@ def test_burden_over_100_percent_is_flagged():
     lung[1, 10:20, 10:20] = True
     rows = measure(scan, mask, LungMask(lung, "built-in"))
     assert any("over 100 %" in row["note"] for row in rows if row["structure"] == "ggo")
+
+
+@pytest.mark.parametrize("n_slices", [5, 16, 37])
+def test_slabs_score_each_slice_of_a_scan_once(n_slices):
+    """By hand: slabs of 16 side by side, the last one filled up with the last slice."""
+    torch.manual_seed(0)
+    network = UNet(UNetConfig("unet3d", 2), 32).eval()
+    slices = np.random.default_rng(0).random((n_slices, 32, 32), dtype=np.float32)
+    padded = np.concatenate([slices, np.repeat(slices[-1:], -n_slices % 16, axis=0)])
+    with torch.no_grad():
+        wanted = np.concatenate([
+            torch.sigmoid(network(torch.from_numpy(padded[None, z:z + 16])).fused).numpy()
+            for z in range(0, n_slices, 16)])[:n_slices]
+    for batch in (1, 4):
+        np.testing.assert_allclose(all_scores(Predictor([network], batch=batch), slices), wanted,
+                                   atol=1e-5)

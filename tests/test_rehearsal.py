@@ -7,7 +7,7 @@ from scipy import stats
 
 from deeplung_nb import measurements
 from deeplung_nb.cohorts import rehearsal
-from deeplung_nb.report import counts, published
+from deeplung_nb.report import counts, figures, published
 from deeplung_nb.reproduce import NOTEBOOK_FOLDER, run_notebook
 from deeplung_nb.runs import open_run
 from deeplung_nb.stats import paired
@@ -94,8 +94,8 @@ def test_the_notebook_runs_in_a_folder_of_its_own_and_says_simulated(tmp_path):
     run_notebook(NOTEBOOK_FOLDER / "E2_rehearsal.ipynb", run)
     assert run.synthetic
     assert run.measurements().case_id.nunique() == 264
-    for role in ("cv", "external"):
-        svg = (run.folder / "figures" / f"fig6_agreement_{role}.svg").read_text()
+    for name in figures.AGREEMENT_NAMES.values():
+        svg = (run.folder / "figures" / f"{name}.svg").read_text()
         assert "synthetic cohort" in svg
     for name in ("table1_characteristics", "table2_slices", "agreement", "published"):
         assert "ynthetic cohort" in (run.folder / "tables" / f"{name}.html").read_text()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
+import docx
 import matplotlib as mpl
 import matplotlib.image
 import numpy as np
@@ -21,7 +23,10 @@ from deeplung_nb.config import load_profile
 from deeplung_nb.labels import GGO, HIGH_OPACITY
 from deeplung_nb.measurements import COLUMNS, check, pair
 from deeplung_nb.report import counts, errors, figures, html, panels, published, tables
+from deeplung_nb.report.discrepancies import check_published
 from deeplung_nb.report.style import MM, PAGE_MM, STYLE, new_figure, save_figure
+from deeplung_nb.report.word import PrintedTable
+from deeplung_nb.runs import manifest_folder
 from deeplung_nb.stats import agreement, correlation, summary
 
 CLASSES = ("ggo", "high_opacity")
@@ -35,7 +40,7 @@ class FakeRun:
     folder: Path
     synthetic: bool = True
     run_id: str = "quick-0123456789ab"
-    config: object = None
+    config: object = load_profile("quick")
 
     def path(self, *parts: str) -> Path:
         path = self.folder.joinpath(*parts)
@@ -88,16 +93,21 @@ def measured():
     return fake_measurements()
 
 
-@pytest.fixture(scope="module")
-def timings():
-    columns = ["model", "device", "hardware", "threads", "n_slices", "seconds_median",
+def fake_timings() -> pd.DataFrame:
+    columns = ["model", "width", "device", "hardware", "threads", "n_slices", "seconds_median",
                "seconds_min", "seconds_max", "parameters_million", "peak_memory_gb"]
     return pd.DataFrame([
-        ("ours", "cpu", "Chip", 2, 16, 3.0, 2.9, 3.2, 6.05, 1.0),
-        ("ours", "cpu", "Chip", 2, 120, 22.0, 21.0, 23.0, 6.05, 1.1),
-        ("ours", "cuda", "Card", 1, 16, 0.03, 0.029, 0.04, 6.05, 2.5),
-        ("unet2d", "cpu", "Chip", 2, 16, 6.0, 5.9, 6.1, 7.8, 1.4),
+        ("ours", 0, "cpu", "Chip", 2, 16, 3.0, 2.9, 3.2, 6.05, 1.0),
+        ("ours", 0, "cpu", "Chip", 2, 120, 22.0, 21.0, 23.0, 6.05, 1.1),
+        ("ours", 0, "cuda", "Card", 1, 16, 0.03, 0.029, 0.04, 6.05, 2.5),
+        ("unet2d", 16, "cpu", "Chip", 2, 16, 1.5, 1.4, 1.6, 0.5, 1.4),
+        ("unet2d", 64, "cpu", "Chip", 2, 16, 6.0, 5.9, 6.1, 7.8, 1.4),
     ], columns=columns)
+
+
+@pytest.fixture(scope="module")
+def timings():
+    return fake_timings()
 
 
 def agreement_figure(measured):
@@ -368,13 +378,31 @@ def test_slices_of_an_untold_class_stay_empty_not_zero(measured):
 
 
 def test_models_are_compared_within_one_run(timings):
-    frame = counts.collect_models(timings, {"ours": {"ggo": 0.7}}).set_index("model")
-    assert frame.loc["unet2d", "cpu_ratio"] == 2
-    assert np.isnan(frame.loc["unet2d", "gpu_seconds"])
-    assert frame.loc["ours", "memory_gb"] == 2.5
-    page = tables.format_models(frame.reset_index()).as_raw_html()
-    assert "0.700" in page
-    assert "Dice on test cases" in page
+    trained = pd.DataFrame({"model": ["ours", "unet2d"], "width": [0, 16],
+                            "training_steps": [288, 72], "dice_background": [0.99, 0.98],
+                            "dice_ggo": [0.7, 0.6], "dice_high_opacity": [0.5, np.nan]})
+    models = counts.collect_models(timings, trained)
+    frame = models.set_index(["model", "width"])
+    assert frame.loc[("unet2d", 64), "cpu_ratio"] == 2
+    assert frame.loc[("unet2d", 16), "dice_ggo"] == 0.6
+    assert np.isnan(frame.loc[("unet2d", 64), "dice_ggo"])  # another width than was trained
+    assert np.isnan(frame.loc[("unet2d", 16), "gpu_seconds"])
+    assert frame.loc[("ours", 0), "memory_gb"] == 2.5
+    page = tables.format_models(models).as_raw_html()
+    for words in ("0.700", "Dice on test cases", "U-Net 2D, 16 to 256 channels",
+                  "do not rank the designs"):
+        assert words in page
+
+
+def test_dice_of_the_classes_and_the_background_follow_from_the_counts(measured):
+    rows = measured.query("reader == 'model' and role == 'cv'").set_index("structure")
+    found = counts.class_dice(measured)
+    for structure in CLASSES:
+        assert found[structure] == pytest.approx(rows.loc[structure, "dice"].mean())
+    lesion = rows.loc["lesion"].astype({"tn": float, "fp": float, "fn": float})
+    wanted = 2 * lesion.tn / (2 * lesion.tn + lesion.fp + lesion.fn)
+    assert found["background"] == pytest.approx(wanted.mean())
+    assert np.isnan(counts.class_dice(measured, "unet2d")["ggo"])
 
 
 def test_times_table_refuses_a_model_that_was_not_timed(timings):
@@ -511,6 +539,90 @@ def test_report_is_one_page_that_needs_no_network(run, measured):
     assert "Synthetic cohort" in page.words
 
 
+def test_report_goes_from_the_cases_to_the_agreement(run, measured):
+    figure = agreement_figure(measured)
+    save_figure(figure, run, figures.AGREEMENT_NAMES["cv"])
+    save_figure(figures.draw_splits(SPLITS), run, "fig3_cross_validation")
+    save_figure(figures.draw_splits(SPLITS), run, "zz_of_a_user")
+    for name, frame, draw in (("agreement", summary.agreement_table(measured),
+                               tables.format_agreement),
+                              ("table2_slices", counts.count_slices(measured),
+                               tables.format_slices)):
+        tables.save_table(draw(frame), frame, run, name)
+    measured.to_csv(run.path("measurements.csv"), index=False)
+    page = Page(html.write_report(run).read_text(encoding="utf-8"))
+    pieces = [attributes["id"] for tag, attributes in page.tags if tag == "section"
+              and attributes.get("id", "").startswith(("table-", "figure-"))]
+    assert pieces == ["table-table2_slices", "figure-fig3_cross_validation", "table-agreement",
+                      "figure-fig6_agreement_cv", "figure-zz_of_a_user"]
+    assert "20 patients (cross-validation): intervals are wide" in page.words
+    assert "Fig. 6 agreement (cross-validation)" in page.words
+    assert "window of 11 slices" in page.words
+    assert "U-Nets were trained and tested on the same folds: 2-D (16 to 256" in page.words
+
+
+def test_word_file_holds_the_printed_tables(run, measured):
+    frame = summary.dice_table(measured)
+    tables.save_table(tables.format_dice(frame), frame, run, "dice_cv")
+    html.write_report(run)
+    document = docx.Document(run.path("tables.docx"))
+    words = "\n".join(paragraph.text for paragraph in document.paragraphs)
+    assert "Dice of automatic against expert, in every averaging" in words
+    assert "no case is a patient" in words
+    table, = document.tables
+    cells = [[cell.text for cell in row.cells] for row in table.rows]
+    assert cells[0][-3:] == ["Cases with an empty mask"] * 3  # one cell over three columns
+    assert cells[1][:2] == cells[0][:2] == ["", "Averaging"]
+    assert cells[1][-3:] == ["both", "expert", "automatic"]
+    assert len(cells) == 2 + len(frame) + frame.groupby(["cohort", "role"]).ngroups
+    row = next(row for row in cells if row[1:3] == ["per case", "both empty: left out"])
+    first = frame[(frame["averaging"] == "per case") & (frame["empty"] == "nan")].iloc[0]
+    assert row[4].startswith(f"{first['dice']:.3f} [")
+
+
+def test_report_asks_a_browser_for_nothing_outside_its_file(run, measured):
+    """In a real browser: one request, for the page; light and dark can both be read."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    browser_path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser_path is None:
+        pytest.skip("no chromium on this machine: apt-get install chromium")
+    save_figure(agreement_figure(measured), run, figures.AGREEMENT_NAMES["cv"])
+    frame = counts.count_slices(measured)
+    tables.save_table(tables.format_slices(frame), frame, run, "table2_slices")
+    page_file = html.write_report(run)
+    asked, said = [], []
+    with sync_api.sync_playwright() as player:
+        browser = player.chromium.launch(executable_path=browser_path, args=[
+            "--no-sandbox", "--disable-gpu", "--disable-background-networking"])
+        for scheme, paper in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(21, 24, 28)")):
+            page = browser.new_page(color_scheme=scheme)
+            page.on("request", lambda request: asked.append(request.url))
+            page.on("console", lambda message: said.append(message.text))
+            page.goto(page_file.as_uri())
+            page.wait_for_load_state("networkidle")
+            assert page.evaluate("getComputedStyle(document.body).backgroundColor") == paper
+            assert page.evaluate("document.images[0].naturalWidth") > 0
+        browser.close()
+    assert [url for url in asked if not url.startswith("data:")] == [page_file.as_uri()] * 2
+    assert said == []
+
+
+def test_the_papers_misfits_are_computed_from_its_numbers(tmp_path):
+    checks = check_published()
+    assert checks["fits"].dtype == bool
+    off = checks[~checks["fits"]]
+    assert {1, 3, 4, 5, 6, 7, 15, 17} <= set(off["topic"].dropna().astype(int))
+    table = pd.read_csv(manifest_folder() / "published.csv")
+    table.loc[table["id"] == "table3.i7.120", "value"] = 27.75
+    table.loc[table["id"] == "s3.2.p.external.ggo", "value"] = 0.0001
+    table.to_csv(tmp_path / "mended.csv", index=False)
+    mended = check_published(tmp_path / "mended.csv")
+    assert len(off) - (~mended["fits"]).sum() == 2
+    page = Page(tables.format_checks(checks).as_raw_html()).words
+    assert f"{len(off)} of {len(checks)} checks do not fit" in page
+    assert "<0.001" in page
+
+
 def test_no_value_can_inject_markup(run):
     frame = counts.count_characteristics(manifest())
     tables.save_table(tables.format_characteristics(frame), frame, run, "table1")
@@ -526,8 +638,8 @@ def test_no_value_can_inject_markup(run):
 
 def test_report_of_an_empty_run_says_so(run):
     page = html.write_report(run).read_text(encoding="utf-8")
-    assert "No table has been written yet" in page
-    assert "No figure has been written yet" in page
+    assert "No table and no figure has been written yet" in page
+    assert "Nothing has been measured yet" in page
 
 
 def test_report_imports_without_torch():
@@ -542,3 +654,44 @@ def test_figure_shows_itself_in_a_notebook_with_words():
     assert bundle["image/png"].startswith(b"\x89PNG")
     assert "10 cases" in bundle["text/plain"]
     assert new_figure(84, 40).get_size_inches()[0] == pytest.approx(84 / 25.4)
+
+
+SNAPSHOT = Path(__file__).resolve().parent / "snapshots" / "tables.txt"
+
+
+def printed_tables(measured, timings) -> str:
+    """Every kind of table as it is printed, cell by cell."""
+    trained = pd.DataFrame({"model": ["ours", "unet2d"], "width": [0, 16],
+                            "training_steps": [288, 72], "dice_background": [0.99, 0.98],
+                            "dice_ggo": [0.7, 0.6], "dice_high_opacity": [0.5, np.nan]})
+    flow = pd.DataFrame({"cohort": "fake", "step": ["assessed", "cv", "external"],
+                         "n_cases": [1234, 20, 10], "n_patients": [1200, 20, 10]})
+    comparison = published.compare(None, published.measure(measured, load_profile("quick")))
+    tables_of = {
+        "flow": tables.format_flow(flow),
+        "table1": tables.format_characteristics(counts.count_characteristics(manifest())),
+        "table2": tables.format_slices(counts.count_slices(measured)),
+        "table3": tables.format_times(timings),
+        "table4": tables.format_models(counts.collect_models(timings, trained)),
+        "agreement": tables.format_agreement(summary.agreement_table(measured)),
+        "dice": tables.format_dice(summary.dice_table(measured)),
+        "published": tables.format_comparison(comparison),
+        "checks": tables.format_checks(check_published()),
+    }
+    lines = []
+    for name, gt in tables_of.items():
+        printed = PrintedTable(gt.as_raw_html())
+        lines += [f"== {name}", *printed.titles]
+        lines += [" | ".join(words for words, _, _ in row) for row in printed.head + printed.body]
+        lines += [*printed.notes, ""]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def test_tables_are_printed_as_recorded(measured, timings):
+    """After a wanted change: python -m tests.test_report, and read the difference."""
+    assert printed_tables(measured, timings) == SNAPSHOT.read_text(encoding="utf-8")
+
+
+if __name__ == "__main__":
+    SNAPSHOT.parent.mkdir(exist_ok=True)
+    SNAPSHOT.write_text(printed_tables(fake_measurements(), fake_timings()), encoding="utf-8")

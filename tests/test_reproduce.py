@@ -15,8 +15,8 @@ import SimpleITK as sitk
 
 from deeplung_nb import measurements
 from deeplung_nb.__main__ import main
-from deeplung_nb.cohorts import manifest, splits
-from deeplung_nb.config import load_profile
+from deeplung_nb.cohorts import manifest, splits, study
+from deeplung_nb.config import UNetConfig, load_profile
 from deeplung_nb.imaging import phantom
 from deeplung_nb.learning import experiment, segment
 from deeplung_nb.reproduce import NotebookError, notebooks, reproduce, run_notebook
@@ -24,7 +24,7 @@ from deeplung_nb.runs import manifest_folder, open_run, sha256_of
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
+def small(tmp_path_factory):
     """Eight phantoms, three folds, a few steps: manifests and settings of a very small study."""
     folder = tmp_path_factory.mktemp("study")
     patch = pytest.MonkeyPatch()
@@ -47,6 +47,7 @@ def study(tmp_path_factory):
     config = dataclasses.replace(
         quick, profile="small", n_folds=3,
         network=dataclasses.replace(quick.network, image_size=48, n_neighbours=1, hidden=2),
+        baselines=(UNetConfig("unet2d", 4, max_epochs=1), UNetConfig("unet3d", 4, max_epochs=1)),
         training=dataclasses.replace(quick.training, max_epochs=2, steps_per_epoch=4,
                                      batch_slices=4, validation_slices=6))
     settings = folder / "small.json"
@@ -56,13 +57,13 @@ def study(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _manifests_of_the_study(study, monkeypatch):
-    monkeypatch.setenv("DEEPLUNG_MANIFESTS", str(study["manifests"]))
+def _manifests_of_the_study(small, monkeypatch):
+    monkeypatch.setenv("DEEPLUNG_MANIFESTS", str(small["manifests"]))
 
 
 @pytest.fixture(scope="module")
-def run(study):
-    return reproduce(study["profile"], results=str(study["folder"] / "a"))
+def run(small):
+    return reproduce(small["profile"], results=str(small["folder"] / "a"))
 
 
 def test_every_notebook_ran_and_left_its_results(run):
@@ -70,7 +71,7 @@ def test_every_notebook_ran_and_left_its_results(run):
         path.name for path in notebooks()]
     for name in ("fig1_preparation", "fig2_architecture", "fig3_cross_validation",
                  "fig4_ground_glass", "fig5_both_classes", "fig6_agreement_cv",
-                 "fig6_agreement_external", "learning_curves"):
+                 "fig_i_agreement_external", "learning_curves"):
         assert (run.folder / "figures" / f"{name}.pdf").exists(), name
     for name in ("table1_characteristics", "table2_slices", "table3_times", "table4_models",
                  "agreement", "dice_cv", "dice_external", "published"):
@@ -91,16 +92,18 @@ def test_notebooks_show_pictures_and_no_errors(run):
 
 def test_measurements_hold_every_case_reader_and_structure(run):
     frame = run.measurements()
-    assert len(frame) == 6 * 2 * 4 + 2 * (1 + 1 + 3 + 1) * 4
+    assert len(frame) == 6 * (1 + 1 + 2) * 4 + 2 * (1 + 1 + 3 + 1) * 4
+    assert set(frame.reader) == {"expert", "model", "unet2d", "unet3d", "fold-0", "fold-1",
+                                 "fold-2", "ensemble"}
     assert (frame.status == "ok").all()
     cv = frame.query("role == 'cv' and reader == 'model' and structure == 'lesion'")
-    split = experiment.load_splits(run)
+    split = study.load_splits(run)
     assert dict(zip(cv.case_id, cv.fold, strict=True)) == dict(
         zip(split.case_id, split.fold, strict=True))
 
 
 def test_volumes_of_the_expert_are_those_of_the_files(run):
-    cohort, = experiment.load_cohorts(run)
+    cohort, = study.load_cohorts(run)
     row = run.measurements().query(
         "case_id == 'P001' and reader == 'expert' and structure == 'ggo'").iloc[0]
     image = sitk.ReadImage(str(cohort.mask_path("P001")))
@@ -109,7 +112,7 @@ def test_volumes_of_the_expert_are_those_of_the_files(run):
     assert row.volume_ml == pytest.approx(n * np.prod(image.GetSpacing()) / 1000)
 
 
-def test_a_second_call_uses_the_work_again(study, run):
+def test_a_second_call_uses_the_work_again(small, run):
     before = {p: p.stat().st_mtime_ns for p in run.folder.glob("fold-*/checkpoint.pt")}
     table = (run.folder / "measurements.csv").read_bytes()
     (run.folder / "measurements.csv").unlink()
@@ -119,27 +122,27 @@ def test_a_second_call_uses_the_work_again(study, run):
     assert {p: p.stat().st_mtime_ns for p in run.folder.glob("fold-*/checkpoint.pt")} == before
 
 
-def test_another_folder_gives_the_same_bytes(study, run):
+def test_another_folder_gives_the_same_bytes(small, run):
     """Invariant 4, in a process of its own."""
     code = ("import sys; from deeplung_nb.learning import experiment as e;"
             "from deeplung_nb.runs import open_run; r = open_run(sys.argv[1], results=sys.argv[2]);"
             "e.cross_validate(r, False); e.validate_external(r, False); print(r.folder)")
-    out = subprocess.run([sys.executable, "-c", code, study["profile"], str(study["folder"] / "b")],
+    out = subprocess.run([sys.executable, "-c", code, small["profile"], str(small["folder"] / "b")],
                          capture_output=True, text=True, check=True)
     other = Path(out.stdout.strip().splitlines()[-1])
     assert other != run.folder
     assert sha256_of(other / "measurements.csv") == sha256_of(run.folder / "measurements.csv")
 
 
-def test_a_case_that_fails_stays_in_the_table_as_failed(study, run):
-    cohort, = experiment.load_cohorts(run)
+def test_a_case_that_fails_stays_in_the_table_as_failed(small, run):
+    cohort, = study.load_cohorts(run)
     row = cohort.cases("external").iloc[0]
     path = cohort.mask_path(row.case_id)
     whole = path.read_bytes()
     try:
         path.write_bytes(whole[:100])
-        readers = {"model": experiment.Reader((0,), 0)}
-        lines = experiment._evaluate_case(run, experiment.Work(cohort, row, None, readers))
+        readers = {"model": experiment.Reader(None, (0,), 0)}
+        lines = experiment._evaluate_case(run, experiment.Work(cohort, row, readers))
     finally:
         path.write_bytes(whole)
     frame = measurements.check(pd.DataFrame(lines).reindex(columns=list(measurements.COLUMNS)))
@@ -148,27 +151,27 @@ def test_a_case_that_fails_stays_in_the_table_as_failed(study, run):
     assert frame.note.str.contains(row.case_id).all()
 
 
-def test_a_notebook_that_stops_says_where_and_why(study, tmp_path):
+def test_a_notebook_that_stops_says_where_and_why(small, tmp_path):
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")])
     path = tmp_path / "03_broken.ipynb"
     nbformat.write(book, path)
-    run = open_run(study["profile"], results=tmp_path)
+    run = open_run(small["profile"], results=tmp_path)
     with pytest.raises(NotebookError, match=r"03_broken\.ipynb stopped: ZeroDivisionError"):
         run_notebook(path, run)
 
 
-def test_a_kernel_that_dies_is_no_traceback(study, tmp_path):
+def test_a_kernel_that_dies_is_no_traceback(small, tmp_path):
     book = nbformat.v4.new_notebook(cells=[
         nbformat.v4.new_code_cell("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")])
     path = tmp_path / "04_killed.ipynb"
     nbformat.write(book, path)
     with pytest.raises(NotebookError, match=r"04_killed\.ipynb stopped: its kernel ended"):
-        run_notebook(path, open_run(study["profile"], results=tmp_path))
+        run_notebook(path, open_run(small["profile"], results=tmp_path))
 
 
-def test_segment_writes_mask_and_table_on_the_grid_of_the_scan(study, run, tmp_path, monkeypatch,
+def test_segment_writes_mask_and_table_on_the_grid_of_the_scan(small, run, tmp_path, monkeypatch,
                                                                 capsys):
-    cohort, = experiment.load_cohorts(run)
+    cohort, = study.load_cohorts(run)
     path = cohort.image_path("X001")
     folds = sorted(run.folder.glob("fold-*/checkpoint.pt"))
     arguments = ["segment", str(path), "--output", str(tmp_path / "out")]
@@ -204,12 +207,12 @@ def test_the_command_line_reports_errors_in_one_message(tmp_path, capsys):
 def test_a_real_cohort_without_its_folder_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.delenv("DEEPLUNG_DATA", raising=False)
     with pytest.raises(ValueError, match="DATA=<folder>"):
-        experiment.load_cohorts(open_run("public", results=tmp_path))
+        study.load_cohorts(open_run("public", results=tmp_path))
 
 
-def test_phantoms_are_made_once(study, run):
-    cohort, = experiment.load_cohorts(run)
+def test_phantoms_are_made_once(small, run):
+    cohort, = study.load_cohorts(run)
     before = cohort.image_path("P001").stat().st_mtime_ns
-    phantom.write_cohort(phantom.read_specs(study["manifests"] / "phantom.csv"), cohort.data,
+    phantom.write_cohort(phantom.read_specs(small["manifests"] / "phantom.csv"), cohort.data,
                          progress=False)
     assert cohort.image_path("P001").stat().st_mtime_ns == before

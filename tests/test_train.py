@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from deeplung_nb.config import Config, NetworkConfig, TrainingConfig, load_profile
+from deeplung_nb.config import Config, NetworkConfig, TrainingConfig, UNetConfig, load_profile
 from deeplung_nb.learning.dataset import PreparedCase
 from deeplung_nb.learning.train import (
     CHECKPOINT,
@@ -222,3 +222,21 @@ def test_bfloat16_trains_too(tmp_path):
     training = dataclasses.replace(SMALL.training, precision="bfloat16", max_epochs=1)
     history = run(tmp_path, dataclasses.replace(SMALL, training=training))
     assert np.isfinite(history["train_loss"]).all()
+
+
+@pytest.mark.parametrize("name", ["unet2d", "unet3d"])
+def test_a_baseline_trains_by_the_same_code_and_resumes(name, tmp_path):
+    config = dataclasses.replace(SMALL, baselines=(
+        UNetConfig(name, 2, learning_rate=1e-3, max_epochs=2),))
+    history = run(tmp_path / "whole", config, name=name)
+    run(tmp_path / "parts", config, name=name, stop_after_epoch=1)
+    run(tmp_path / "parts", config, name=name)
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+    assert len(history) == 2
+    assert history.lr.iloc[0] == 1e-3
+    assert load_network(tmp_path / "whole" / CHECKPOINT).config == config.baselines[0]
+
+
+def test_a_baseline_that_the_settings_lack_is_named(tmp_path):
+    with pytest.raises(ValueError, match="'unet2d': this configuration has deeplung"):
+        run(tmp_path, name="unet2d")

@@ -12,12 +12,13 @@ import dataclasses
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from joblib import Parallel, delayed
+from tqdm.auto import tqdm
 
 from deeplung_nb.imaging.phantom_anatomy import Chest
 from deeplung_nb.imaging.phantom_painter import Painter, mix
@@ -329,29 +330,41 @@ def _recipe(spec: PhantomSpec) -> str:
     return json.dumps({"spec": row_of_spec(spec), "code": code.hexdigest()}, indent=1) + "\n"
 
 
+def _paths(spec: PhantomSpec, folder: Path) -> dict[str, Path]:
+    return {part: folder / name / f"{spec.case_id}.nii.gz" for part, name in PARTS.items()}
+
+
+def _is_written(spec: PhantomSpec, folder: Path) -> bool:
+    note = folder / "recipes" / f"{spec.case_id}.json"
+    return (all(path.is_file() for path in _paths(spec, folder).values()) and note.is_file()
+            and note.read_text(encoding="utf-8") == _recipe(spec))
+
+
+def _write_case(spec: PhantomSpec, folder: Path) -> None:
+    phantom, paths = make_phantom(spec), _paths(spec, folder)
+    write_scan(phantom.scan, paths["image"])
+    write_mask(phantom.truth, paths["truth"])
+    write_mask(phantom.expert, paths["mask"])
+    lungs = LesionMask.like(phantom.scan, phantom.lungs.astype(np.uint8))
+    write_mask(lungs, paths["lung_mask"])
+    with atomic_path(folder / "recipes" / f"{spec.case_id}.json") as part:
+        part.write_text(_recipe(spec), encoding="utf-8")
+
+
 def write_cohort(
     specs: Iterable[PhantomSpec], folder: str | os.PathLike, progress: bool = True
 ) -> None:
     """Write each phantom's files: `images/`, `truth/`, `expert/` and `lungs/<case_id>.nii.gz`.
 
     A case is skipped when its files are there and `recipes/<case_id>.json`, which is written last,
-    names the same spec and code.
+    names the same spec and code. Many cases are shared out among the processor's cores.
     """
-    folder, specs = Path(folder), list(specs)
-    for n, spec in enumerate(specs, 1):
-        paths = {part: folder / name / f"{spec.case_id}.nii.gz" for part, name in PARTS.items()}
-        note, recipe = folder / "recipes" / f"{spec.case_id}.json", _recipe(spec)
-        if (all(path.is_file() for path in paths.values()) and note.is_file()
-                and note.read_text(encoding="utf-8") == recipe):
-            continue
-        phantom = make_phantom(spec)
-        write_scan(phantom.scan, paths["image"])
-        write_mask(phantom.truth, paths["truth"])
-        write_mask(phantom.expert, paths["mask"])
-        lungs = LesionMask.like(phantom.scan, phantom.lungs.astype(np.uint8))
-        write_mask(lungs, paths["lung_mask"])
-        with atomic_path(note) as part:
-            part.write_text(recipe, encoding="utf-8")
-        if progress:
-            end = "\n" if n == len(specs) else "\r"
-            print(f"phantom {n} of {len(specs)}: {spec.case_id}", end=end, file=sys.stderr)
+    folder = Path(folder)
+    todo = [spec for spec in specs if not _is_written(spec, folder)]
+    # A helper process takes a second or two to start: not for a handful of cases.
+    n_jobs = max(1, min(os.cpu_count() or 1, len(todo) // 8))
+    written = Parallel(n_jobs=n_jobs, return_as="generator_unordered")(
+        delayed(_write_case)(spec, folder) for spec in todo)
+    for _ in tqdm(written, desc="phantoms", total=len(todo), unit="case",
+                  disable=not (progress and todo)):
+        pass

@@ -49,9 +49,9 @@ def read_prepared(case_id: str, folder: Path) -> PreparedCase | None:
     return PreparedCase(case_id, *(np.load(path, mmap_mode="r") for path in paths))
 
 
-def window_indices(z: int, n_slices: int, n_neighbours: int) -> np.ndarray:
-    """Slice indices z - n ... z + n, the first and last slice repeated beyond the ends."""
-    return np.clip(np.arange(z - n_neighbours, z + n_neighbours + 1), 0, n_slices - 1)
+def window_indices(z: int, n_slices: int, offsets: range) -> np.ndarray:
+    """Slice indices z + offsets, the first and last slice repeated beyond the ends."""
+    return np.clip(z + np.asarray(offsets), 0, n_slices - 1)
 
 
 def normalise(hu: Tensor) -> Tensor:
@@ -89,16 +89,16 @@ def augment(
     hu
         (B, n_slices, Y, X), HU; what comes in from beyond the image is air, -1024 HU.
     target
-        (B, Y, X), class codes; background comes in.
+        (B, n_scored, Y, X), class codes; background comes in.
     """
     theta = random_affine(len(hu), hu.shape[-1], config, rng)
     grid = functional.affine_grid(theta, list(hu.shape), align_corners=False)
     air = HU_WINDOW[0]
     moved = functional.grid_sample(hu - air, grid, mode="bilinear", align_corners=False) + air
     moved_target = functional.grid_sample(
-        target.float().unsqueeze(1), grid, mode="nearest", align_corners=False
+        target.float(), grid, mode="nearest", align_corners=False
     )
-    return moved, moved_target.squeeze(1).to(target.dtype)
+    return moved, moved_target.to(target.dtype)
 
 
 class SliceSampler:
@@ -156,11 +156,17 @@ class SliceSampler:
 
 
 def cut_windows(
-    cases: Sequence[PreparedCase], picks: Sequence[tuple[int, int]], n_neighbours: int
+    cases: Sequence[PreparedCase], picks: Sequence[tuple[int, int]], sees: range, scores: range
 ) -> tuple[Tensor, Tensor]:
-    """Windows (B, 2 n + 1, Y, X) float32 HU and targets (B, Y, X) uint8 of (case, slice) picks."""
-    hu = np.stack([
-        cases[i].hu[window_indices(z, len(cases[i].hu), n_neighbours)] for i, z in picks
+    """Windows around (case, slice) picks: what a network sees, and the targets of what it scores.
+
+    Returns
+    -------
+    (hu, target)
+        (B, len(sees), Y, X) float32 HU, and (B, len(scores), Y, X) uint8 class codes.
+    """
+    hu = np.stack([cases[i].hu[window_indices(z, len(cases[i].hu), sees)] for i, z in picks])
+    target = np.stack([
+        cases[i].target[window_indices(z, len(cases[i].target), scores)] for i, z in picks
     ])
-    target = np.stack([cases[i].target[z] for i, z in picks])
     return torch.from_numpy(hu.astype(np.float32)), torch.from_numpy(target)

@@ -1,4 +1,4 @@
-"""The study: cohorts, folds, cross-validation and external validation of one run.
+"""The study: training of the folds, cross-validation and external validation of one run.
 
 Each function leaves its result in the run folder and finds it there the next time, so that the
 notebooks can call them in any order and an interrupted study goes on where it stopped.
@@ -6,10 +6,9 @@ notebooks can call them in any order and an interrupted study goes on where it s
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,149 +16,28 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from deeplung_nb import measurements
-from deeplung_nb.cohorts.manifest import Cohort, check_apart, read_cohort
-from deeplung_nb.cohorts.splits import fold_cases, read_splits
-from deeplung_nb.imaging import phantom
-from deeplung_nb.imaging.lungs import LungError, LungMask, segment_lungs
+from deeplung_nb.cohorts.manifest import Cohort
+from deeplung_nb.cohorts.splits import fold_cases
+from deeplung_nb.cohorts.study import find_cases, load_cohorts, load_splits, read_case
 from deeplung_nb.imaging.preprocess import Restorer, prepare
-from deeplung_nb.imaging.scan import (
-    LesionMask,
-    Scan,
-    read_lung_mask,
-    read_mask,
-    read_scan,
-    write_mask,
-)
-from deeplung_nb.labels import GGO, LESION_STRUCTURES
+from deeplung_nb.imaging.scan import LesionMask, Scan, read_mask, read_scan, write_mask
+from deeplung_nb.labels import LESION_STRUCTURES
 from deeplung_nb.learning.dataset import PreparedCase, prepare_case, read_prepared, write_prepared
 from deeplung_nb.learning.measure import measure
 from deeplung_nb.learning.predict import Predictor
 from deeplung_nb.learning.train import CHECKPOINT, choose_device, train
-from deeplung_nb.runs import (
-    Run,
-    code_digest,
-    is_phantom,
-    manifest_digest,
-    manifest_folder,
-    write_text,
-)
+from deeplung_nb.network.deeplung import DeepLungNet
+from deeplung_nb.runs import Run, write_text
 
 ROLES = ("cv", "external")
 FACTS = ("cohort", "role", "case_id", "patient_id", "protocol", "scanner", "centre")
-
-
-class Case(NamedTuple):
-    """All of one case that is read from files."""
-
-    scan: Scan
-    expert: LesionMask
-    lungs: LungMask | None
-    structures: tuple[str, ...]
-
-
-def load_cohorts(run: Run) -> list[Cohort]:
-    """The run's cohorts, checked; synthetic ones are generated on first use.
-
-    Raises
-    ------
-    ManifestError
-        With all faults of a manifest at once.
-    ValueError
-        A real cohort was asked for without a data folder.
-    """
-    cohorts = []
-    for name in run.config.cohorts:
-        manifest = manifest_folder() / f"{name}.csv"
-        data = run.data
-        if is_phantom(name):
-            # Beside the runs, addressed by its manifest and code: all runs share it.
-            key = manifest_digest((name,)) + code_digest((name,))
-            key = hashlib.sha256(key.encode()).hexdigest()[:12]
-            data = run.folder.parent / "cohorts" / f"{name}-{key}"
-            phantom.write_cohort(phantom.read_specs(manifest), data)
-        elif data is None:
-            raise ValueError(
-                f"cohort {name!r} needs its CTs: give their folder, as in "
-                f"'make reproduce PROFILE={run.config.profile} DATA=<folder>' or DEEPLUNG_DATA."
-            )
-        cohorts.append(read_cohort(name, data, verify=not _verified(run, name)))
-        _remember_verified(run, name)
-    check_apart(cohorts)
-    return cohorts
-
-
-def _verified(run: Run, name: str) -> bool:
-    return run.folder.joinpath(f".verified-{name}").exists()
-
-
-def _remember_verified(run: Run, name: str) -> None:
-    """Hashes are compared once a run: reading every file again in each notebook would be waste."""
-    if not _verified(run, name):
-        write_text(run.path(f".verified-{name}"), "file hashes agreed with the manifest\n")
-
-
-def _find(cohorts: list[Cohort], role: str) -> Iterator[tuple[Cohort, pd.Series]]:
-    for cohort in cohorts:
-        for _, row in cohort.cases(role).iterrows():
-            yield cohort, row
-
-
-def load_splits(run: Run, cohorts: list[Cohort] | None = None) -> pd.DataFrame:
-    """The frozen folds of the run's cohorts for cross-validation."""
-    frames = [
-        read_splits(manifest_folder() / f"splits_{cohort.name}.csv", cohort.frame)
-        for cohort in cohorts or load_cohorts(run)
-        if len(cohort.cases("cv"))
-    ]
-    splits = pd.concat(frames, ignore_index=True)
-    if not run.config.training.use_validation:
-        splits["validation_in"] = pd.array([pd.NA] * len(splits), dtype="Int64")
-    return splits
-
-
-def read_case(cohort: Cohort, case_id: str) -> Case:
-    """Scan, expert mask and lung mask of a case.
-
-    The manifest's lung mask wins; else the built-in segmenter finds one; its failure leaves the
-    burden empty and is said in the note. A binary expert mask serves the merged lesion only.
-    """
-    row = cohort.case(case_id)
-    scan = read_scan(cohort.image_path(case_id), case_id=case_id)
-    binary = row.mask_kind == "binary"
-    codes = {1: GGO.code} if binary else cohort.mask_codes
-    expert = read_mask(cohort.mask_path(case_id), scan, codes)
-    path = cohort.lung_mask_path(case_id)
-    lungs: LungMask | None
-    if path is not None:
-        lungs = LungMask(read_lung_mask(path, scan), "reference")
-    else:
-        try:
-            lungs = segment_lungs(scan)
-        except LungError:
-            lungs = None
-    return Case(scan, expert, lungs, ("lesion",) if binary else LESION_STRUCTURES)
-
-
-def read_reading(run: Run, cohort_name: str, case_id: str) -> tuple[Case, LesionMask]:
-    """A measured case: what its files hold, and the automatic mask of this run.
-
-    Raises
-    ------
-    FileNotFoundError
-        The case has not been measured yet; the message names the notebook that does it.
-    """
-    cohort = next(c for c in load_cohorts(run) if c.name == cohort_name)
-    path = run.require("masks", cohort_name, f"{case_id}.nii.gz",
-                       made_by="05_cross_validation.ipynb or 06_external_validation.ipynb")
-    case = read_case(cohort, case_id)
-    return case, read_mask(path, case.scan)
 
 
 def prepared_cases(
     run: Run, cohorts: list[Cohort], case_ids: list[str], progress: bool = True
 ) -> list[PreparedCase]:
     """Cases on the network's grid, prepared once and kept in the run folder."""
-    by_case = {str(row.case_id): cohort for cohort, row in _find(cohorts, "cv")}
+    by_case = {str(row.case_id): cohort for cohort, row in find_cases(cohorts, "cv")}
     folder = run.path("prepared", "x").parent
     prepared = []
     for case_id in tqdm(case_ids, desc="prepare", unit="case", disable=not progress):
@@ -174,20 +52,25 @@ def prepared_cases(
     return prepared
 
 
-def train_fold(run: Run, fold: int, progress: bool = True, **options: Any) -> pd.DataFrame:
-    """Train one fold (or go on, or find it done): its history, one row per epoch."""
+def train_fold(run: Run, fold: int, progress: bool = True, *, name: str = DeepLungNet.name,
+               **options: Any) -> pd.DataFrame:
+    """Train one fold (or go on, or find it done): its history, one row per epoch.
+
+    `name` is that of the network: `deeplung`, or one of the run's baselines.
+    """
     cohorts = load_cohorts(run)
     parts = fold_cases(load_splits(run, cohorts), fold)
     start = time.perf_counter()
     history = train(
         prepared_cases(run, cohorts, list(parts.train), progress),
         prepared_cases(run, cohorts, list(parts.validation), progress),
-        run.config, run.path(f"fold-{fold}", CHECKPOINT).parent,
-        seed=run.config.seed + fold, progress=progress, **options,
+        run.config, run.path(run.fold_folder(fold, name), CHECKPOINT).parent,
+        seed=run.config.seed + fold, name=name, progress=progress, **options,
     )
+    label = f"fold_{fold}" if name == DeepLungNet.name else f"{name}_fold_{fold}"
     run.record(device=str(choose_device()), **{
-        f"seconds_train_fold_{fold}": round(float(history["seconds"].sum()), 1),
-        f"seconds_call_fold_{fold}": round(time.perf_counter() - start, 1),
+        f"seconds_train_{label}": round(float(history["seconds"].sum()), 1),
+        f"seconds_call_{label}": round(time.perf_counter() - start, 1),
     })
     return history
 
@@ -211,17 +94,17 @@ def _failed(run: Run, row: pd.Series, folds: dict[str, int | None],
 class Reader(NamedTuple):
     """A machine reader: the mean score of some of a predictor's networks."""
 
+    predictor: Predictor
     networks: tuple[int, ...]
     """Places in the predictor's list."""
     fold: int | None
 
 
 class Work(NamedTuple):
-    """A case to measure, the networks to score it with, and the readers made of them."""
+    """A case to measure, and the machine readers to measure it with."""
 
     cohort: Cohort
     row: pd.Series
-    predictor: Predictor
     readers: dict[str, Reader]
 
 
@@ -229,9 +112,12 @@ def _machine_masks(work: Work, scan: Scan, size: int) -> dict[str, LesionMask]:
     """Each reader's mask; every network scores the scan once."""
     prepared, box = prepare(scan, size)
     restorers = {name: Restorer(box, scan) for name in work.readers}
-    for scores in work.predictor.scores_per_network(prepared):
-        for name, restorer in restorers.items():
-            restorer.add(scores[list(work.readers[name].networks)].mean(axis=0))
+    for predictor in {reader.predictor: None for reader in work.readers.values()}:
+        mine = {name: reader for name, reader in work.readers.items()
+                if reader.predictor is predictor}
+        for scores in predictor.scores_per_network(prepared):
+            for name, reader in mine.items():
+                restorers[name].add(scores[list(reader.networks)].mean(axis=0))
     return {name: restorer.mask() for name, restorer in restorers.items()}
 
 
@@ -239,6 +125,8 @@ def _evaluate_case(run: Run, work: Work) -> list[dict[str, Any]]:
     """Rows of the expert and of each reader for one case; the mask of `model` is written."""
     config = run.config
     cohort, row = work.cohort, work.row
+    # Surface distances take long where a mask is wild, and Table 4 has none.
+    baselines = {unet.name for unet in config.baselines}
     folds = {"expert": work.readers["model"].fold,
              **{name: reader.fold for name, reader in work.readers.items()}}
     try:
@@ -249,7 +137,7 @@ def _evaluate_case(run: Run, work: Work) -> list[dict[str, Any]]:
         for name, mask in masks.items():
             lines += _rows(run, row, name, folds[name], measure(
                 case.scan, mask, case.lungs, reference=case.expert, structures=case.structures,
-                tolerance_mm=config.nsd_tolerance_mm))
+                tolerance_mm=config.nsd_tolerance_mm, surface=name not in baselines))
         write_mask(masks["model"], run.path("masks", row.cohort, f"{row.case_id}.nii.gz"))
     except (ValueError, OSError) as error:
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
@@ -294,30 +182,36 @@ def _plain(value: Any) -> Any:
 
 
 def cross_validate(run: Run, progress: bool = True) -> pd.DataFrame:
-    """Train all folds and measure each case with the network that never saw its patient.
+    """Train all folds and measure each case with the networks that never saw its patient.
 
     Returns
     -------
     DataFrame
-        Rows of measurements.csv with role `cv`; reader `model` is the fold's network.
+        Rows of measurements.csv with role `cv`; reader `model` is the fold's network, the
+        baselines of the run are readers under their own names.
     """
     cohorts = load_cohorts(run)
     splits = load_splits(run, cohorts)
     fold_of = splits.set_index(["cohort", "case_id"])["fold"]
-    for fold in range(run.config.n_folds):
-        train_fold(run, fold, progress)
-    predictors = [_predictor(run, [fold]) for fold in range(run.config.n_folds)]
+    names = {"model": DeepLungNet.name, **{unet.name: unet.name for unet in run.config.baselines}}
+    folds = range(run.config.n_folds)
+    for name in names.values():
+        for fold in folds:
+            train_fold(run, fold, progress, name=name)
+    predictors = {(reader, fold): _predictor(run, [fold], name)
+                  for reader, name in names.items() for fold in folds}
     todo = []
-    for cohort, row in _find(cohorts, "cv"):
+    for cohort, row in find_cases(cohorts, "cv"):
         fold = int(fold_of[row.cohort, row.case_id])
-        todo.append(Work(cohort, row, predictors[fold], {"model": Reader((0,), fold)}))
+        todo.append(Work(cohort, row, {
+            reader: Reader(predictors[reader, fold], (0,), fold) for reader in names}))
     return _evaluate(run, "cv", todo, progress)
 
 
-def _predictor(run: Run, folds: Sequence[int]) -> Predictor:
+def _predictor(run: Run, folds: Sequence[int], name: str = DeepLungNet.name) -> Predictor:
     """The networks of these folds."""
     return Predictor.from_checkpoints(
-        [run.require(f"fold-{fold}", CHECKPOINT, made_by="05_cross_validation.ipynb")
+        [run.require(run.fold_folder(fold, name), CHECKPOINT, made_by="05_cross_validation.ipynb")
          for fold in folds],
         batch=run.config.batch_predict,
     )
@@ -345,15 +239,15 @@ def validate_external(run: Run, progress: bool = True) -> pd.DataFrame:
         Readers: `model` (the fold with the best validation loss), `fold-0` ..., `ensemble`.
     """
     cohorts = load_cohorts(run)
-    cases = list(_find(cohorts, "external"))
+    cases = list(find_cases(cohorts, "external"))
     if not cases:
         return run.measurements().query("role == 'external'")
     chosen = chosen_fold(run)
     folds = range(run.config.n_folds)
     predictor = _predictor(run, folds)
-    readers = {"model": Reader((chosen,), chosen),
-               **{f"fold-{fold}": Reader((fold,), fold) for fold in folds},
-               "ensemble": Reader(tuple(folds), None)}
+    readers = {"model": Reader(predictor, (chosen,), chosen),
+               **{f"fold-{fold}": Reader(predictor, (fold,), fold) for fold in folds},
+               "ensemble": Reader(predictor, tuple(folds), None)}
     run.record(external_model_fold=chosen)
-    todo = [Work(cohort, row, predictor, readers) for cohort, row in cases]
+    todo = [Work(cohort, row, readers) for cohort, row in cases]
     return _evaluate(run, "external", todo, progress)

@@ -12,8 +12,13 @@ from tqdm.auto import tqdm
 from deeplung_nb.imaging.preprocess import prepare, restore
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.learning.dataset import window_indices
-from deeplung_nb.learning.train import autocast, choose_device, keep_freed_memory, load_network
-from deeplung_nb.network.deeplung import DeepLungNet
+from deeplung_nb.learning.train import (
+    Network,
+    autocast,
+    choose_device,
+    keep_freed_memory,
+    load_network,
+)
 
 
 class Predictor:
@@ -22,22 +27,22 @@ class Predictor:
     Parameters
     ----------
     networks
-        Networks of one image size.
+        Networks of one image size and window.
     batch
         Windows scored together.
     """
 
     def __init__(
-        self, networks: Sequence[DeepLungNet], *, batch: int = 4, precision: str = "float32",
+        self, networks: Sequence[Network], *, batch: int = 4, precision: str = "float32",
         device: torch.device | None = None,
     ) -> None:
-        sizes = {(n.config.image_size, n.config.n_neighbours) for n in networks}
+        sizes = {(n.image_size, n.sees, n.scores) for n in networks}
         if len(sizes) != 1:
             raise ValueError(f"networks of one image size and window expected, found {len(sizes)}")
         keep_freed_memory()
         self.device = device or choose_device()
         self.networks = [network.eval().to(self.device) for network in networks]
-        (self.image_size, self.n_neighbours), = sizes
+        (self.image_size, self.sees, self.scores), = sizes
         self.batch, self.precision = batch, precision
 
     @classmethod
@@ -61,17 +66,20 @@ class Predictor:
         """
         n_slices = len(prepared)
         slices = torch.from_numpy(prepared)
-        starts = range(0, n_slices, self.batch)
-        for start in tqdm(starts, desc=progress, unit="batch", disable=progress is None):
-            rows = np.stack([
-                window_indices(z, n_slices, self.n_neighbours)
-                for z in range(start, min(start + self.batch, n_slices))
-            ])
+        # Targets such that what is scored around them tiles the scan.
+        targets = [start - self.scores[0] for start in range(0, n_slices, len(self.scores))]
+        todo = range(0, len(targets), self.batch)
+        n_left = n_slices
+        for start in tqdm(todo, desc=progress, unit="batch", disable=progress is None):
+            rows = np.stack([window_indices(z, n_slices, self.sees)
+                             for z in targets[start:start + self.batch]])
             windows = slices[torch.from_numpy(rows)].to(self.device)
             with autocast(self.device, self.precision):
                 scores = [torch.sigmoid(network(windows).fused.float())
                           for network in self.networks]
-            yield torch.stack(scores).cpu().numpy()
+            # A last slab reaches beyond the scan.
+            yield torch.stack(scores)[:, :n_left].cpu().numpy()
+            n_left -= len(rows) * len(self.scores)
 
     def score_batches(
         self, prepared: np.ndarray, progress: str | None = None

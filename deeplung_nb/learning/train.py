@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from deeplung_nb.config import Config, NetworkConfig, TrainingConfig
+from deeplung_nb.config import Config, NetworkConfig, TrainingConfig, UNetConfig
 from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
 from deeplung_nb.learning.dataset import (
     PreparedCase,
@@ -24,12 +24,14 @@ from deeplung_nb.learning.dataset import (
     normalise,
     one_hot,
 )
+from deeplung_nb.network.baselines import UNet
 from deeplung_nb.network.deeplung import DeepLungNet
 from deeplung_nb.network.losses import RMILoss
 from deeplung_nb.network.pretrained import load_trunk_weights
 from deeplung_nb.runs import atomic_path, write_text
 
 CHECKPOINT, LAST = "checkpoint.pt", "last.pt"
+Network = DeepLungNet | UNet
 
 
 def choose_device() -> torch.device:
@@ -88,14 +90,35 @@ def make_scheduler(
     raise ValueError(f"schedule {config.schedule!r}: expected 'plateau' or 'cosine'")
 
 
-def save_network(network: DeepLungNet, path: Path, **facts: Any) -> None:
+def build_network(config: Config, name: str = DeepLungNet.name) -> Network:
+    """A new network of a configuration: `deeplung`, or one of its `baselines` by name.
+
+    Raises
+    ------
+    ValueError
+        The configuration has no baseline of this name.
+    """
+    if name == DeepLungNet.name:
+        network = DeepLungNet(config.network)
+        if config.pretrained:
+            load_trunk_weights(network, config.pretrained)
+        return network
+    for unet in config.baselines:
+        if unet.name == name:
+            return UNet(unet, config.network.image_size)
+    known = ", ".join((DeepLungNet.name, *(unet.name for unet in config.baselines)))
+    raise ValueError(f"network {name!r}: this configuration has {known}")
+
+
+def save_network(network: Network, path: Path, **facts: Any) -> None:
     """State dict and settings: all that is needed to predict, loadable with weights_only."""
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     with atomic_path(path) as part:
-        torch.save({"state": state, "network": asdict(network.config), **facts}, part)
+        torch.save({"state": state, "name": network.name, "network": asdict(network.config),
+                    "image_size": network.image_size, **facts}, part)
 
 
-def load_network(path: str | Path) -> DeepLungNet:
+def load_network(path: str | Path) -> Network:
     """A network from a checkpoint, ready to predict.
 
     Raises
@@ -110,7 +133,10 @@ def load_network(path: str | Path) -> DeepLungNet:
         )
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        network = DeepLungNet(NetworkConfig(**saved["network"]))
+        if saved["name"] == DeepLungNet.name:
+            network = DeepLungNet(NetworkConfig(**saved["network"]))
+        else:
+            network = UNet(UNetConfig(**saved["network"]), saved["image_size"])
         network.load_state_dict(saved["state"])
     except Exception as error:
         raise ValueError(
@@ -122,7 +148,7 @@ def load_network(path: str | Path) -> DeepLungNet:
 
 @torch.no_grad()
 def validate(
-    network: DeepLungNet, cases: Sequence[PreparedCase], config: TrainingConfig,
+    network: Network, cases: Sequence[PreparedCase], config: TrainingConfig,
     loss_function: RMILoss, device: torch.device,
 ) -> dict[str, float]:
     """Loss (mean over batches) and pooled Dice per structure, on the network's grid.
@@ -134,13 +160,14 @@ def validate(
     if config.validation_slices is not None and len(picks) > config.validation_slices:
         keep = torch.linspace(0, len(picks) - 1, config.validation_slices).round().long().tolist()
         picks = [picks[k] for k in keep]
+    picks = picks[::len(network.scores)]
     overlap = dict.fromkeys(LESION_STRUCTURES, 0)
     extent = dict.fromkeys(LESION_STRUCTURES, 0)
     losses: list[float] = []
     for start in range(0, len(picks), config.batch_slices):
-        hu, target = cut_windows(
-            cases, picks[start:start + config.batch_slices], network.config.n_neighbours
-        )
+        chosen = picks[start:start + config.batch_slices]
+        hu, target = cut_windows(cases, chosen, network.sees, network.scores)
+        target = target.flatten(0, 1)
         with autocast(device, config.precision):
             fused = network(normalise(hu).to(device)).fused
         losses.append(loss_function(fused, one_hot(target).to(device)).item())
@@ -159,7 +186,7 @@ def validate(
 
 
 def train_epoch(
-    network: DeepLungNet, sampler: SliceSampler, epoch: int, optimiser: torch.optim.Optimizer,
+    network: Network, sampler: SliceSampler, epoch: int, optimiser: torch.optim.Optimizer,
     loss_function: RMILoss, device: torch.device, bar: tqdm,
 ) -> float:
     """One epoch of steps; the mean training loss."""
@@ -167,14 +194,18 @@ def train_epoch(
     network.train()
     total = 0.0
     for picks, rng in sampler.batches(epoch):
-        hu, target = cut_windows(sampler.cases, picks, network.config.n_neighbours)
+        n_scored = len(network.scores)
+        if n_scored > 1:  # as many slices in a step, to the slab
+            n_slabs = max(1, len(picks) // n_scored)
+            picks = [picks[k] for k in rng.choice(len(picks), n_slabs, replace=False)]
+        hu, target = cut_windows(sampler.cases, picks, network.sees, network.scores)
         hu, target = augment(hu, target, config, rng)
-        wanted = one_hot(target).to(device)
+        wanted = one_hot(target.flatten(0, 1)).to(device)
         optimiser.zero_grad(set_to_none=True)
         with autocast(device, config.precision):
             scores = network(normalise(hu).to(device))
         loss = loss_function(scores.fused, wanted)
-        if config.main_branch_loss > 0.0:
+        if config.main_branch_loss > 0.0 and scores.main is not None:
             loss = loss + config.main_branch_loss * (
                 nn.functional.binary_cross_entropy_with_logits(scores.main.float(), wanted)
             )
@@ -188,8 +219,8 @@ def train_epoch(
 
 def train(
     training: Sequence[PreparedCase], validation: Sequence[PreparedCase], config: Config,
-    folder: Path, *, seed: int, device: torch.device | None = None, progress: bool = True,
-    stop_after_epoch: int | None = None,
+    folder: Path, *, seed: int, name: str = DeepLungNet.name, device: torch.device | None = None,
+    progress: bool = True, stop_after_epoch: int | None = None,
 ) -> pd.DataFrame:
     """Train one network until the learning rate or the epochs are used up.
 
@@ -205,6 +236,8 @@ def train(
         them: `schedule` must be `cosine` and `keep` `last`.
     seed
         Decides initial weights, the draw of slices and the augmentation.
+    name
+        Which network: `deeplung`, or one of `config.baselines`.
     stop_after_epoch
         Leave early (as an interruption would), to go on later.
 
@@ -222,11 +255,15 @@ def train(
             "choose by them: expected 'cosine' and 'last', or validation cases"
         )
     torch.manual_seed(seed)
-    network = DeepLungNet(config.network)
-    if config.pretrained:
-        load_trunk_weights(network, config.pretrained)
-    # Channels last: measured here, a step in four fifths of the time.
-    network.to(device, memory_format=torch.channels_last)
+    network = build_network(config, name)
+    if isinstance(network, UNet):
+        unet = network.config
+        settings = replace(settings, max_epochs=unet.max_epochs or settings.max_epochs,
+                           learning_rate=unet.learning_rate or settings.learning_rate)
+    network.to(device)
+    if name != "unet3d":
+        # Measured here, a step in four fifths of the time; a 3-D network can't have it.
+        network.to(memory_format=torch.channels_last)
     optimiser = make_optimiser(network, settings)
     scheduler = make_scheduler(optimiser, settings)
     loss_function = RMILoss(settings.rmi_weight, settings.dice_weight)
@@ -248,7 +285,7 @@ def train(
 
     with tqdm(
         total=settings.max_epochs * sampler.steps, initial=len(history) * sampler.steps,
-        desc=f"train {folder.name}", unit="step", disable=not progress, mininterval=1.0,
+        desc=f"train {name} {folder.name}", unit="step", disable=not progress, mininterval=1.0,
     ) as bar:
         while not ended() and (stop_after_epoch is None or len(history) < stop_after_epoch):
             start = time.perf_counter()

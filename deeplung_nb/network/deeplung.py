@@ -25,11 +25,14 @@ LEAK = 0.2
 
 
 class Scores(NamedTuple):
-    """What the network returns: logits (B, class, Y, X) and the attention map, in (0, 1)."""
+    """What a network returns: logits (B, class, Y, X) and the attention map, in (0, 1).
+
+    `main` and `attention` are None in a network without branches.
+    """
 
     fused: Tensor
-    main: Tensor
-    attention: Tensor
+    main: Tensor | None
+    attention: Tensor | None
 
 
 def head(width: int, n_out: int) -> nn.Sequential:
@@ -58,11 +61,20 @@ def dense_trunk(dense_blocks: int) -> nn.Sequential:
 
 
 class DeepLungNet(nn.Module):
-    """The network of the paper; `config` holds what the paper leaves open."""
+    """The network of the paper; `config` holds what the paper leaves open.
+
+    `sees` and `scores` are the slices of its window and those that it scores, counted from the
+    target slice.
+    """
+
+    name = "deeplung"
 
     def __init__(self, config: NetworkConfig | None = None) -> None:
         super().__init__()
         self.config = config or NetworkConfig()
+        self.image_size = self.config.image_size
+        self.sees = range(-self.config.n_neighbours, self.config.n_neighbours + 1)
+        self.scores = range(1)
         n_classes = len(LABELS)
         self.trunk = dense_trunk(self.config.dense_blocks)
         with torch.no_grad():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import pandas as pd
 
 from deeplung_nb.labels import LESION_STRUCTURES
-from deeplung_nb.stats import summary
+from deeplung_nb.runs import Run
+from deeplung_nb.stats import overlap, summary
 
 CONTINUOUS = {"age": "Age, years", "bmi": "Body mass index, kg/m²"}
 LEVELS: dict[str, tuple[str, dict[str, str]]] = {
@@ -118,7 +117,47 @@ def count_slices(measurements: pd.DataFrame, reader: str = "expert") -> pd.DataF
         *(f"slices_{structure}" for structure in LESION_STRUCTURES), "slices_both")})
 
 
-def collect_models(timings: pd.DataFrame, dice: Mapping[str, Mapping[str, float]],
+def class_dice(measurements: pd.DataFrame, reader: str = "model",
+               role: str = "cv") -> dict[str, float]:
+    """Table 4's Dice of a reader: mean over the cases in which it is defined, for each class.
+
+    Returns
+    -------
+    dict
+        `background, ggo, high_opacity` (NaN without a case). The background's overlap follows
+        from the voxel counts of `lesion`: what both leave unmarked.
+    """
+    rows = measurements.query("reader == @reader and role == @role and status == 'ok'")
+    found = {}
+    for name in ("background", "ggo", "high_opacity"):
+        of_class = rows[rows["structure"] == ("lesion" if name == "background" else name)]
+        counted = of_class[["tp", "fp", "fn", "tn"]].dropna().astype(int)
+        cases = [overlap.Confusion(tn, fn, fp, tp) if name == "background" else
+                 overlap.Confusion(tp, fp, fn, tn)
+                 for tp, fp, fn, tn in counted.itertuples(index=False)]
+        found[name] = overlap.summary(cases).dice_mean
+    return found
+
+
+def collect_trained(run: Run, measurements: pd.DataFrame) -> pd.DataFrame:
+    """The networks that this run trained: `model, width, training_steps, dice_*` on test cases.
+
+    `training_steps` are those of the first fold, from its history.csv.
+    """
+    networks = {"ours": ("model", "deeplung", 0),
+                **{unet.name: (unet.name, unet.name, unet.width) for unet in run.config.baselines}}
+    rows = []
+    for model, (reader, network, width) in networks.items():
+        history = run.require(run.fold_folder(0, network), "history.csv",
+                              made_by="05_cross_validation.ipynb")
+        scores = class_dice(measurements, reader)
+        rows.append({"model": model, "width": width,
+                     "training_steps": int(pd.read_csv(history)["step"].iloc[-1]),
+                     **{f"dice_{name}": value for name, value in scores.items()}})
+    return pd.DataFrame(rows)
+
+
+def collect_models(timings: pd.DataFrame, trained: pd.DataFrame,
                    n_slices: int = 16) -> pd.DataFrame:
     """Table 4: this network beside its baselines, times and memory over `n_slices` slices.
 
@@ -126,26 +165,24 @@ def collect_models(timings: pd.DataFrame, dice: Mapping[str, Mapping[str, float]
     ----------
     timings
         Rows of timings.csv.
-    dice
-        Model (`ours`, `unet2d`, `unet3d`) -> class (`background`, `ggo`, `high_opacity`) -> mean
-        Dice, for those that were trained.
+    trained
+        Rows of `collect_trained`: a U-Net of another width than was trained has no Dice.
 
     Returns
     -------
     DataFrame
-        `model, n_slices, dice_background, dice_ggo, dice_high_opacity, parameters_million,
-        cpu_seconds, cpu_ratio, gpu_seconds, gpu_ratio, memory_gb`; a ratio is to `ours`,
-        the memory is that of the GPU where one was measured.
+        `model, width, n_slices, training_steps, dice_background, dice_ggo, dice_high_opacity,
+        parameters_million, cpu_seconds, cpu_ratio, gpu_seconds, gpu_ratio, memory_gb`; a ratio is
+        to `ours`, the memory is that of the GPU where one was measured.
     """
     of_size = timings[timings["n_slices"] == n_slices]
+    known = trained.set_index(["model", "width"])
     rows = []
-    for model in dict.fromkeys(("ours", *timings["model"])):
-        mine = of_size[of_size["model"] == model]
-        if mine.empty:
-            continue
-        row: dict[str, object] = {"model": model, "n_slices": n_slices}
-        for name in ("background", "ggo", "high_opacity"):
-            row[f"dice_{name}"] = dice.get(model, {}).get(name, np.nan)
+    for model, width in dict.fromkeys(zip(of_size["model"], of_size["width"], strict=True)):
+        mine = of_size[(of_size["model"] == model) & (of_size["width"] == width)]
+        row: dict[str, object] = {"model": model, "width": width, "n_slices": n_slices}
+        for name in ("training_steps", "dice_background", "dice_ggo", "dice_high_opacity"):
+            row[name] = known[name].get((model, width), np.nan)
         row["parameters_million"] = float(mine["parameters_million"].iloc[0])
         for device in ("cpu", "gpu"):
             is_cpu = mine["device"].astype(str).str.startswith("cpu")

@@ -39,6 +39,8 @@ __all__ = [
     "draw_splits", "format_p", "save_figure",
 ]
 
+AGREEMENT_NAMES = {"cv": "fig6_agreement_cv", "external": "fig_i_agreement_external"}
+"""Role -> file of its agreement figure: the paper's Fig. 6 and supplementary Fig. i."""
 MIN_BOX = 5
 """Fewer values than this get no box, only points and their median."""
 

@@ -9,13 +9,17 @@ from __future__ import annotations
 import base64
 import json
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
 from markupsafe import Markup
 
+from deeplung_nb import measurements
+from deeplung_nb.report.methods import describe_methods, list_warnings
 from deeplung_nb.report.tables import PAGE_HEAD
+from deeplung_nb.report.word import PrintedTable, write_word
 from deeplung_nb.runs import Run, write_text
 
 TEMPLATE = """\
@@ -28,24 +32,35 @@ TEMPLATE = """\
       content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <title>{{ run_id }}: report</title>
 <style>
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, "DejaVu Sans", sans-serif; color: #222; margin: 0 auto;
+:root { color-scheme: light dark; --ink: #222; --paper: #fff; --soft: #444; --line: #ccd;
+        --link: #0b5394; --alarm: #fdecea; }
+@media screen and (prefers-color-scheme: dark) {
+  :root { --ink: #e6e6e6; --paper: #15181c; --soft: #b8bcc4; --line: #3a3f48; --link: #8ab8f0;
+          --alarm: #47201a; }
+}
+body { font: 16px/1.5 system-ui, "DejaVu Sans", sans-serif; color: var(--ink);
+       background: var(--paper); margin: 0 auto;
        max-width: 62rem; padding: 1rem 1.25rem 4rem; }
 h1 { font-size: 1.6rem; line-height: 1.2; }
-h2 { border-bottom: 1px solid #ccd; margin-top: 2.5rem; }
+h2 { border-bottom: 1px solid var(--line); margin-top: 2.5rem; }
 h3 { font-size: 1rem; margin: 2rem 0 .5rem; }
-a { color: #0b5394; } a:focus-visible { outline: 2px solid #d55e00; }
-nav ul { columns: 2; padding-left: 1.2rem; } nav li { break-inside: avoid; }
-.banner { background: #fdecea; border-left: 5px solid #a33b20; padding: .6rem 1rem;
+a { color: var(--link); } a:focus-visible { outline: 2px solid #d55e00; }
+nav > ul { columns: 2; padding-left: 1.2rem; } nav > ul > li { break-inside: avoid; }
+.banner { background: var(--alarm); border-left: 5px solid #a33b20; padding: .6rem 1rem;
           font-weight: 600; }
-figure { margin: 0 0 1.5rem; break-inside: avoid; } figure img { max-width: 100%; height: auto; }
-figcaption { font-size: .9rem; color: #444; }
-.scroll { overflow-x: auto; } .file { font-size: .85rem; }
+figure { margin: 0 0 1.5rem; break-inside: avoid; }
+/* Figures and tables are made for white paper and stay on it. */
+figure img { max-width: 100%; height: auto; background: #fff; }
+.scroll { overflow-x: auto; background: #fff; color: #222; }
+figcaption, .file { color: var(--soft); } figcaption { font-size: .9rem; }
+ .file { font-size: .85rem; }
 table.facts { border-collapse: collapse; font-size: .9rem; }
 table.facts th, table.facts td { text-align: left; vertical-align: top; overflow-wrap: anywhere;
-                                 padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #e4e6ea; }
+                                 padding: .2rem .8rem .2rem 0;
+                                 border-bottom: 1px solid var(--line); }
 table.facts th { font-weight: 500; white-space: nowrap; }
 @media print {
+  :root { color-scheme: light; }
   body { max-width: none; font-size: 10pt; padding: 0; } nav { display: none; }
   h2, h3 { break-after: avoid; } .scroll { overflow: visible; } a { color: inherit; }
   @page { margin: 18mm; }
@@ -63,9 +78,9 @@ about people and can't be set against the paper's.</p>
 <nav aria-label="Contents"><h2>Contents</h2>
 <ul>
 <li><a href="#reading">How to read it</a></li>
-{% for item in tables %}<li><a href="#{{ item.anchor }}">{{ item.title }}</a></li>
-{% endfor %}
-{% for item in figures %}<li><a href="#{{ item.anchor }}">{{ item.title }}</a></li>
+{% for chapter in chapters %}<li><a href="#{{ chapter.anchor }}">{{ chapter.title }}</a><ul>
+{% for item in chapter.pieces %}<li><a href="#{{ item.anchor }}">{{ item.title }}</a></li>
+{% endfor %}</ul></li>
 {% endfor %}
 <li><a href="#provenance">Settings and provenance</a></li>
 </ul></nav>
@@ -74,24 +89,29 @@ about people and can't be set against the paper's.</p>
 <p>Every difference is automatic − expert. A correlation is not agreement, and a difference that is
 not significant is not agreement either: read the bias and the limits with their intervals. A Dice
 depends on what is averaged, and on what an empty reference counts: each one is named. “–” means
-not defined or not measured, never 0.</p></section>
-<section><h2>Tables</h2>
-{% for item in tables %}
+not defined or not measured, never 0.</p>
+{% if warnings %}<h3>To mind in this run</h3>
+<ul>{% for line in warnings %}<li>{{ line }}</li>
+{% endfor %}</ul>{% endif %}
+{% if methods %}<h3>Methods</h3>
+{% for paragraph in methods %}<p>{{ paragraph }}</p>
+{% endfor %}{% endif %}</section>
+{% for chapter in chapters %}
+<section id="{{ chapter.anchor }}"><h2>{{ chapter.title }}</h2>
+{% for item in chapter.pieces %}
 <section id="{{ item.anchor }}"><h3>{{ item.title }}</h3>
+{% if item.markup %}
 <div class="scroll" tabindex="0" role="region" aria-label="{{ item.title }}">{{ item.markup }}</div>
-<p class="file">At full precision: <code>tables/{{ item.name }}.csv</code></p></section>
-{% else %}<p>No table has been written yet.</p>
-{% endfor %}
-</section>
-<section><h2>Figures</h2>
-{% for item in figures %}
-<section id="{{ item.anchor }}"><h3>{{ item.title }}</h3>
+<p class="file">At full precision: <code>tables/{{ item.name }}.csv</code></p>
+{% else %}
 <figure><img src="{{ item.source }}" alt="{{ item.alt }}">
 {% if item.caption %}<figcaption>{{ item.caption }}</figcaption>{% endif %}</figure>
-<p class="file">For print: <code>figures/{{ item.name }}.pdf</code></p></section>
-{% else %}<p>No figure has been written yet.</p>
+<p class="file">For print: <code>figures/{{ item.name }}.pdf</code></p>
+{% endif %}</section>
 {% endfor %}
 </section>
+{% else %}<section><h2>Results</h2><p>No table and no figure has been written yet.</p></section>
+{% endfor %}
 <section id="provenance"><h2>Settings and provenance</h2>
 <table class="facts"><tbody>
 {% for name, value in facts %}<tr><th scope="row">{{ name }}</th><td>{{ value }}</td></tr>
@@ -103,12 +123,47 @@ not defined or not measured, never 0.</p></section>
 """
 
 
+CHAPTERS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Cases", ("flow", "table1*", "table2*")),
+    ("Preparation, network, training", ("fig1_*", "fig2_*", "fig3_*", "learning*")),
+    ("Overlap with the expert", ("dice_cv", "dice_external", "dice_by*")),
+    ("Segmented slices", ("fig4_*", "fig5_*", "case_*", "slice_profile*")),
+    ("Agreement of volumes", ("agreement", "fig6_*", "fig_i_*", "waterfall*")),
+    ("Times and models", ("table3*", "table4*")),
+    ("The paper’s numbers", ("published", "checks")),
+    ("More", ("*",)),
+)
+"""The order of the report: patterns of names, each piece in the first chapter that fits it."""
+
+
+def order_pieces(pieces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tables and figures in chapters, as a reader asks: who, how, how good, how sure."""
+    left, chapters = list(pieces), []
+    for number, (title, patterns) in enumerate(CHAPTERS, 1):
+        chosen: list[dict[str, Any]] = []
+        for pattern in patterns:
+            fits = [piece for piece in left if fnmatch(piece["name"], pattern)]
+            chosen += fits
+            left = [piece for piece in left if piece not in fits]
+        if chosen:
+            chapters.append({"title": title, "anchor": f"chapter-{number}", "pieces": chosen})
+    return chapters
+
+
 def _title(name: str) -> str:
     """`fig6_agreement_cv` -> `Fig. 6 agreement cv`."""
     words = re.sub(r"[_-]+", " ", name).strip()
     words = re.sub(r"^(fig|table) ?0*(\w+)\b", lambda found: (
         f"{'Fig.' if found[1] == 'fig' else 'Table'} {found[2]}"), words)
     return words[:1].upper() + words[1:]
+
+
+def _with_role(title: str, name: str) -> str:
+    """The title of a piece that there is for each role, with the role in words."""
+    for role, words in (("cv", "cross-validation"), ("external", "external")):
+        if name.endswith(f"_{role}"):
+            return f"{title.removesuffix(role).strip()} ({words})"
+    return title
 
 
 def _order(path: Path) -> list[Any]:
@@ -130,7 +185,8 @@ def _figures(folder: Path) -> list[dict[str, Any]]:
     for png in sorted(folder.glob("*.png"), key=_order):
         side = png.with_suffix(".json")
         words = json.loads(side.read_text(encoding="utf-8")) if side.exists() else {}
-        items.append({"name": png.stem, "anchor": f"figure-{png.stem}", "title": _title(png.stem),
+        title = _with_role(_title(png.stem), png.stem)
+        items.append({"name": png.stem, "anchor": f"figure-{png.stem}", "title": title,
                       "source": _picture(png), "alt": words.get("alt") or _title(png.stem),
                       "caption": words.get("caption", "")})
     return items
@@ -140,8 +196,9 @@ def _tables(folder: Path) -> list[dict[str, Any]]:
     items = []
     for page in sorted(folder.glob("*.html"), key=_order):
         markup = page.read_text(encoding="utf-8").removeprefix(PAGE_HEAD)
+        titles = PrintedTable(markup).titles or [_title(page.stem)]
         items.append({"name": page.stem, "anchor": f"table-{page.stem}",
-                      "title": _title(page.stem), "markup": Markup(markup)})
+                      "title": _with_role(titles[0], page.stem), "markup": Markup(markup)})
     return items
 
 
@@ -156,13 +213,20 @@ def flatten(values: Any, name: str = "") -> list[tuple[str, str]]:
 
 
 def write_report(run: Run) -> Path:
-    """Write `report.html` from the figures, tables and run.json of a run; return its path."""
-    record = run.path("run.json")
+    """Write `report.html` from what lies in the run folder, and `tables.docx` beside it.
+
+    Returns the path of the page.
+    """
+    record, table = run.path("run.json"), run.path("measurements.csv")
     info = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    measured = measurements.read(table) if table.exists() else None
+    chapters = order_pieces([*_tables(run.folder / "tables"), *_figures(run.folder / "figures")])
     page = Environment(autoescape=True, trim_blocks=True).from_string(TEMPLATE).render(
-        run_id=run.run_id, synthetic=run.synthetic, figures=_figures(run.folder / "figures"),
-        tables=_tables(run.folder / "tables"), facts=flatten(info),
+        run_id=run.run_id, synthetic=run.synthetic, chapters=chapters, facts=flatten(info),
+        warnings=list_warnings(run, measured), methods=describe_methods(run.config),
     )
+    write_word(run, [run.folder / "tables" / f"{piece['name']}.html" for chapter in chapters
+                     for piece in chapter["pieces"] if "markup" in piece])
     target = run.path("report.html")
     write_text(target, page)
     return target

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from deeplung_nb import measurements as table
-from deeplung_nb.config import Config
+from deeplung_nb.config import FULL_WIDTHS, Config
+from deeplung_nb.report import counts
 from deeplung_nb.runs import manifest_folder
 from deeplung_nb.stats import agreement, correlation, paired, summary
 
@@ -101,6 +102,8 @@ def comparability(row: object, same_patients: bool = False) -> str:
     if quantity == "dice" and row.structure == "lesion":
         return "no: which Dice is averaged is not printed"
     patients = "yes" if same_patients else "same statistic, other patients"
+    if quantity == "dice" and ".unet" in row.id:
+        return f"{patients}; width and schedule as in Table 4 of this run"
     if quantity == "dice":
         return f"{patients}; empty references: not printed"
     if quantity in ("bias_ml", "difference_ml"):
@@ -200,10 +203,9 @@ def _dice(rows: pd.DataFrame, role: str, reader: str) -> dict[str, float]:
             found[f"{where}.dice.{role}.mean"] = described.mean
             found[f"{where}.dice.{role}.{spread}"] = described.sd
     if role == "cv":
-        for structure in CLASSES:
-            scores = _scored(rows, structure, reader)
-            if len(scores):
-                found[f"table4.ours.dice.{structure}"] = summary.describe(scores).mean
+        for model, name in {"ours": reader, "unet2d": "unet2d", "unet3d": "unet3d"}.items():
+            found |= {f"table4.{model}.dice.{structure}": value
+                      for structure, value in counts.class_dice(rows, name).items()}
     return found
 
 
@@ -236,9 +238,13 @@ def _protocols(rows: pd.DataFrame, reader: str) -> dict[str, float]:
 
 
 def _times(timings: pd.DataFrame) -> dict[str, float]:
-    """Table 4: seconds on a CPU, milliseconds and memory on a GPU, over 16 slices."""
+    """Table 4: seconds on a CPU, milliseconds and memory on a GPU, over 16 slices.
+
+    The U-Nets are those of the paper's width.
+    """
     found = {}
-    rows = timings[timings["n_slices"] == 16]
+    rows = timings[(timings["n_slices"] == 16)
+                   & (timings["width"] == timings["model"].map(FULL_WIDTHS).fillna(0))]
     for (model, device), group in rows.groupby(["model", "device"]):
         if str(device).startswith("cpu"):
             found[f"table4.{model}.cpu_time"] = float(group["seconds_median"].min())

@@ -124,8 +124,12 @@ def format_times(frame: pd.DataFrame, model: str = "ours") -> GT:
 def format_models(frame: pd.DataFrame) -> GT:
     """Table 4 from `counts.collect_models`."""
     n_slices = int(frame["n_slices"].iloc[0])
-    display = pd.DataFrame({"Model": frame["model"].map(lambda name: MODELS.get(name, name))})
+    display = pd.DataFrame({"Model": [
+        MODELS.get(row.model, row.model)
+        + (f", {row.width} to {16 * row.width} channels" if row.width else "")
+        for row in frame.itertuples()]})
     for column, title, decimals in (
+        ("training_steps", "Steps trained", 0),
         ("dice_background", "Background", 3), ("dice_ggo", "GGO", 3),
         ("dice_high_opacity", "High opacity", 3), ("parameters_million", "Parameters, M", 2),
         ("cpu_seconds", "CPU, s", 2), ("cpu_ratio", "CPU, × ours", 2),
@@ -133,11 +137,14 @@ def format_models(frame: pd.DataFrame) -> GT:
         ("memory_gb", "Memory, GB", 2),
     ):
         display[title] = [text(value, decimals) for value in frame[column]]
+    notes = ["Dice: mean over the test cases of all folds in which it is defined. Times and peak "
+             f"memory over {n_slices} slices, all in this run. – not trained or not measured here."]
+    if frame["training_steps"].dropna().nunique() > 1:
+        notes.append("Trained for different numbers of steps: the Dice do not rank the designs.")
     gt = format_frame(display, "table4", "Table 4. Models compared",
-                      notes=[f"Times and peak memory over {n_slices} slices, all in this run. "
-                             "– not trained or not measured in this run."], stub="Model")
+                      notes=notes, stub="Model")
     return (gt.tab_spanner("Dice on test cases", ["Background", "GGO", "High opacity"])
-            .tab_spanner("Computation", list(display.columns[4:])))
+            .tab_spanner("Computation", list(display.columns[5:])))
 
 
 EMPTY = {"nan": "both empty: left out", "zero": "both empty: 0", "one": "both empty: 1",
@@ -241,6 +248,27 @@ def format_comparison(frame: pd.DataFrame, measured_only: bool = True) -> GT:
                       notes=[f"{len(rows)} of {len(frame)} published numbers have a counterpart in "
                              "this run."], stub="Quantity", group="Source")
     return gt.cols_align("left", columns=["Cohort", "Comparable?"])
+
+
+def format_checks(frame: pd.DataFrame) -> GT:
+    """Whether the paper's numbers fit each other, from `discrepancies.check_published`."""
+    def shown(value: float) -> str:
+        return "<0.001" if 0 < value < 0.001 else text(value, decimals_for(value))
+
+    display = pd.DataFrame({
+        "Where": [f"Section {place}" if place[0].isdigit() else place for place in frame["place"]],
+        "What": frame["what"],
+        "Printed": frame["printed"].map(shown), "Implied": frame["implied"].map(shown),
+        "Fits?": frame["fits"].map({True: "yes", False: "no"}),
+        "See": [f"docs/paper.md, {int(topic)}" if pd.notna(topic) else ""
+                for topic in frame["topic"]],
+    })
+    n_off = int((~frame["fits"]).sum())
+    gt = format_frame(display, "checks", "Do the paper’s numbers fit each other?",
+                      notes=[f"{n_off} of {len(frame)} checks do not fit. Each is computed from "
+                             "data_manifests/published.csv; none says that a measurement is "
+                             "wrong."], stub="Where")
+    return gt.cols_align("left", columns=["What", "Fits?", "See"])
 
 
 def decimals_for(value: float) -> int:

@@ -150,6 +150,31 @@ def agreement_row(pair: pd.DataFrame, confidence: float = 0.95, *,
     return {**row, "flags": _flags(row), "reasons": "; ".join(sorted(reasons))}
 
 
+def agreement_results(
+    frame: pd.DataFrame, role: str, structures: Sequence[str] = ("ggo", "high_opacity"), *,
+    reference: str = "expert", test: str = "model", value: str = "volume_ml",
+) -> tuple[dict[str, pd.DataFrame], dict[str, agreement.BlandAltman],
+           dict[str, correlation.Correlation]]:
+    """What Fig. 6 and Fig. i draw: pairs, Bland-Altman and Spearman, each by structure.
+
+    Parameters
+    ----------
+    frame
+        A checked table of measurements.
+    role
+        `cv` or `external`.
+    reference, test, value
+        As `measurements.pair`.
+    """
+    pairs = {name: measurements.pair(frame, reference, test, name, value, role=role)
+             for name in structures}
+    limits = {name: agreement.bland_altman(pair["reference"], pair["test"])
+              for name, pair in pairs.items()}
+    ranks = {name: correlation.spearman(pair["reference"], pair["test"])
+             for name, pair in pairs.items()}
+    return pairs, limits, ranks
+
+
 def agreement_table(
     frame: pd.DataFrame, by: Sequence[str] = ("cohort", "role", "structure", "protocol"), *,
     reference: str = "expert", test: str = "model", value: str = "volume_ml",

@@ -1,0 +1,132 @@
+"""The cases of a run: its cohorts, folds, files, and what has been read of them. Without torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pandas as pd
+
+from deeplung_nb.cohorts.manifest import Cohort, check_apart, read_cohort
+from deeplung_nb.cohorts.splits import read_splits
+from deeplung_nb.imaging import phantom
+from deeplung_nb.imaging.lungs import LungError, LungMask, segment_lungs
+from deeplung_nb.imaging.scan import LesionMask, Scan, read_lung_mask, read_mask, read_scan
+from deeplung_nb.labels import GGO, LESION_STRUCTURES
+from deeplung_nb.runs import (
+    Run,
+    code_digest,
+    is_phantom,
+    manifest_digest,
+    manifest_folder,
+    write_text,
+)
+
+
+class Case(NamedTuple):
+    """All of one case that is read from files."""
+
+    scan: Scan
+    expert: LesionMask
+    lungs: LungMask | None
+    structures: tuple[str, ...]
+
+
+def load_cohorts(run: Run) -> list[Cohort]:
+    """The run's cohorts, checked; synthetic ones are generated on first use.
+
+    Raises
+    ------
+    ManifestError
+        With all faults of a manifest at once.
+    ValueError
+        A real cohort was asked for without a data folder.
+    """
+    cohorts = []
+    for name in run.config.cohorts:
+        manifest = manifest_folder() / f"{name}.csv"
+        data = run.data
+        if is_phantom(name):
+            # Beside the runs, addressed by its manifest and code: all runs share it.
+            key = manifest_digest((name,)) + code_digest((name,))
+            key = hashlib.sha256(key.encode()).hexdigest()[:12]
+            data = run.folder.parent / "cohorts" / f"{name}-{key}"
+            phantom.write_cohort(phantom.read_specs(manifest), data)
+        elif data is None:
+            raise ValueError(
+                f"cohort {name!r} needs its CTs: give their folder, as in "
+                f"'make reproduce PROFILE={run.config.profile} DATA=<folder>' or DEEPLUNG_DATA."
+            )
+        cohorts.append(read_cohort(name, data, verify=not _verified(run, name)))
+        _remember_verified(run, name)
+    check_apart(cohorts)
+    return cohorts
+
+
+def _verified(run: Run, name: str) -> bool:
+    return run.folder.joinpath(f".verified-{name}").exists()
+
+
+def _remember_verified(run: Run, name: str) -> None:
+    """Hashes are compared once a run: reading every file again in each notebook would be waste."""
+    if not _verified(run, name):
+        write_text(run.path(f".verified-{name}"), "file hashes agreed with the manifest\n")
+
+
+def find_cases(cohorts: list[Cohort], role: str) -> Iterator[tuple[Cohort, pd.Series]]:
+    """The cases of a role in all cohorts, each with its row of the manifest."""
+    for cohort in cohorts:
+        for _, row in cohort.cases(role).iterrows():
+            yield cohort, row
+
+
+def load_splits(run: Run, cohorts: list[Cohort] | None = None) -> pd.DataFrame:
+    """The frozen folds of the run's cohorts for cross-validation."""
+    frames = [
+        read_splits(manifest_folder() / f"splits_{cohort.name}.csv", cohort.frame)
+        for cohort in cohorts or load_cohorts(run)
+        if len(cohort.cases("cv"))
+    ]
+    splits = pd.concat(frames, ignore_index=True)
+    if not run.config.training.use_validation:
+        splits["validation_in"] = pd.array([pd.NA] * len(splits), dtype="Int64")
+    return splits
+
+
+def read_case(cohort: Cohort, case_id: str) -> Case:
+    """Scan, expert mask and lung mask of a case.
+
+    The manifest's lung mask wins; else the built-in segmenter finds one; its failure leaves the
+    burden empty and is said in the note. A binary expert mask serves the merged lesion only.
+    """
+    row = cohort.case(case_id)
+    scan = read_scan(cohort.image_path(case_id), case_id=case_id)
+    binary = row.mask_kind == "binary"
+    codes = {1: GGO.code} if binary else cohort.mask_codes
+    expert = read_mask(cohort.mask_path(case_id), scan, codes)
+    path = cohort.lung_mask_path(case_id)
+    lungs: LungMask | None
+    if path is not None:
+        lungs = LungMask(read_lung_mask(path, scan), "reference")
+    else:
+        try:
+            lungs = segment_lungs(scan)
+        except LungError:
+            lungs = None
+    return Case(scan, expert, lungs, ("lesion",) if binary else LESION_STRUCTURES)
+
+
+def read_reading(run: Run, cohort_name: str, case_id: str) -> tuple[Case, LesionMask]:
+    """A measured case: what its files hold, and the automatic mask of this run.
+
+    Raises
+    ------
+    FileNotFoundError
+        The case has not been measured yet; the message names the notebook that does it.
+    """
+    cohort = next(c for c in load_cohorts(run) if c.name == cohort_name)
+    path = run.require("masks", cohort_name, f"{case_id}.nii.gz",
+                       made_by="05_cross_validation.ipynb or 06_external_validation.ipynb")
+    case = read_case(cohort, case_id)
+    return case, read_mask(path, case.scan)

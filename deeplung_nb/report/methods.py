@@ -1,0 +1,100 @@
+"""What a run did, in words for a paper's methods section, and what to mind in it."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from deeplung_nb.config import PROFILES, Config
+from deeplung_nb.labels import TITLES
+from deeplung_nb.runs import Run
+
+ROLES = {"cv": "cross-validation", "external": "external"}
+
+
+def describe_methods(config: Config) -> list[str]:
+    """Paragraphs for a methods section, from the settings of the run alone."""
+    net, fit = config.network, config.training
+    steps = f"{fit.steps_per_epoch} steps" if fit.steps_per_epoch else "every training slice"
+    schedule = (f"reduced by {fit.plateau_factor:g} after {fit.plateau_patience} epochs without a "
+                f"lower validation loss, until {fit.stop_learning_rate:g}"
+                if fit.schedule == "plateau" else
+                f"falling to zero along a cosine over {fit.max_epochs} epochs")
+    start = "ImageNet weights" if config.pretrained else "Kaiming initialisation"
+    low, high = fit.scale_range
+    paragraphs = [
+        f"Each scan was cropped to one box around the body, resampled in plane to "
+        f"{net.image_size} × {net.image_size} pixels and clipped to −1024 to 600 HU. The network "
+        f"scores a slice from a window of {net.n_slices} slices: a dense trunk ({net.dense_blocks} "
+        f"block{'s' * (net.dense_blocks != 1)} of DenseNet-121, {start}) sees the slice itself, a "
+        f"convolutional LSTM ({net.lstm_layers} layers of {net.hidden} channels) the window, and "
+        "an attention map weighs the two. Labels were brought back to the scan’s own grid before "
+        "anything was measured.",
+        f"Training minimised {1 - fit.rmi_weight:g} × binary cross-entropy + {fit.rmi_weight:g} × "
+        "region mutual information"
+        + (f" + {fit.dice_weight:g} × soft Dice" if fit.dice_weight else "")
+        + f" with {'SGD' if fit.optimiser == 'sgd' else 'AdamW'} (learning rate "
+        f"{fit.learning_rate:g}, {schedule}; batches of {fit.batch_slices} slices, {steps} an "
+        f"epoch), on images rotated by up to {fit.rotation_degrees:g}°, moved by up to "
+        f"{fit.translation_pixels:g} pixels and scaled by {low:g} to {high:g}.",
+        f"Cross-validation had {config.n_folds} folds with no patient in two of them, frozen as a "
+        "list of case ids. External cases were read by the fold with the lowest validation loss, "
+        "by every fold, and by the mean of all; no test case chose a network.",
+        "Volumes are voxel counts times the voxel’s volume. Agreement: bias and 95 % limits of "
+        "agreement (Bland–Altman) with intervals (MOVER), Spearman’s ρ, Lin’s concordance, "
+        "Wilcoxon’s signed-rank test with the Hodges–Lehmann shift. Dice is named by structure, "
+        "averaging and what an empty mask counts. Surfaces: HD95 and normalised surface Dice "
+        f"at {config.nsd_tolerance_mm:g} mm.",
+    ]
+    if all(name.startswith("rehearsal") for name in config.cohorts):
+        return ["The readings are simulated: nothing was segmented.", paragraphs[-1]]
+    if config.baselines:
+        unets = ", ".join(f"{'2-D' if unet.name == 'unet2d' else '3-D'} ({unet.width} to "
+                          f"{16 * unet.width} channels)" for unet in config.baselines)
+        paragraphs.insert(3, f"U-Nets were trained and tested on the same folds: {unets}.")
+    return paragraphs
+
+
+def list_warnings(run: Run, measurements: pd.DataFrame | None) -> list[str]:
+    """What a reader of this run must mind: sentences, the gravest first.
+
+    Parameters
+    ----------
+    measurements
+        None where nothing has been measured.
+    """
+    found = []
+    if run.synthetic:
+        found.append("The cohort is synthetic: nothing here is about people.")
+    if measurements is None:
+        return [*found, "Nothing has been measured yet."]
+    rows = measurements[measurements["reader"].isin(["expert", "model"])]
+    failed = rows.loc[rows["status"] == "failed", "case_id"].unique()
+    if len(failed):
+        found.append(f"{len(failed)} case(s) failed and are in no estimate: "
+                     f"{', '.join(sorted(failed))}.")
+    if "external" not in set(rows["role"]):
+        found.append("There are no external cases.")
+    ok = rows[rows["status"] == "ok"]
+    for role, part in ok.groupby("role"):
+        n = part["patient_id"].nunique()
+        if n < 30:
+            found.append(f"{n} patients ({ROLES[role]}): intervals are wide, limits of agreement "
+                         "badly known.")
+        expert = part[part["reader"] == "expert"].set_index("structure")["volume_ml"]
+        for structure in ("ggo", "high_opacity"):
+            if structure in expert.index:
+                zeros = int((expert[[structure]] == 0).sum())
+                if 3 * zeros > len(expert[[structure]]):
+                    found.append(f"{TITLES[structure]} ({ROLES[role]}): {zeros} of "
+                                 f"{len(expert[[structure]])} expert volumes are 0; look at the "
+                                 "detection first.")
+    over = ok.loc[ok["burden_percent"] > 100, "case_id"].nunique()
+    if over:
+        found.append(f"Burden over 100 % of the lung in {over} case(s): check the lung mask.")
+    without = ok.loc[ok["note"].fillna("").str.startswith("no lung mask"), "case_id"].nunique()
+    if without:
+        found.append(f"No lung mask, so no burden, in {without} case(s).")
+    paper = PROFILES["paper"].training
+    if run.config.training != paper:
+        found.append("The training schedule is not the paper’s: compare the settings below.")
+    return found

@@ -1,0 +1,122 @@
+# %% [markdown]
+# # E1 · Exercises
+#
+# Six small tasks on one table of readings. They need neither a CT nor torch, and run on the example that comes
+# with the repository, or on your own run: put its folder in the place of the example's. Each task is a function with a gap: fill in the gap, run the cell, then
+# run the check below it. A check that says nothing is content.
+#
+# This notebook and its twin with the solutions, `E1_solutions.ipynb`, are made from one file, `exercises.py`, so
+# that the questions and the answers can't drift apart.
+# %%
+import numpy as np
+
+from deeplung_nb import measurements
+from deeplung_nb.runs import read_run
+from deeplung_nb.stats import agreement, correlation, overlap, paired
+
+readings = read_run("results/example").measurements()
+pairs = measurements.pair(readings, "expert", "model", "ggo", role="external")
+# %% [markdown]
+# `readings` has one row for each case, reader and structure; `pairs` has the ground-glass volumes of the external
+# cases, the expert's as `reference` and the network's as `test`, in mL.
+#
+# ## 1 · From voxels to millilitres
+#
+# A mask has 52,000 voxels; the slices are 5 mm apart and the pixels 0.8 mm wide and high. How many millilitres are
+# that? One millilitre is 1,000 cubic millimetres. It is the one formula on which every volume in this project rests,
+# and the easiest one to get wrong: a spacing taken from the wrong axis goes unnoticed until somebody compares.
+# %%
+def volume_ml(n_voxels, spacing_mm):
+    return n_voxels * np.prod(spacing_mm) / 1000  # solution
+# %%
+assert np.isclose(volume_ml(52_000, (5.0, 0.8, 0.8)), 166.4)
+# %% [markdown]
+# A reader who marks one pixel more around a lesion changes this number by some per cent: that is the size of
+# difference which two experts have between them, and no machine need be better than that.
+#
+# ## 2 · Dice by hand
+#
+# Of a lesion's voxels, `tp` were found, `fn` were missed, and `fp` were marked beside it. Dice is twice the common
+# part over the sum of both masks. What should it be when both masks are empty? There is no right answer: 0/0 is not
+# a number. Return `nan`, so that whoever averages must decide, and say so, what an empty case counts.
+# %%
+def dice(tp, fp, fn):
+    size = 2 * tp + fp + fn  # solution
+    return 2 * tp / size if size else float("nan")  # solution
+# %%
+found = readings.query("reader == 'model' and structure == 'ggo'").dropna(subset="dice")
+own = [dice(*counts) for counts in found[["tp", "fp", "fn"]].itertuples(index=False)]
+assert np.allclose(own, found.dice) and np.isnan(dice(0, 0, 0))
+# %% [markdown]
+# The check compared your function with every Dice in the table. A Dice of 0.8 on a lesion of 2 mL and one of 0.8 on
+# a lesion of 400 mL are the same number and two different things at the bedside.
+#
+# ## 3 · Bias and limits of agreement
+#
+# The difference is always *automatic − expert*. Bias is its mean, and the limits of agreement are bias ± 1.96 standard
+# deviations (with n − 1 in the denominator, numpy's `ddof=1`): between them lie the differences that one should expect
+# for about 95 of 100 new patients, if differences are roughly normal and do not grow with the size of the lesion.
+# %%
+def limits(expert, automatic):
+    difference = automatic - expert  # solution
+    bias, spread = difference.mean(), 1.96 * difference.std(ddof=1)  # solution
+    return bias, bias - spread, bias + spread  # solution
+# %%
+library = agreement.bland_altman(pairs.reference, pairs.test)
+own = limits(pairs.reference.to_numpy(), pairs.test.to_numpy())
+assert np.allclose(own, (library.bias, library.loa_lower, library.loa_upper), rtol=1e-4)
+# %% [markdown]
+# The library's factor is 1.959964, not 1.96, hence the tolerance. It adds what your three numbers lack: intervals
+# that say how badly limits are known from few cases, and two tests of the assumptions in the sentence above.
+#
+# ## 4 · A machine that correlates perfectly and is of no use
+#
+# Make readings of a machine that has a rank correlation of exactly 1 with the expert and yet a concordance below one
+# half. You may use nothing but the expert's readings. (How would a machine come to such readings? By a wrong voxel
+# size, for instance.) Afterwards, look for the word "excellent" beside a correlation in a paper that you know.
+# %%
+def useless_machine(expert):
+    return 4 * expert  # solution
+# %%
+machine = useless_machine(pairs.reference.to_numpy())
+assert correlation.spearman(pairs.reference, machine).r > 0.999999
+assert agreement.concordance(pairs.reference, machine).ccc < 0.5
+# %% [markdown]
+# Correlation asks whether the large are large for both. It never asks how large. This is why no table here shows a
+# correlation without bias and limits beside it.
+#
+# ## 5 · Two averages of the same Dice
+#
+# Three cases: a large lesion that was found well, a small one that was missed, and a healthy lung in which the machine
+# marked nothing. Choose counts so that the *pooled* Dice is above 0.9 while the *mean of the cases* is below 0.5. Both
+# numbers are correct; a paper that prints only one of them has chosen for you.
+# %%
+def three_cases():
+    # one overlap.Confusion(tp, fp, fn) for each of the three cases
+    large, missed = overlap.Confusion(9500, 300, 300), overlap.Confusion(0, 0, 40)  # solution
+    return large, missed, overlap.Confusion(0, 0, 0)  # solution
+# %%
+cases = overlap.summary(three_cases())
+assert cases.n == 3 and cases.n_both_empty == 1
+assert cases.dice_pooled > 0.9 and cases.dice_mean < 0.5
+# %% [markdown]
+# The pooled Dice belongs to the voxels, the mean to the patients; small lesions vanish in the first and rule the
+# second. Neither sees the healthy lung: ask for the counts of empty masks.
+#
+# ## 6 · The right test, and what it does not say
+#
+# The paper names a "paired Wilcoxon rank-sum test". There is none. Write the test for paired volumes: the function from
+# `deeplung_nb.stats.paired` whose null hypothesis is that differences lie symmetrically about zero. Return its p value.
+# The check also does the wrong one, for two independent groups, on readings that are all 5 % too low: the wrong test
+# sees nothing, since the patients differ from each other far more than the readers do.
+# %%
+def p_of_pairs(expert, automatic):
+    return paired.wilcoxon_signed_rank(expert, automatic).p_value  # solution
+# %%
+rng = np.random.default_rng(0)
+expert = rng.lognormal(5, 1, 60)
+low = 0.95 * expert * rng.normal(1, 0.03, 60)
+assert p_of_pairs(expert, low) < 0.001 < 0.5 < paired.mann_whitney(expert, low).p_value
+# %% [markdown]
+# A small p says that there is a shift; it does not say that the shift matters: here it is 5 %. A large p does not
+# say that two readers agree. Only limits of agreement, set against a margin that was chosen beforehand, do that.

@@ -1,0 +1,87 @@
+"""The notebooks that need no torch, from the run that is recorded in the repository."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from deeplung_nb.reproduce import NOTEBOOK_FOLDER, NotebookError, run_notebook
+from deeplung_nb.runs import open_run, read_run
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory):
+    """A copy of results/example: notebooks write their figures into the run."""
+    folder = tmp_path_factory.mktemp("results") / "example"
+    shutil.copytree(ROOT / "results" / "example", folder,
+                    ignore=shutil.ignore_patterns("figures", "tables", "notebooks", ".*"))
+    return read_run(folder)
+
+
+@pytest.fixture
+def no_torch(tmp_path, monkeypatch):
+    """Importing torch fails in the notebooks' kernels."""
+    (tmp_path / "torch.py").write_text("raise ImportError('this machine has no torch')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+
+@pytest.mark.parametrize(("name", "made"), [
+    ("07_agreement", "tables/agreement.csv"),
+    ("08_figures", "figures/fig_i_agreement_external.pdf"),
+    ("10_look_at_cases", "figures/slice_profile_median.pdf"),
+    ("E1_solutions", "run.json"),
+])
+def test_a_reader_without_torch_can_start_here(example, no_torch, name, made):
+    run_notebook(NOTEBOOK_FOLDER / f"{name}.ipynb", example)
+    assert (example.folder / made).exists()
+
+
+def test_torch_is_really_absent_there(example, no_torch, tmp_path):
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import torch")])
+    nbformat.write(book, tmp_path / "99_torch.ipynb")
+    with pytest.raises(NotebookError, match="this machine has no torch"):
+        run_notebook(tmp_path / "99_torch.ipynb", example)
+
+
+@pytest.fixture(scope="module")
+def exercises():
+    place = ROOT / "docs" / "make_exercises.py"
+    spec = importlib.util.spec_from_file_location("make_exercises", place)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("name", "solved"), [("E1_exercises", False), ("E1_solutions", True)])
+def test_exercises_are_made_from_their_source(exercises, name, solved):
+    found = nbformat.read(NOTEBOOK_FOLDER / f"{name}.ipynb", as_version=4)
+    assert found.cells == exercises.make(solved).cells, "run docs/make_exercises.py"
+
+
+def test_an_unsolved_exercise_does_not_pass_its_check(exercises):
+    """Each check, alone, after all the other solutions."""
+    codes = [[cell.source for cell in exercises.make(solved).cells if cell.cell_type == "code"]
+             for solved in (False, True)]
+    gaps = [k for k, (open_, solved) in enumerate(zip(*codes, strict=True)) if open_ != solved]
+    assert len(gaps) == 6
+    for gap in gaps:
+        names = {}
+        for k, source in enumerate(codes[1]):
+            if k == gap + 1:
+                with pytest.raises((AssertionError, TypeError, AttributeError, ValueError)):
+                    exec(source, names)
+                break
+            exec(codes[0][k] if k == gap else source, names)
+
+
+def test_a_recorded_run_is_opened_whatever_the_code_is_today(example, monkeypatch, tmp_path):
+    monkeypatch.setenv("DEEPLUNG_RUN", str(example.folder))
+    assert open_run().folder == example.folder
+    assert open_run("quick", results=tmp_path).folder != example.folder
+    monkeypatch.setenv("DEEPLUNG_RUN", str(tmp_path / "absent"))
+    with pytest.raises(FileNotFoundError, match=r"absent: no run\.json"):
+        open_run()
