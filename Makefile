@@ -20,12 +20,13 @@ help:
 
 env: $(STAMP)
 
-$(STAMP): requirements.lock
+$(STAMP): requirements.lock pyproject.toml
 	@base=`$(FIND_PYTHON)`; \
 	if [ -z "$$base" ]; then echo "error: Python 3.11 or newer is needed, found `python3 --version 2>&1`"; exit 1; fi; \
 	echo "installing the pinned environment into $(VENV) (once; a few minutes)"; \
 	$$base -m venv --clear $(VENV) && \
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --requirement requirements.lock && \
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . && \
 	touch $(STAMP)
 
 # Two processes of one thread each: torch's threads would only wait for each other.
@@ -40,7 +41,8 @@ lint: env
 
 lock: env
 	@( sed -n '/^#/p' requirements.lock; \
-	  $(PYTHON) -m pip freeze --disable-pip-version-check | sed 's/+cpu$$//' ) > requirements.lock.new
+	  $(PYTHON) -m pip freeze --all --exclude-editable --disable-pip-version-check | \
+	  sed -e 's/+cpu$$//' -e '/^pip==/d' ) > requirements.lock.new
 	@mv requirements.lock.new requirements.lock && touch $(STAMP)
 
 clean:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from deeplung_nb.files import explain
+
 
 def _reproduce(options: argparse.Namespace) -> None:
     from deeplung_nb.reproduce import reproduce
@@ -15,10 +17,29 @@ def _reproduce(options: argparse.Namespace) -> None:
 
 
 def _segment(options: argparse.Namespace) -> None:
+    if options.series == "list":
+        from deeplung_nb.imaging.dicom import list_series
+
+        print("\n".join(list_series(options.scan)))
+        return
+    if options.output is None:
+        raise ValueError("--output is missing, expected the folder for mask and table")
     from deeplung_nb.learning.segment import segment_file
 
-    segment_file(options.scan, options.output, checkpoints=options.checkpoint,
-                 lung_mask=options.lung_mask, case_id=options.case_id)
+    result, outputs = segment_file(
+        options.scan, options.output, checkpoints=options.checkpoint, lung_mask=options.lung_mask,
+        case_id=options.case_id, series=options.series, overwrite=options.overwrite,
+        force=options.force)
+    network = result.provenance["network"]
+    print(f"scan     {result.scan!r}\nnetwork  {network['name']}, trained on "
+          f"{network['trained_on']}\n         SHA-256 {network['sha256'][:16]}…")
+    for warning in result.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for row in result.table.itertuples():
+        share = f"{row.burden_percent:7.1f} % of lung" if row.burden_percent >= 0 else ""
+        print(f"{row.structure:<13}{row.volume_ml:9.1f} mL{share}")
+    for name, path in outputs._asdict().items():
+        print(f"{name:<11}{path}")
 
 
 def _digest(options: argparse.Namespace) -> None:
@@ -50,13 +71,19 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "segment", help="segment one CT: a mask on its own grid and a table of volumes")
     command.add_argument("scan", type=Path, help="NIfTI, NRRD or MetaImage file, or DICOM folder")
-    command.add_argument("--output", type=Path, required=True, help="folder for mask and table")
+    command.add_argument("--output", type=Path, help="folder for mask, table and provenance")
     command.add_argument("--checkpoint", type=Path, action="append",
                          help="checkpoint.pt of a fold; repeat it to average several "
                               "(default: the newest run in results/)")
     command.add_argument("--lung-mask", type=Path, help="lung mask on the scan's grid "
                          "(default: the built-in lung segmenter)")
     command.add_argument("--case-id", help="name of the outputs (default: the file's name)")
+    command.add_argument("--series", metavar="NUMBER|UID|list", help="which series of a DICOM "
+                         "folder with several; 'list' shows them")
+    command.add_argument("--overwrite", action="store_true",
+                         help="replace the results of an earlier call (never an input)")
+    command.add_argument("--force", action="store_true", help="go on with a scan that is no "
+                         "plausible chest CT; the results then say so")
     command.set_defaults(run=_segment)
 
     command = commands.add_parser("reproduce", help="run notebooks 00-09 and write the report")
@@ -81,8 +108,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         options.run(options)
-    except (ValueError, OSError, RuntimeError) as error:
+    except OSError as error:
+        print(f"error: {explain(error)}", file=sys.stderr)
+        return 1
+    except (ValueError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except MemoryError:
+        print("error: memory ran out. Close other programs, or use a machine with more of it",
+              file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: finished work is kept; the same command goes on", file=sys.stderr)

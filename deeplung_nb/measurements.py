@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from deeplung_nb.files import atomic_path
 from deeplung_nb.labels import STRUCTURES
-from deeplung_nb.runs import atomic_path
-from deeplung_nb.spreadsheets import read_table
+from deeplung_nb.spreadsheets import read_csv, read_table
 
 COLUMNS: dict[str, tuple[str, str]] = {
     "run_id": ("text", "profile and digest of the run"),
@@ -191,14 +191,14 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
 
     Raises
     ------
-    FileNotFoundError, MeasurementsError
-        There is no such file; as `check`, naming it.
+    FileNotFoundError, CsvError, MeasurementsError
+        There is no such file; it is no CSV; as `check`, naming it.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, expected a measurements.csv. Run 'make "
                                 "reproduce', or give the folder of a finished run")
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    frame = read_csv(path, empty_is_missing=False)
     for name, (kind, _) in COLUMNS.items():
         if name in frame and kind != "text":
             # Python's float() is exact to the last bit; pandas' own parser need not be.

@@ -11,7 +11,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from tqdm.auto import tqdm
 
-from deeplung_nb.runs import PACKAGE_FOLDER, Run, atomic_path, open_run
+from deeplung_nb.files import atomic_path
+from deeplung_nb.runs import PACKAGE_FOLDER, Run, open_run
 
 NOTEBOOK_FOLDER = PACKAGE_FOLDER.parent / "notebooks"
 

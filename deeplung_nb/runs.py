@@ -15,8 +15,6 @@ import os
 import platform
 import resource
 import sys
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -27,12 +25,14 @@ import pandas as pd
 
 from deeplung_nb import __version__
 from deeplung_nb.config import Config, load_profile
+from deeplung_nb.files import PART, sha256_of, write_text
 
 PACKAGE_FOLDER = Path(__file__).resolve().parent
 MEASURING_CODE = (
     "labels.py", "measurements.py", "imaging/scan.py", "imaging/dicom.py",
-    "imaging/preprocess.py", "imaging/lungs.py", "cohorts/manifest.py", "cohorts/schema.py",
-    "cohorts/splits.py", "cohorts/study.py", "stats/overlap.py", "network/baselines.py",
+    "imaging/preprocess.py", "imaging/lungs.py", "imaging/integrity.py",
+    "imaging/plausibility.py", "cohorts/manifest.py", "cohorts/schema.py", "cohorts/splits.py",
+    "cohorts/study.py", "stats/overlap.py", "network/baselines.py",
     "network/convlstm.py", "network/deeplung.py", "network/losses.py", "network/pretrained.py",
     "learning/dataset.py", "learning/train.py", "learning/predict.py", "learning/measure.py",
     "learning/experiment.py",
@@ -45,45 +45,14 @@ REPORTED_PACKAGES = (
 )
 
 
-@contextlib.contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path beside `path`; it becomes `path` when the block ends without an error.
-
-    A reader sees the old file or the whole new one, never half of it, also when the disk fills up
-    or the process is killed. The temporary name keeps the suffixes, since writers choose their
-    format by them.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    suffix = "".join(path.suffixes[-2:])
-    handle, name = tempfile.mkstemp(prefix=".part-", suffix=suffix, dir=path.parent)
-    os.close(handle)
-    part = Path(name)
-    part.chmod(0o644)
-    try:
-        yield part
-        with part.open("rb") as written:
-            os.fsync(written.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file, whole or not at all."""
-    with atomic_path(path) as part:
-        part.write_text(text, encoding="utf-8", newline="\n")
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def manifest_folder() -> Path:
     """Where the manifests lie: `DEEPLUNG_MANIFESTS`, else `data_manifests/` beside the package."""
     return Path(os.environ.get("DEEPLUNG_MANIFESTS") or PACKAGE_FOLDER.parent / "data_manifests")
+
+
+def results_folder() -> Path:
+    """Where runs lie: `DEEPLUNG_RESULTS`, else `results/` beside the package."""
+    return Path(os.environ.get("DEEPLUNG_RESULTS") or PACKAGE_FOLDER.parent / "results")
 
 
 def _code_without_comments(path: Path) -> str:
@@ -203,7 +172,7 @@ class Run:
         lines = [
             f"{sha256_of(path)}  {path.relative_to(self.folder).as_posix()}"
             for path in sorted(self.folder.rglob("*"))
-            if path.is_file() and path.name != "SHA256SUMS" and not path.name.startswith(".part-")
+            if path.is_file() and path.name != "SHA256SUMS" and not path.name.startswith(PART)
         ]
         target = self.folder / "SHA256SUMS"
         write_text(target, "\n".join(lines) + "\n")
@@ -281,9 +250,7 @@ def open_run(
         return read_run(os.environ["DEEPLUNG_RUN"], data or os.environ.get("DEEPLUNG_DATA") or None)
     config = config or load_profile(profile or os.environ.get("DEEPLUNG_PROFILE") or "quick")
     data = data or os.environ.get("DEEPLUNG_DATA") or None
-    results = Path(
-        results or os.environ.get("DEEPLUNG_RESULTS") or PACKAGE_FOLDER.parent / "results"
-    )
+    results = Path(results) if results else results_folder()
     digests = {
         "config": hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest(),
         "manifests": manifest_digest(config.cohorts),
@@ -294,8 +261,6 @@ def open_run(
     folder = results.resolve() / f"{config.profile}-{whole[:12]}"
     run = Run(folder, config, Path(data).resolve() if data else None)
     if not folder.joinpath("run.json").exists():
-        for stale in folder.glob(".part-*"):
-            stale.unlink()
         write_text(folder / "run.json", json.dumps({
             "run_id": run.run_id, "config": config.to_dict(), "digests": digests,
             "versions": package_versions(), "seed": config.seed,

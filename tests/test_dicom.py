@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from deeplung_nb.imaging.dicom import read_series
+from deeplung_nb.imaging.dicom import list_series, read_series
 from deeplung_nb.imaging.scan import ScanError, read_scan
 
 
@@ -84,9 +84,30 @@ def test_mixed_series_are_listed_and_can_be_chosen(tmp_path):
     folder = make_series(tmp_path / "mixed", series="1.2.3")
     for z in (0, 5):
         write_slice(folder / f"b{z}.dcm", float(z), series="9.9", SeriesDescription="LUNG")
-    with pytest.raises(ScanError, match=r"2 series.*9\.9: 2 images, LUNG"):
+    with pytest.raises(ScanError, match=r"(?s)2 series.*--series.*2: 2 images, LUNG, 5 mm"):
         read_series(folder)
-    assert read_series(folder, series_uid="9.9").n_slices == 2
+    assert read_series(folder, series="9.9").n_slices == 2
+    assert read_series(folder, series="2").n_slices == 2
+    assert [line[:12] for line in list_series(folder)] == ["1: 4 images,", "2: 2 images,"]
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda content: b"", lambda content: content[:300], lambda content: content[:-600],
+    lambda content: b"no DICOM at all" * 30], ids=["empty", "header cut", "pixels cut", "text"])
+def test_a_slice_that_cannot_be_read_is_no_slice_that_is_not_there(tmp_path, spoil):
+    """At the end of a series nobody would miss it: no gap would show."""
+    folder = make_series(tmp_path / "X017")
+    last = sorted(folder.iterdir())[-1]
+    last.write_bytes(spoil(last.read_bytes()))
+    with pytest.raises(ScanError, match=last.name):
+        read_series(folder)
+
+
+def test_other_files_in_the_folder_are_passed_over(tmp_path):
+    folder = make_series(tmp_path / "X017")
+    (folder / "readme.txt").write_text("text")
+    (folder / "thumbs.db").write_bytes(b"")
+    assert read_series(folder).n_slices == 4
 
 
 def test_odd_slices_and_empty_folders_are_named(tmp_path):

@@ -1,7 +1,10 @@
 """The notebooks that need no torch, from the run that is recorded in the repository."""
 
 import importlib.util
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -38,6 +41,26 @@ def no_torch(tmp_path, monkeypatch):
 def test_a_reader_without_torch_can_start_here(example, no_torch, name, made):
     run_notebook(NOTEBOOK_FOLDER / f"{name}.ipynb", example)
     assert (example.folder / made).exists()
+
+
+@pytest.mark.parametrize("name", ["00_start_here", "07_agreement"])
+def test_plain_jupyter_runs_a_notebook_from_anywhere(example, tmp_path, name):
+    """The package is installed in the environment: no path is set, the folder is another one."""
+    shutil.copy(NOTEBOOK_FOLDER / f"{name}.ipynb", tmp_path)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    subprocess.run(
+        [sys.executable, "-m", "jupyter", "nbconvert", "--to", "notebook", "--execute",
+         "--output", "done.ipynb", f"{name}.ipynb"],
+        cwd=tmp_path, env={**environment, "DEEPLUNG_RUN": str(example.folder)}, check=True)
+    cells = nbformat.read(tmp_path / "done.ipynb", as_version=4).cells
+    assert any(cell.get("outputs") for cell in cells)
+
+
+def test_the_command_works_outside_of_the_clone(tmp_path):
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    shown = subprocess.run([sys.executable, "-m", "deeplung_nb", "--help"], cwd=tmp_path,
+                           env=environment, capture_output=True, text=True, check=True)
+    assert "segment" in shown.stdout
 
 
 def test_torch_is_really_absent_there(example, no_torch, tmp_path):

@@ -17,10 +17,11 @@ from deeplung_nb import measurements
 from deeplung_nb.__main__ import main
 from deeplung_nb.cohorts import manifest, splits, study
 from deeplung_nb.config import UNetConfig, load_profile
+from deeplung_nb.files import sha256_of
 from deeplung_nb.imaging import phantom
 from deeplung_nb.learning import experiment, segment
 from deeplung_nb.reproduce import NotebookError, notebooks, reproduce, run_notebook
-from deeplung_nb.runs import manifest_folder, open_run, sha256_of
+from deeplung_nb.runs import manifest_folder, open_run
 
 
 @pytest.fixture(scope="module")
@@ -178,12 +179,12 @@ def test_segment_writes_mask_and_table_on_the_grid_of_the_scan(small, run, tmp_p
     for fold in folds:
         arguments += ["--checkpoint", str(fold)]
     assert main(arguments) == 0
-    mask = sitk.ReadImage(str(tmp_path / "out" / "X001.nii.gz"))
+    mask = sitk.ReadImage(str(tmp_path / "out" / "X001_lesions.nii.gz"))
     scan = sitk.ReadImage(str(path))
     assert mask.GetSize() == scan.GetSize()
     np.testing.assert_allclose(mask.GetOrigin(), scan.GetOrigin(), atol=1e-3)
     np.testing.assert_allclose(mask.GetDirection(), scan.GetDirection(), atol=1e-6)
-    table = pd.read_csv(tmp_path / "out" / "X001.csv")
+    table = pd.read_csv(tmp_path / "out" / "X001_measurements.csv")
     assert table.structure.tolist() == ["lung", "ggo", "high_opacity", "lesion"]
     labels = sitk.GetArrayFromImage(mask)
     assert table.n_voxels.tolist()[1:] == [(labels == 1).sum(), (labels == 2).sum(),

@@ -5,20 +5,20 @@ import json
 
 import pytest
 
-from deeplung_nb import runs
+from deeplung_nb import files, runs
 from deeplung_nb.config import load_profile
 from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
     target = tmp_path / "folder" / "a.csv"
-    with runs.atomic_path(target) as part:
+    with files.atomic_path(target) as part:
         part.write_text("half")
         assert not target.exists()
     assert target.read_text() == "half"
 
     def break_off():
-        with runs.atomic_path(target) as part:
+        with files.atomic_path(target) as part:
             part.write_text("new")
             raise OSError(28, "No space left on device")
 
@@ -29,7 +29,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
 
 
 def test_the_temporary_name_keeps_the_suffixes_that_choose_a_format(tmp_path):
-    with runs.atomic_path(tmp_path / "mask.nii.gz") as part:
+    with files.atomic_path(tmp_path / "mask.nii.gz") as part:
         assert part.name.endswith(".nii.gz")
         part.write_text("x")
 
@@ -110,7 +110,7 @@ def test_checksums_cover_the_folder(tmp_path):
     run = runs.open_run("quick", results=tmp_path)
     run.path("tables", "t.csv").write_text("a\n")
     lines = run.write_checksums().read_text().splitlines()
-    assert f"{runs.sha256_of(run.folder / 'tables' / 't.csv')}  tables/t.csv" in lines
+    assert f"{files.sha256_of(run.folder / 'tables' / 't.csv')}  tables/t.csv" in lines
 
 
 def test_an_unknown_structure_is_named():

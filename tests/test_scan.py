@@ -143,7 +143,7 @@ def test_missing_corrupt_and_unknown_files_are_named(tmp_path):
     whole = write(make_image(), tmp_path / "s.nii.gz").read_bytes()
     for name, content in (("cut.nii.gz", whole[: len(whole) // 2]), ("text.nii", b"no image")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ScanError, match="can't be read"):
+        with pytest.raises(ScanError, match=name):
             read_scan(tmp_path / name)
 
 

@@ -16,8 +16,10 @@ from pathlib import Path
 import pandas as pd
 
 from deeplung_nb.cohorts.schema import ROLES, SCHEMA, ManifestError, check_manifest
+from deeplung_nb.files import atomic_path
 from deeplung_nb.labels import LABELS
-from deeplung_nb.runs import atomic_path, manifest_folder
+from deeplung_nb.runs import manifest_folder
+from deeplung_nb.spreadsheets import CsvError, read_csv
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -126,7 +128,10 @@ def read_manifest(csv: str | os.PathLike, data: str | os.PathLike | None = None,
             f"{csv} is missing, expected a CSV with one row for each case. Write it (the columns "
             "are in data_manifests/README.md)"
         ])
-    table = pd.read_csv(csv, dtype=str, keep_default_na=False, na_values=[""], encoding="utf-8")
+    try:
+        table = read_csv(csv)
+    except CsvError as error:
+        raise ManifestError(csv.name, [str(error)]) from error
     folder = Path(data) if data is not None else None
     frame = check_manifest(table, csv.name, folder, verify, remake)
     return Cohort(frame, str(frame.cohort.iloc[0]), folder, mask_codes)

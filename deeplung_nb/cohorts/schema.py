@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import pandas as pd
 import pandera.pandas as pa
 
-from deeplung_nb.runs import sha256_of, write_text
+from deeplung_nb.files import NAME_PATTERN, sha256_of, write_text
 
 ROLES = ("cv", "external")
 MASK_KINDS = ("ggo+high_opacity", "binary")
@@ -63,7 +63,7 @@ def _number(description: str, low: float, high: float, dtype: str = "float64",
                      metadata={"expected": f"{kind} from {low:g} to {high:g}"}, **options)
 
 
-_ID = pa.Check.str_matches(r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")
+_ID = pa.Check.str_matches(NAME_PATTERN)
 _ID_EXPECTED = "letters, digits, '_', '-', '.' (a pseudonym)"
 _HASH = pa.Check.str_matches(r"^[0-9a-f]{64}$")
 _HASH_EXPECTED = "64 hexadecimal digits, or empty: not checked"
@@ -133,28 +133,41 @@ def _label(row: pd.Series, line: int) -> str:
 
 
 def _schema_faults(table: pd.DataFrame) -> tuple[pd.DataFrame | None, list[str]]:
-    """Column by column: presence, type and allowed values."""
-    try:
-        return SCHEMA.validate(table, lazy=True), []
-    except pa.errors.SchemaErrors as error:
-        failures = error.failure_cases
-    faults, seen = [], set()
-    for failure in failures.itertuples():
-        if failure.check == "column_in_dataframe":
-            name = failure.failure_case
-            expected = SCHEMA.columns[name].metadata["expected"]
-            faults.append(f"column {name!r} is missing: expected {expected}. Add the column "
-                          "(data_manifests/README.md describes all of them)")
-            continue
-        # A cell can fail its type and its values: one fault is enough.
-        if pd.isna(failure.index) or (failure.column, failure.index) in seen:
-            continue
-        seen.add((failure.column, failure.index))
-        value = table.loc[failure.index, failure.column]
-        shown = "is empty" if pd.isna(value) else f"is {value!r}"
-        expected = SCHEMA.columns[failure.column].metadata["expected"]
-        faults.append(f"{_label(table.loc[failure.index], failure.index + 2)}: {failure.column} "
-                      f"{shown}, expected {expected}. Correct the cell")
+    """Column by column: presence, type and allowed values.
+
+    One cell of the wrong type makes pandera refuse its whole column, the good cells too. So such
+    cells are reported and emptied, and the rest is validated once more.
+    """
+    faults: list[str] = []
+    seen: set[tuple[str, int]] = set()
+    rest = table.copy()
+    for _ in range(2):
+        try:
+            typed = SCHEMA.validate(rest, lazy=True)
+            return (None if faults else typed), faults
+        except pa.errors.SchemaErrors as error:
+            failures = error.failure_cases
+        mistyped = failures[failures.check.astype(str).str.startswith("coerce_dtype")]
+        final = mistyped.empty or bool(seen)
+        for failure in (failures if final else mistyped).itertuples():
+            if failure.check == "column_in_dataframe":
+                name = failure.failure_case
+                expected = SCHEMA.columns[name].metadata["expected"]
+                faults.append(f"column {name!r} is missing: expected {expected}. Add the column "
+                              "(data_manifests/README.md describes all of them)")
+                continue
+            # A cell can fail its type and its values: one fault is enough.
+            if pd.isna(failure.index) or (failure.column, failure.index) in seen:
+                continue
+            seen.add((failure.column, failure.index))
+            value = table.loc[failure.index, failure.column]
+            shown = "is empty" if pd.isna(value) else f"is {value!r}"
+            expected = SCHEMA.columns[failure.column].metadata["expected"]
+            faults.append(f"{_label(table.loc[failure.index], failure.index + 2)}: "
+                          f"{failure.column} {shown}, expected {expected}. Correct the cell")
+            rest.loc[failure.index, failure.column] = pd.NA
+        if final:
+            break
     return None, faults
 
 
@@ -178,6 +191,10 @@ def _row_faults(row: pd.Series, label: str) -> list[str]:
         faults += [f"{label}: {name} is empty, expected a path inside the data folder. Name the "
                    "file, or exclude the case with a reason"
                    for name in ("image", "mask") if pd.isna(row[name])]
+    for one, other in (("image", "mask"), ("image", "lung_mask"), ("mask", "lung_mask")):
+        if pd.notna(row[one]) and row[one] == row[other]:
+            faults.append(f"{label}: {one} and {other} are the same file {row[one]!r}, expected "
+                          "two. Name the file of each")
     for name, value in row.items():
         if (isinstance(value, str) and not name.endswith("sha256") and not name.startswith("ph_")
                 and _IDENTIFYING.search(value)):

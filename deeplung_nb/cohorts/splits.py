@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from deeplung_nb.runs import atomic_path
+from deeplung_nb.files import atomic_path
+from deeplung_nb.spreadsheets import CsvError, read_csv
 
 COLUMNS = ("cohort", "case_id", "patient_id", "fold", "validation_in")
 DESCRIPTIONS = {
@@ -212,7 +213,10 @@ def read_splits(csv: str | os.PathLike, frame: pd.DataFrame | None = None) -> pd
     if not csv.is_file():
         raise SplitError(csv.name, [f"{csv} is missing. Make it once with splits.make_splits and "
                                     "splits.write_splits, and keep it with the manifest"])
-    table = pd.read_csv(csv, dtype=str, keep_default_na=False, na_values=[""], encoding="utf-8")
+    try:
+        table = read_csv(csv)
+    except CsvError as error:
+        raise SplitError(csv.name, [str(error)]) from error
     for name in ("fold", "validation_in"):
         if name not in table.columns:
             continue

@@ -10,18 +10,12 @@ import pandas as pd
 
 from deeplung_nb.cohorts.manifest import Cohort, check_apart, read_cohort
 from deeplung_nb.cohorts.splits import read_splits
+from deeplung_nb.files import write_text
 from deeplung_nb.imaging import phantom
 from deeplung_nb.imaging.lungs import LungError, LungMask, segment_lungs
 from deeplung_nb.imaging.scan import LesionMask, Scan, read_lung_mask, read_mask, read_scan
 from deeplung_nb.labels import GGO, LESION_STRUCTURES
-from deeplung_nb.runs import (
-    Run,
-    code_digest,
-    is_phantom,
-    manifest_digest,
-    manifest_folder,
-    write_text,
-)
+from deeplung_nb.runs import Run, code_digest, is_phantom, manifest_digest, manifest_folder
 
 
 class Case(NamedTuple):

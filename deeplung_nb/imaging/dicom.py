@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 
-from deeplung_nb.imaging.scan import Scan, ScanError, image_of, scan_from_image
+from deeplung_nb.imaging.errors import ScanError
+from deeplung_nb.imaging.scan import Scan, image_of, scan_from_image
 
 GAP_TOLERANCE = 0.01
 TILT_TOLERANCE_DEGREES = 0.5
+CT_CLASSES = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1",
+              "1.2.840.10008.5.1.4.1.1.2.2")
+"""CT Image Storage; Enhanced CT; Legacy Converted Enhanced CT."""
 LOSSY_SYNTAXES = {
     "1.2.840.10008.1.2.4.50": "JPEG baseline", "1.2.840.10008.1.2.4.51": "JPEG extended",
     "1.2.840.10008.1.2.4.53": "JPEG spectral selection",
@@ -37,42 +40,93 @@ class _Slice:
     hu: np.ndarray
 
 
+def _looks_like_dicom(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return (stream.read(132)[128:] == b"DICM"
+                or file.suffix.lower() in (".dcm", ".dicom", ".ima"))
+
+
+def _read_dataset(file: Path, case: str) -> Dataset | None:
+    """The images of a file; None where it is something else (a text, a report, a DICOMDIR).
+
+    A slice that can't be read must not vanish from its series without a word: at either end of
+    the scan nobody would miss it.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of values against their type, and of early ends
+            dataset = pydicom.dcmread(file)
+            meta = getattr(dataset, "file_meta", Dataset())
+            kind = dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID")
+    except Exception as error:
+        if not _looks_like_dicom(file):
+            return None
+        raise ScanError(f"case {case!r}: {file} can't be read as DICOM ({str(error)[:120]}). The "
+                        "file is damaged: copy it anew, or take it out of the folder") from error
+    if "PixelData" in dataset and kind is not None:
+        return dataset
+    if str(kind) in CT_CLASSES:
+        raise ScanError(f"case {case!r}: {file} is a CT slice without its pixels: it is truncated. "
+                        "Copy it anew, or take it out of the folder")
+    return None
+
+
 def _read_datasets(path: Path, case: str) -> list[tuple[Path, Dataset]]:
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    found, others = [], 0
-    for file in files:
-        try:
-            dataset = pydicom.dcmread(file)
-        except (InvalidDicomError, EOFError, OSError):
-            others += 1
-            continue
-        if "SOPClassUID" in dataset and "PixelData" in dataset:
-            found.append((file, dataset))
-        else:
-            others += 1
+    read = [(file, _read_dataset(file, case)) for file in files]
+    found = [(file, dataset) for file, dataset in read if dataset is not None]
     if not found:
-        raise ScanError(f"case {case!r}: {path} holds no DICOM image ({others} other files), "
+        raise ScanError(f"case {case!r}: {path} holds no DICOM image ({len(files)} other files), "
                         "expected a series of CT slices. Give the folder of one series, or a "
                         "NIfTI, NRRD or MetaImage file")
     return found
 
 
-def _choose_series(found: list[tuple[Path, Dataset]], path: Path, case: str,
-                   series_uid: str | None) -> list[tuple[Path, Dataset]]:
+def _by_series(found: list[tuple[Path, Dataset]]) -> dict[str, list[tuple[Path, Dataset]]]:
+    """The images of each series, by its UID, the longest series first."""
     series: dict[str, list[tuple[Path, Dataset]]] = defaultdict(list)
     for file, dataset in found:
         series[str(dataset.get("SeriesInstanceUID", "none"))].append((file, dataset))
-    if series_uid is not None:
-        if series_uid not in series:
-            raise ScanError(f"case {case!r}: {path} has no series {series_uid!r}; it has "
-                            f"{', '.join(sorted(series))}")
-        return series[series_uid]
+    return dict(sorted(series.items(), key=lambda item: (-len(item[1]), item[0])))
+
+
+def _describe(series: dict[str, list[tuple[Path, Dataset]]]) -> list[str]:
+    lines = []
+    for number, (uid, items) in enumerate(series.items(), 1):
+        first = items[0][1]
+        thickness = first.get("SliceThickness")
+        lines.append(f"{number}: {len(items)} images, "
+                     f"{first.get('SeriesDescription') or 'no description'}"
+                     + (f", {float(thickness):g} mm" if thickness else "") + f" ({uid})")
+    return lines
+
+
+def list_series(path: str | os.PathLike) -> list[str]:
+    """A line for each DICOM series in a folder, the longest first; its number serves `series`.
+
+    Raises
+    ------
+    ScanError
+        There is no DICOM image.
+    """
+    path = Path(path)
+    return _describe(_by_series(_read_datasets(path, path.name)))
+
+
+def _choose_series(found: list[tuple[Path, Dataset]], path: Path, case: str,
+                   wanted: str | None) -> list[tuple[Path, Dataset]]:
+    series = _by_series(found)
+    listed = "\n  ".join(["", *_describe(series)])
+    if wanted is not None:
+        numbered = {str(number): uid for number, uid in enumerate(series, 1)}
+        uid = numbered.get(wanted, wanted)
+        if uid not in series:
+            raise ScanError(f"case {case!r}: {path} has no series {wanted!r}, expected a number or "
+                            f"UID of{listed}")
+        return series[uid]
     if len(series) > 1:
-        listed = "; ".join(
-            f"{uid}: {len(items)} images, {items[0][1].get('SeriesDescription', 'no description')}"
-            for uid, items in sorted(series.items()))
-        raise ScanError(f"case {case!r}: {path} holds {len(series)} series, expected one ({listed})"
-                        ". Keep one in the folder, or give read_series(..., series_uid=...)")
+        raise ScanError(f"case {case!r}: {path} holds {len(series)} series, expected one. Choose "
+                        f"with --series <number or UID>, in Python series='1':{listed}")
     return next(iter(series.values()))
 
 
@@ -192,14 +246,17 @@ def _slice_step(slices: list[_Slice], normal: np.ndarray, case: str) -> np.ndarr
                         "resampling the series, or exclude the case")
     middle = float(np.median(gaps))
     if np.abs(gaps - middle).max() > GAP_TOLERANCE * middle:
+        at = int(np.abs(gaps - middle).argmax())
         raise ScanError(f"case {case!r}: slice gap varies {gaps.min():.4g}–{gaps.max():.4g} mm "
-                        f"(allowed {GAP_TOLERANCE:.0%}). Complete or resample the series, or "
-                        "exclude it in its manifest (column 'exclude')")
+                        f"(allowed {GAP_TOLERANCE:.0%}): from {slices[at].name} at "
+                        f"{along[at]:.2f} mm to {slices[at + 1].name} at {along[at + 1]:.2f} mm "
+                        f"there are {gaps[at]:.4g} mm, elsewhere {middle:.4g}. Complete or "
+                        "resample the series, or exclude it in its manifest (column 'exclude')")
     return step
 
 
 def read_series(path: str | os.PathLike, case_id: str | None = None,
-                series_uid: str | None = None) -> Scan:
+                series: str | None = None) -> Scan:
     """Read one CT series.
 
     Parameters
@@ -209,8 +266,9 @@ def read_series(path: str | os.PathLike, case_id: str | None = None,
         or a single file, also an enhanced multi-frame one.
     case_id
         Name for messages and outputs; default: the folder's name.
-    series_uid
-        Which series to take where a folder holds several.
+    series
+        Which series to take where a folder holds several: its UID, or its number in
+        `list_series`.
 
     Returns
     -------
@@ -227,7 +285,7 @@ def read_series(path: str | os.PathLike, case_id: str | None = None,
     case = case_id or (path.name if path.is_dir() else path.stem)
     if not path.exists():
         raise ScanError(f"case {case!r}: {path} is missing, expected DICOM. Check the path")
-    chosen = _choose_series(_read_datasets(path, case), path, case, series_uid)
+    chosen = _choose_series(_read_datasets(path, case), path, case, series)
     slices = [frame for file, dataset in chosen for frame in _frames(dataset, file, case)]
     _check_alike(slices, case)
     across, down = slices[0].orientation[:3], slices[0].orientation[3:]

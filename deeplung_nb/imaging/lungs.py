@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from deeplung_nb.imaging.errors import ScanError
 from deeplung_nb.imaging.preprocess import resize_matrix
-from deeplung_nb.imaging.scan import Scan, ScanError
+from deeplung_nb.imaging.scan import Scan
 
 ORIGINS = ("reference", "built-in", "lungmask")
 AIR_HU = -400.0
@@ -45,7 +46,7 @@ class LungMask:
             raise ValueError(f"origin {self.origin!r}: expected one of {', '.join(ORIGINS)}")
 
 
-def _coarse(scan: Scan) -> tuple[np.ndarray, tuple[float, float]]:
+def coarse_hu(scan: Scan) -> tuple[np.ndarray, tuple[float, float]]:
     """HU on a grid of about `GRID_MM` in the plane, and its pixel size."""
     rows, columns = scan.shape[1:]
     n_y, n_x = (max(1, round(n * s / GRID_MM)) if s < GRID_MM else n
@@ -57,7 +58,7 @@ def _coarse(scan: Scan) -> tuple[np.ndarray, tuple[float, float]]:
     return out, (rows * scan.spacing_mm[1] / n_y, columns * scan.spacing_mm[2] / n_x)
 
 
-def _body(hu: np.ndarray) -> np.ndarray:
+def find_body(hu: np.ndarray) -> np.ndarray:
     """The body with all air inside, slice by slice; table and clothes are left out."""
     body = np.zeros(hu.shape, bool)
     for z, dense in enumerate(hu > AIR_HU):
@@ -135,8 +136,8 @@ def segment_lungs(scan: Scan, closing_mm: float = CLOSING_MM) -> LungMask:
     LungError
         No slice shows a lung's worth of air inside the body.
     """
-    hu, pixel_mm = _coarse(scan)
-    body = _body(hu)
+    hu, pixel_mm = coarse_hu(scan)
+    body = find_body(hu)
     air = _large_parts(body & (hu < AIR_HU))
     area = air.sum(axis=(1, 2)).max(initial=0) * pixel_mm[0] * pixel_mm[1]
     if area < LEAST_AREA_MM2:

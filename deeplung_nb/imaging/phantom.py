@@ -20,12 +20,12 @@ import numpy as np
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
+from deeplung_nb.files import atomic_path
 from deeplung_nb.imaging.phantom_anatomy import Chest
 from deeplung_nb.imaging.phantom_painter import Painter, mix
 from deeplung_nb.imaging.phantom_shapes import Field, covered
 from deeplung_nb.imaging.scan import LesionMask, Scan, write_mask, write_scan
 from deeplung_nb.labels import GGO, HIGH_OPACITY
-from deeplung_nb.runs import atomic_path
 
 KINDS = {"ggo": GGO.code, "consolidation": HIGH_OPACITY.code}
 PARTS = {"image": "images", "truth": "truth", "mask": "expert", "lung_mask": "lungs"}

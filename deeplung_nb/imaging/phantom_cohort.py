@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from deeplung_nb.files import atomic_path
 from deeplung_nb.imaging.phantom import PARTS, Lesion, PhantomSpec, row_of_spec
 from deeplung_nb.imaging.phantom_anatomy import Chest
-from deeplung_nb.runs import atomic_path, manifest_folder
+from deeplung_nb.runs import manifest_folder
 
 SEED = 20210322
 COHORT = "phantom"

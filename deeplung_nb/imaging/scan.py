@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from deeplung_nb.files import atomic_path
+from deeplung_nb.imaging.errors import ScanError
+from deeplung_nb.imaging.integrity import check_whole
 from deeplung_nb.labels import LABELS
-from deeplung_nb.runs import atomic_path
 
 AIR_HU = -1024
 PADDING_BELOW_HU = -1100
@@ -26,10 +28,6 @@ MEMORY_ORIENTATION = "LPS"
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 WRITTEN_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha")
 """Formats of one file: two files can't appear whole or not at all."""
-
-
-class ScanError(ValueError):
-    """An unusable scan or mask: names the case, the value, what was expected, the remedy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +145,7 @@ def _read_image(path: Path, case: str) -> tuple[sitk.Image, str]:
     if not path.name.lower().endswith(IMAGE_SUFFIXES):
         raise ScanError(f"case {case!r}: {path} has an unknown suffix, expected one of "
                         f"{', '.join(IMAGE_SUFFIXES)} or DICOM. Convert the file")
+    check_whole(path, case)
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
@@ -209,7 +208,8 @@ def scan_from_image(image: sitk.Image, case: str, source: str) -> Scan:
     return Scan(hu, tuple(spacing), affine_of(image), case, source, code)
 
 
-def read_scan(path: str | os.PathLike, case_id: str | None = None) -> Scan:
+def read_scan(path: str | os.PathLike, case_id: str | None = None,
+              series: str | None = None) -> Scan:
     """Read a CT: NIfTI, NRRD, MetaImage, a DICOM file or a folder with one DICOM series.
 
     Parameters
@@ -218,6 +218,8 @@ def read_scan(path: str | os.PathLike, case_id: str | None = None) -> Scan:
         File or folder.
     case_id
         Name for messages and outputs; default: the file's or folder's name.
+    series
+        Which DICOM series, where a folder holds several: its number or UID.
 
     Raises
     ------
@@ -229,7 +231,7 @@ def read_scan(path: str | os.PathLike, case_id: str | None = None) -> Scan:
     if path.is_dir() or (path.is_file() and not path.name.lower().endswith(IMAGE_SUFFIXES)):
         from deeplung_nb.imaging.dicom import read_series
 
-        return read_series(path, case)
+        return read_series(path, case, series)
     image, code = _read_image(path, case)
     hu = check_hu(sitk.GetArrayFromImage(image), case, str(path))
     return Scan(hu, tuple(image.GetSpacing()[::-1]), affine_of(image), case, str(path), code)
@@ -237,6 +239,10 @@ def read_scan(path: str | os.PathLike, case_id: str | None = None) -> Scan:
 
 def _read_on_grid(path: Path, scan: Scan) -> np.ndarray:
     """An array [z, y, x] of whole numbers on the grid of a scan."""
+    if scan.source and path.exists() and os.path.exists(scan.source) \
+            and os.path.samefile(path, scan.source):
+        raise ScanError(f"case {scan.case_id!r}: {path} is the scan itself, expected its mask. "
+                        "Give the mask's file")
     image, _ = _read_image(path, scan.case_id)
     array = sitk.GetArrayFromImage(image)
     if array.shape != scan.shape:
@@ -298,10 +304,13 @@ def read_lung_mask(path: str | os.PathLike, scan: Scan) -> np.ndarray:
     return _read_on_grid(Path(path), scan) != 0
 
 
-def _write(array: np.ndarray, affine: np.ndarray, orientation: str, path: Path) -> None:
+def _write(array: np.ndarray, affine: np.ndarray, orientation: str, path: Path,
+           note: str = "") -> None:
     if not path.name.lower().endswith(WRITTEN_SUFFIXES):
         raise ScanError(f"{path}: unknown suffix, expected one of {', '.join(WRITTEN_SUFFIXES)}")
     image = sitk.DICOMOrient(image_of(array, affine), orientation)
+    if note:
+        image.SetMetaData("ITK_FileNotes", note[:79])  # NIfTI's field `descrip` holds 80 bytes
     with atomic_path(path) as part:
         try:
             sitk.WriteImage(image, str(part), useCompression=True)
@@ -310,9 +319,12 @@ def _write(array: np.ndarray, affine: np.ndarray, orientation: str, path: Path) 
                           f"({str(error).splitlines()[-1].strip()[:120]})") from error
 
 
-def write_mask(mask: LesionMask, path: str | os.PathLike) -> None:
-    """Write a mask in the voxel order and geometry of its scan's file, whole or not at all."""
-    _write(mask.labels, mask.affine, mask.orientation, Path(path))
+def write_mask(mask: LesionMask, path: str | os.PathLike, note: str = "") -> None:
+    """Write a mask in the voxel order and geometry of its scan's file, whole or not at all.
+
+    `note` goes into a NIfTI file's field `descrip` (79 signs are kept).
+    """
+    _write(mask.labels, mask.affine, mask.orientation, Path(path), note)
 
 
 def write_scan(scan: Scan, path: str | os.PathLike) -> None:

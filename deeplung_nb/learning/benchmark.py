@@ -14,11 +14,12 @@ import torch
 from tqdm.auto import tqdm
 
 from deeplung_nb.config import FULL_WIDTHS, UNetConfig
+from deeplung_nb.files import write_text
 from deeplung_nb.learning.predict import Predictor
 from deeplung_nb.learning.train import Network, choose_device, keep_freed_memory
 from deeplung_nb.network.baselines import UNet
 from deeplung_nb.network.deeplung import DeepLungNet
-from deeplung_nb.runs import Run, peak_memory_gb, processor_name, write_text
+from deeplung_nb.runs import Run, peak_memory_gb, processor_name
 
 TABLE_4_SLICES = 16
 TABLE_3_SLICES = (120, 500)

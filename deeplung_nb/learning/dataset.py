@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from deeplung_nb.config import TrainingConfig
+from deeplung_nb.files import atomic_path
 from deeplung_nb.imaging.preprocess import HU_WINDOW, prepare_mask, to_model_grid
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.labels import HIGH_OPACITY, LABELS
-from deeplung_nb.runs import atomic_path
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from deeplung_nb import measurements
 from deeplung_nb.cohorts.manifest import Cohort
 from deeplung_nb.cohorts.splits import fold_cases
 from deeplung_nb.cohorts.study import find_cases, load_cohorts, load_splits, read_case
+from deeplung_nb.files import write_text
+from deeplung_nb.imaging.plausibility import examine
 from deeplung_nb.imaging.preprocess import Restorer, prepare
 from deeplung_nb.imaging.scan import LesionMask, Scan, read_mask, read_scan, write_mask
 from deeplung_nb.labels import LESION_STRUCTURES
@@ -27,7 +29,7 @@ from deeplung_nb.learning.measure import measure
 from deeplung_nb.learning.predict import Predictor
 from deeplung_nb.learning.train import CHECKPOINT, choose_device, train
 from deeplung_nb.network.deeplung import DeepLungNet
-from deeplung_nb.runs import Run, write_text
+from deeplung_nb.runs import Run
 
 ROLES = ("cv", "external")
 FACTS = ("cohort", "role", "case_id", "patient_id", "protocol", "scanner", "centre")
@@ -131,6 +133,7 @@ def _evaluate_case(run: Run, work: Work) -> list[dict[str, Any]]:
              **{name: reader.fold for name, reader in work.readers.items()}}
     try:
         case = read_case(cohort, row.case_id)
+        odd = examine(case.scan, case.lungs)
         lines = _rows(run, row, "expert", folds["expert"], measure(
             case.scan, case.expert, case.lungs, structures=case.structures))
         masks = _machine_masks(work, case.scan, config.network.image_size)
@@ -138,6 +141,9 @@ def _evaluate_case(run: Run, work: Work) -> list[dict[str, Any]]:
             lines += _rows(run, row, name, folds[name], measure(
                 case.scan, mask, case.lungs, reference=case.expert, structures=case.structures,
                 tolerance_mm=config.nsd_tolerance_mm, surface=name not in baselines))
+        for line in lines:
+            line["note"] = "; ".join([line["note"], *(f"implausible: {error}" for error in
+                                                      odd.errors), *odd.warnings])
         write_mask(masks["model"], run.path("masks", row.cohort, f"{row.case_id}.nii.gz"))
     except (ValueError, OSError) as error:
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):

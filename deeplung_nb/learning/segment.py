@@ -1,22 +1,74 @@
-"""One CT to a mask and a table of volumes: what `python -m deeplung_nb segment` does."""
+"""One CT to a mask, a table of volumes, and where they come from."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
+import torch
 
+from deeplung_nb.files import (
+    atomic_paths,
+    check_name,
+    check_writable,
+    remove_leftovers,
+    safe_name,
+    sha256_of,
+    write_text,
+)
+from deeplung_nb.imaging.errors import ScanError
 from deeplung_nb.imaging.lungs import LungError, LungMask, segment_lungs
-from deeplung_nb.imaging.scan import read_lung_mask, read_scan, write_mask
+from deeplung_nb.imaging.plausibility import Findings, require_plausible
+from deeplung_nb.imaging.scan import (
+    LesionMask,
+    Scan,
+    case_name,
+    read_lung_mask,
+    read_scan,
+    write_mask,
+)
 from deeplung_nb.learning.measure import measure
 from deeplung_nb.learning.predict import Predictor
-from deeplung_nb.learning.train import CHECKPOINT
-from deeplung_nb.runs import PACKAGE_FOLDER, write_text
+from deeplung_nb.learning.train import CHECKPOINT, read_checkpoint
+from deeplung_nb.runs import package_versions, results_folder
 
 COLUMNS = ("case_id", "structure", "n_voxels", "voxel_mm3", "volume_ml", "burden_percent",
            "burden_in_lung_percent", "mean_hu", "n_slices", "slices_with", "note")
+ORIGIN_COLUMNS = ("network", "network_sha256", "trained_on", "software", "scan_sha256", "warnings")
+
+
+class Outputs(NamedTuple):
+    """The files that one segmentation leaves, together or not at all."""
+
+    mask: Path
+    table: Path
+    provenance: Path
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """A segmented scan.
+
+    `table` has a row per structure; `provenance` says what made it, and what was odd.
+    """
+
+    scan: Scan
+    mask: LesionMask
+    lungs: LungMask | None
+    table: pd.DataFrame
+    provenance: dict[str, Any]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of this result must know, the gravest first."""
+        return self.provenance["warnings"]
 
 
 def default_checkpoints(results: Path | None = None) -> list[Path]:
@@ -27,7 +79,7 @@ def default_checkpoints(results: Path | None = None) -> list[Path]:
     FileNotFoundError
         No run has a trained fold.
     """
-    results = results or PACKAGE_FOLDER.parent / "results"
+    results = results or results_folder()
     for profile in ("paper", "public", "quick"):
         for info in sorted(results.glob(f"{profile}-*/run.json"),
                            key=lambda path: path.stat().st_mtime, reverse=True):
@@ -42,38 +94,185 @@ def default_checkpoints(results: Path | None = None) -> list[Path]:
     )
 
 
+def describe_network(checkpoints: Sequence[Path]) -> dict[str, Any]:
+    """Name, files with hashes, and what these networks were trained on.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        A file is missing or no checkpoint of this package.
+    """
+    saved = [read_checkpoint(path) for path in checkpoints]
+    trained = [one.get("trained_on") for one in saved]
+    known = all(trained)
+    cohorts = sorted({name for one in trained if one for name in one["cohorts"]})
+    if not known:
+        shown = "unknown: the checkpoint does not say"
+    elif all(one["synthetic"] for one in trained):
+        shown = f"synthetic chests only ({', '.join(cohorts)}): a demonstration, no measurement"
+    else:
+        shown = f"cohorts {', '.join(cohorts)}"
+    # results/<run>/fold-0/checkpoint.pt: what tells networks apart is in the last three names.
+    files = [{"file": "/".join(path.resolve().parts[-3:]), "sha256": sha256_of(path)}
+             for path in checkpoints]
+    kinds = " + ".join(dict.fromkeys(str(one["name"]) for one in saved))
+    lines = "".join(f"{file['sha256']}\n" for file in files)
+    return {
+        "name": kinds if len(saved) == 1 else f"mean of {len(saved)} {kinds}",
+        "sha256": files[0]["sha256"] if len(files) == 1
+        else hashlib.sha256(lines.encode()).hexdigest(),
+        "files": files, "trained_on": shown,
+        "synthetic": known and all(one["synthetic"] for one in trained),
+        "trained_with": sorted({str(one.get("software", "unknown")) for one in saved}),
+    }
+
+
+def plan_outputs(folder: Path, case_id: str, inputs: Sequence[Path],
+                 overwrite: bool = False) -> Outputs:
+    """Where the results will lie, after every check that can be made before the work.
+
+    Raises
+    ------
+    ValueError
+        The id is no safe name; an output would replace an input; `folder` lies in a DICOM folder.
+    FileExistsError
+        An output is there already, and `overwrite` was not asked for.
+    OSError
+        The folder can't be written to.
+    """
+    check_name(case_id)
+    outputs = Outputs(folder / f"{case_id}_lesions.nii.gz", folder / f"{case_id}_measurements.csv",
+                      folder / f"{case_id}_provenance.json")
+    for source in inputs:
+        if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
+            raise ValueError(f"{folder}: lies in the folder of the scan ({source}), whose files "
+                             "are the scan. Choose an --output beside it")
+        for path in outputs:
+            if path.exists() and source.exists() and os.path.samefile(path, source):
+                raise ValueError(f"{path}: is one of the inputs, which are never replaced. Choose "
+                                 "another --output or --case-id")
+    there = [path.name for path in outputs if path.exists()]
+    if there and not overwrite:
+        raise FileExistsError(f"{folder}: {', '.join(there)} is there already. Choose another "
+                              "--output or --case-id, or --overwrite it")
+    check_writable(folder)
+    return outputs
+
+
+def find_lungs(scan: Scan, path: Path | None = None) -> LungMask | None:
+    """The lung mask of a file, else of the built-in segmenter; None where that finds none.
+
+    Raises
+    ------
+    ScanError
+        The file is no mask on the scan's grid.
+    """
+    if path is not None:
+        return LungMask(read_lung_mask(path, scan), "reference")
+    try:
+        return segment_lungs(scan)
+    except LungError:
+        return None
+
+
+def segment(scan: Scan, lungs: LungMask | None, predictor: Predictor, network: dict[str, Any],
+            findings: Findings | None = None, progress: str | None = None) -> Segmentation:
+    """Segment and measure a scan.
+
+    Parameters
+    ----------
+    scan, lungs
+        The CT and its lung mask; without one, burden stays empty.
+    predictor, network
+        The networks, and what `describe_network` says of them.
+    findings
+        Of `plausibility.require_plausible`; they go into the result.
+    progress
+        Label of a progress bar; None for none.
+    """
+    findings = findings or Findings()
+    warnings = [f"implausible, and forced: {reason}" for reason in findings.errors]
+    if network["synthetic"]:
+        warnings.append(f"trained on {network['trained_on']}")
+    warnings += findings.warnings
+    mask = predictor.segment(scan, progress=progress)
+    source = Path(scan.source)
+    provenance = {
+        "case_id": scan.case_id, "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "warnings": warnings, "network": network,
+        "scan": {"file": source.name, "sha256": sha256_of(source) if source.exists() else None,
+                 "shape_zyx": list(scan.shape), "spacing_zyx_mm": list(scan.spacing_mm),
+                 "orientation": scan.orientation},
+        "lungs": lungs.origin if lungs is not None else None,
+        "software": package_versions(),
+        "computation": {"device": str(predictor.device), "precision": predictor.precision,
+                        "threads": torch.get_num_threads()},
+    }
+    table = pd.DataFrame([{"case_id": scan.case_id, **row} for row in measure(scan, mask, lungs)])
+    table = table.reindex(columns=list(COLUMNS)).assign(
+        network=network["name"], network_sha256=network["sha256"],
+        trained_on=network["trained_on"],
+        software=f"deeplung_nb {provenance['software']['deeplung_nb']}",
+        scan_sha256=provenance["scan"]["sha256"], warnings="; ".join(warnings))
+    return Segmentation(scan, mask, lungs, table, provenance)
+
+
+def write_segmentation(result: Segmentation, outputs: Outputs) -> None:
+    """Write mask, table and provenance, all or none."""
+    network, software = result.provenance["network"], result.provenance["software"]
+    note = (f"deeplung_nb {software['deeplung_nb']} net {network['sha256'][:12]}"
+            f"{' SYNTHETIC TRAINING' if network['synthetic'] else ''}"
+            f"{f' {len(result.warnings)} WARNINGS' if result.warnings else ''}")
+    with atomic_paths(*outputs) as parts:
+        write_mask(result.mask, parts[0], note)
+        write_text(parts[1], result.table.to_csv(index=False))
+        write_text(parts[2], json.dumps(result.provenance, indent=1, ensure_ascii=False) + "\n")
+
+
 def segment_file(
     scan_path: Path, output: Path, *, checkpoints: Sequence[Path] | None = None,
-    lung_mask: Path | None = None, case_id: str | None = None, progress: bool = True,
-) -> pd.DataFrame:
-    """Segment one CT; write `<case>.nii.gz` and `<case>.csv` (a row per structure) to `output`.
+    lung_mask: Path | None = None, case_id: str | None = None, series: str | None = None,
+    overwrite: bool = False, force: bool = False, progress: bool = True,
+) -> tuple[Segmentation, Outputs]:
+    """Segment one CT and write `<case>_lesions.nii.gz`, `_measurements.csv`, `_provenance.json`.
 
-    The mask lies on the scan's own grid. The table is also returned.
+    Parameters
+    ----------
+    scan_path, series
+        As `read_scan`.
+    output
+        Folder of the results; made when it is not there.
+    checkpoints
+        Networks whose scores are averaged; default: `default_checkpoints`.
+    lung_mask
+        A mask file on the scan's grid; default: the built-in lungs.
+    case_id
+        Name of the outputs; default: that of the file.
+    overwrite
+        Whether results of an earlier call may be replaced. An input never is.
+    force
+        Whether an implausible scan is segmented all the same; its results carry the reasons.
+
+    Raises
+    ------
+    ValueError, OSError
+        Before any inference; the message names the file, what was expected and the remedy.
     """
-    scan = read_scan(scan_path, case_id=case_id)
+    case = case_id if case_id is not None else safe_name(case_name(scan_path))
+    if not scan_path.exists():
+        raise ScanError(f"case {case!r}: {scan_path} is missing, expected a CT. Check the path")
     chosen = list(checkpoints or default_checkpoints())
-    shown = chosen[0] if len(chosen) == 1 else f"{len(chosen)} folds of {chosen[0].parent.parent}"
-    print(f"scan     {scan!r}\nnetwork  {shown}")
-    if "quick-" in str(shown):
-        print("         trained on synthetic chests only: a demonstration, not a measurement")
-    lungs: LungMask | None
-    if lung_mask is not None:
-        lungs = LungMask(read_lung_mask(lung_mask, scan), "reference")
-    else:
-        try:
-            lungs = segment_lungs(scan)
-        except LungError as error:
-            print(f"warning: {error}; burden is left empty")
-            lungs = None
+    inputs = [scan_path, *chosen, *([lung_mask] if lung_mask is not None else [])]
+    outputs = plan_outputs(output, case, inputs, overwrite)
+    network = describe_network(chosen)
+    scan = read_scan(scan_path, case_id=case, series=series)
+    lungs = find_lungs(scan, lung_mask)
+    findings = require_plausible(scan, lungs, force=force)
+    # A mask of labels packs to a hundredth as a rule; a twentieth is room enough.
+    check_writable(output, scan.hu.size // 20 + 1_000_000)
     predictor = Predictor.from_checkpoints(chosen)
-    mask = predictor.segment(scan, progress="segment" if progress else None)
-    table = pd.DataFrame([{"case_id": scan.case_id, **row} for row in measure(scan, mask, lungs)])
-    table = table.reindex(columns=list(COLUMNS))
-    output.mkdir(parents=True, exist_ok=True)
-    write_mask(mask, output / f"{scan.case_id}.nii.gz")
-    write_text(output / f"{scan.case_id}.csv", table.to_csv(index=False))
-    for row in table.itertuples():
-        burden = "" if pd.isna(row.burden_percent) else f"  {row.burden_percent:5.1f} % of lung"
-        print(f"{row.structure:<13}{row.volume_ml:9.1f} mL{burden}")
-    print(f"mask     {output / scan.case_id}.nii.gz\ntable    {output / scan.case_id}.csv")
-    return table
+    result = segment(scan, lungs, predictor, network, findings, "segment" if progress else None)
+    if output.is_dir():
+        remove_leftovers(output)
+    write_segmentation(result, outputs)
+    return result, outputs

@@ -14,7 +14,9 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from deeplung_nb import __version__
 from deeplung_nb.config import Config, NetworkConfig, TrainingConfig, UNetConfig
+from deeplung_nb.files import atomic_path, write_text
 from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
 from deeplung_nb.learning.dataset import (
     PreparedCase,
@@ -28,7 +30,7 @@ from deeplung_nb.network.baselines import UNet
 from deeplung_nb.network.deeplung import DeepLungNet
 from deeplung_nb.network.losses import RMILoss
 from deeplung_nb.network.pretrained import load_trunk_weights
-from deeplung_nb.runs import atomic_path, write_text
+from deeplung_nb.runs import is_phantom
 
 CHECKPOINT, LAST = "checkpoint.pt", "last.pt"
 Network = DeepLungNet | UNet
@@ -110,12 +112,47 @@ def build_network(config: Config, name: str = DeepLungNet.name) -> Network:
     raise ValueError(f"network {name!r}: this configuration has {known}")
 
 
+def describe_training(config: Config) -> dict[str, Any]:
+    """What a network was trained on, for its checkpoint and for all that it segments."""
+    return {"profile": config.profile, "cohorts": list(config.cohorts),
+            "synthetic": all(map(is_phantom, config.cohorts))}
+
+
 def save_network(network: Network, path: Path, **facts: Any) -> None:
     """State dict and settings: all that is needed to predict, loadable with weights_only."""
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     with atomic_path(path) as part:
         torch.save({"state": state, "name": network.name, "network": asdict(network.config),
                     "image_size": network.image_size, **facts}, part)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint holds: `state`, `name`, `network`, `trained_on`, `software`, ...
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        The file is missing or no checkpoint of this package.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"checkpoint {path}: no such file. Train a fold (notebook 04) or give another path."
+        )
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        if {"state", "name", "network"} - set(saved):
+            raise KeyError("no state, name and network in it")
+    except Exception as error:
+        raise _no_checkpoint(path, error) from error
+    return saved
+
+
+def _no_checkpoint(path: str | Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"checkpoint {path}: not a checkpoint of this package ({type(error).__name__}: "
+        f"{str(error).partition(chr(10))[0][:120]}). Expected a file 'checkpoint.pt' of a fold."
+    )
 
 
 def load_network(path: str | Path) -> Network:
@@ -126,23 +163,15 @@ def load_network(path: str | Path) -> Network:
     FileNotFoundError, ValueError
         The file is missing or no checkpoint of this package.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(
-            f"checkpoint {path}: no such file. Train a fold (notebook 04) or give another path."
-        )
+    saved = read_checkpoint(path)
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
         if saved["name"] == DeepLungNet.name:
             network = DeepLungNet(NetworkConfig(**saved["network"]))
         else:
             network = UNet(UNetConfig(**saved["network"]), saved["image_size"])
         network.load_state_dict(saved["state"])
     except Exception as error:
-        raise ValueError(
-            f"checkpoint {path}: not a checkpoint of this package ({type(error).__name__}: "
-            f"{str(error).partition(chr(10))[0][:120]}). Expected a file 'checkpoint.pt' of a fold."
-        ) from error
+        raise _no_checkpoint(path, error) from error
     return network.eval()
 
 
@@ -308,7 +337,8 @@ def train(
             best = min(best, scores["validation_loss"])
             if improved or settings.keep == "last":
                 save_network(network, folder / CHECKPOINT, epoch=epoch,
-                             validation_loss=scores["validation_loss"])
+                             validation_loss=scores["validation_loss"],
+                             software=__version__, trained_on=describe_training(config))
             with atomic_path(last) as part:
                 torch.save({
                     "state": network.state_dict(), "optimiser": optimiser.state_dict(),

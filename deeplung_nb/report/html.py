@@ -17,10 +17,11 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from deeplung_nb import measurements
+from deeplung_nb.files import write_text
 from deeplung_nb.report.methods import describe_methods, list_warnings
 from deeplung_nb.report.tables import PAGE_HEAD
 from deeplung_nb.report.word import PrintedTable, write_word
-from deeplung_nb.runs import Run, write_text
+from deeplung_nb.runs import Run
 
 TEMPLATE = """\
 <!doctype html>

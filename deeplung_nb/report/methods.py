@@ -91,6 +91,11 @@ def list_warnings(run: Run, measurements: pd.DataFrame | None) -> list[str]:
     over = ok.loc[ok["burden_percent"] > 100, "case_id"].nunique()
     if over:
         found.append(f"Burden over 100 % of the lung in {over} case(s): check the lung mask.")
+    notes = ok["note"].fillna("")
+    odd = sorted(ok.loc[notes.str.contains("implausible:", regex=False), "case_id"].unique())
+    if odd:
+        found.append(f"No plausible chest CT, yet measured: {', '.join(odd)} (the column note of "
+                     "measurements.csv says why).")
     without = ok.loc[ok["note"].fillna("").str.startswith("no lung mask"), "case_id"].nunique()
     if without:
         found.append(f"No lung mask, so no burden, in {without} case(s).")

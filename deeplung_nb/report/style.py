@@ -13,7 +13,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from deeplung_nb.runs import Run, atomic_path, write_text
+from deeplung_nb.files import atomic_path, write_text
+from deeplung_nb.runs import Run
 
 MM = 1 / 25.4
 COLUMN_MM = 84.0

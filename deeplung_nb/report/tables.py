@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 from great_tables import GT
 
+from deeplung_nb.files import atomic_path, write_text
 from deeplung_nb.labels import TITLES
-from deeplung_nb.runs import Run, atomic_path, write_text
+from deeplung_nb.runs import Run
 
 MISSING = "–"
 ROLES = {"cv": "Training (cross-validation)", "external": "External validation"}

@@ -12,7 +12,8 @@ from docx.oxml.ns import qn
 from docx.shared import Pt
 from docx.table import _Row
 
-from deeplung_nb.runs import Run, atomic_path
+from deeplung_nb.files import atomic_path
+from deeplung_nb.runs import Run
 
 Cell = tuple[str, int, int]
 """Text, columns and rows that a cell covers."""

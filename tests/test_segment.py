@@ -1,0 +1,214 @@
+"""`segment`: nothing is overwritten, nothing is half there, everything says where it comes from."""
+
+import json
+import os
+import shutil
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from deeplung_nb import __version__
+from deeplung_nb.__main__ import main
+from deeplung_nb.files import sha256_of
+from deeplung_nb.imaging.scan import LesionMask, read_scan, write_mask, write_scan
+from deeplung_nb.learning import segment as room
+from deeplung_nb.learning.train import read_checkpoint
+
+NAMES = ["ct_lesions.nii.gz", "ct_measurements.csv", "ct_provenance.json"]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def ct(chest_file, tmp_path):
+    folder = tmp_path / "same"
+    folder.mkdir()
+    return shutil.copy(chest_file, folder / "ct.nii.gz")
+
+
+@pytest.fixture
+def call(checkpoint_file, capsys):
+    """Run the command; its exit code and what it said on standard error."""
+    def run(*arguments):
+        code = main(["segment", *map(str, arguments), "--checkpoint", str(checkpoint_file)])
+        return code, capsys.readouterr().err
+    return run
+
+
+def test_the_scan_in_the_output_folder_stays_as_it_was(ct, call):
+    before = ct.read_bytes()
+    code, message = call(ct, "--output", ct.parent)
+    assert code == 0, message
+    assert ct.read_bytes() == before
+    assert names(ct.parent) == sorted(["ct.nii.gz", *NAMES])
+
+
+def test_an_input_is_never_replaced_not_even_when_asked(ct, call):
+    named_so = ct.with_name("a_lesions.nii.gz")
+    ct.rename(named_so)
+    before = named_so.read_bytes()
+    code, message = call(named_so, "--output", named_so.parent, "--case-id", "a", "--overwrite")
+    assert code == 1
+    assert "one of the inputs" in message
+    assert named_so.read_bytes() == before
+    assert names(named_so.parent) == ["a_lesions.nii.gz"]
+
+
+def test_earlier_results_are_replaced_only_when_asked(ct, call, tmp_path):
+    out = tmp_path / "out"
+    assert call(ct, "--output", out)[0] == 0
+    (out / NAMES[1]).write_text("a colleague's notes")
+    code, message = call(ct, "--output", out)
+    assert code == 1
+    assert "--overwrite" in message
+    assert (out / NAMES[1]).read_text() == "a colleague's notes"
+    assert call(ct, "--output", out, "--overwrite")[0] == 0
+    assert len(pd.read_csv(out / NAMES[1])) == 4
+
+
+@pytest.mark.parametrize("case_id", ["../../escaped", "/abs", "a/b", "", "..", "x\n"])
+def test_an_id_that_leaves_the_folder_is_refused(ct, call, tmp_path, case_id):
+    before = names(tmp_path)
+    code, message = call(ct, "--output", tmp_path / "o" / "o", f"--case-id={case_id}")
+    assert code == 1
+    assert "case id" in message
+    assert names(tmp_path) == before
+
+
+def test_an_output_that_is_a_file_is_known_before_the_work(ct, call, tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "read_scan", lambda *a, **k: pytest.fail("the scan was read first"))
+    (tmp_path / "taken").write_text("a file")
+    for output in (tmp_path / "taken", tmp_path / "taken" / "below"):
+        code, message = call(ct, "--output", output)
+        assert code == 1
+        assert "A file stands where a folder is needed" in message
+        assert "Errno" not in message
+
+
+def test_a_full_disk_is_known_before_inference(ct, call, tmp_path, monkeypatch):
+    monkeypatch.setattr(room.Predictor, "segment", lambda *a, **k: pytest.fail("inference ran"))
+    monkeypatch.setattr("deeplung_nb.files.shutil.disk_usage",
+                        lambda path: shutil._ntuple_diskusage(10, 10, 1000))
+    code, message = call(ct, "--output", tmp_path / "out")
+    assert code == 1
+    assert "The disk is full" in message
+
+
+def test_a_disk_that_fills_up_leaves_no_mask_without_its_table(ct, call, tmp_path, monkeypatch):
+    def full(path, text):
+        raise OSError(28, "No space left on device", str(path))
+    monkeypatch.setattr(room, "write_text", full)
+    code, message = call(ct, "--output", tmp_path / "out")
+    assert code == 1
+    assert "The disk is full" in message
+    assert names(tmp_path / "out") == []
+
+
+def test_results_say_where_they_come_from(ct, call, tmp_path, checkpoint_file):
+    out = tmp_path / "out"
+    assert call(ct, "--output", out)[0] == 0
+    table = pd.read_csv(out / NAMES[1])
+    record = json.loads((out / NAMES[2]).read_text())
+    assert set(table.network_sha256) == {sha256_of(checkpoint_file)}
+    assert record["network"]["files"][0]["sha256"] == sha256_of(checkpoint_file)
+    assert set(table.scan_sha256) == {sha256_of(ct)} == {record["scan"]["sha256"]}
+    assert table.trained_on.str.startswith("synthetic chests only").all()
+    assert table.warnings.str.contains("synthetic chests only").all()
+    assert set(table.software) == {f"deeplung_nb {__version__}"}
+    assert record["lungs"] == "built-in"
+    assert record["software"]["torch"] == torch.__version__
+    assert record["computation"]["threads"] == torch.get_num_threads()
+    note = bytes(nibabel.load(out / NAMES[0]).header["descrip"]).decode()
+    assert sha256_of(checkpoint_file)[:12] in note
+    assert "SYNTHETIC TRAINING" in note
+    assert str(tmp_path) not in (out / NAMES[2]).read_text()
+
+
+def test_a_checkpoint_that_does_not_say_is_unknown_not_guessed(checkpoint_file, tmp_path):
+    saved = read_checkpoint(checkpoint_file)
+    del saved["trained_on"]
+    old = tmp_path / "quick-old" / "checkpoint.pt"
+    old.parent.mkdir()
+    torch.save(saved, old)
+    network = room.describe_network([old])
+    assert network["trained_on"].startswith("unknown")
+    assert not network["synthetic"]
+
+
+def test_an_implausible_scan_is_refused_and_forced_with_its_reasons(ct, call, tmp_path):
+    scan = read_scan(ct)
+    wrong = tmp_path / "wrong.nii.gz"
+    write_scan(type(scan)(np.ascontiguousarray(scan.hu[::-1]), scan.spacing_mm, scan.affine,
+                          "wrong"), wrong)
+    code, message = call(wrong, "--output", tmp_path / "out")
+    assert code == 1
+    assert "from head to feet" in message
+    assert "--force" in message
+    assert not (tmp_path / "out").exists()
+    code, message = call(wrong, "--output", tmp_path / "out", "--force")
+    assert code == 0
+    assert "warning: implausible, and forced" in message
+    table = pd.read_csv(tmp_path / "out" / "wrong_measurements.csv")
+    assert table.warnings.str.contains("from head to feet").all()
+    note = bytes(nibabel.load(tmp_path / "out" / "wrong_lesions.nii.gz").header["descrip"])
+    assert b"WARNINGS" in note
+
+
+def test_an_empty_lung_mask_is_refused(ct, call, tmp_path):
+    scan = read_scan(ct)
+    empty = tmp_path / "lungs.nii.gz"
+    write_mask(LesionMask.like(scan, np.zeros(scan.shape, np.uint8)), empty)
+    code, message = call(ct, "--output", tmp_path / "out", "--lung-mask", empty)
+    assert code == 1
+    assert "lung mask (reference) is empty" in message
+
+
+def test_the_same_scan_twice_gives_the_same_mask_and_table(ct, call, tmp_path):
+    for name in ("a", "b"):
+        assert call(ct, "--output", tmp_path / name)[0] == 0
+    for name in NAMES[:2]:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_series_is_listed_and_chosen_on_the_command_line(shared_data, call, tmp_path, capsys):
+    folder = next(p for p in sorted((shared_data("dicom") / "ny_sbu").iterdir()) if p.is_dir())
+    code, message = call(folder, "--output", tmp_path / "out")
+    assert code == 1
+    assert "--series" in message
+    assert main(["segment", str(folder), "--series", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("1: 1 images")
+    code, message = call(folder, "--output", tmp_path / "out", "--series", "1")
+    assert code == 0, message
+    assert "a single slice" in message
+    code, message = call(folder, "--output", tmp_path / "other", "--series", "9")
+    assert code == 1
+    assert "no series '9'" in message
+
+
+def test_results_do_not_go_into_the_folder_of_the_series(call, tmp_path):
+    (tmp_path / "series").mkdir()
+    code, message = call(tmp_path / "series", "--output", tmp_path / "series" / "out")
+    assert code == 1
+    assert "Choose an --output beside it" in message
+
+
+def test_default_networks_are_sought_where_the_results_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEEPLUNG_RESULTS", str(tmp_path / "elsewhere"))
+    with pytest.raises(FileNotFoundError, match="elsewhere: no trained network"):
+        room.default_checkpoints()
+
+
+def test_leftovers_of_a_killed_call_are_cleaned(ct, call, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    host = __import__("deeplung_nb.files", fromlist=["_machine"])._machine()
+    (out / f".part-{host}-{2**22 + 1}-abc.nii.gz").write_bytes(b"half")
+    assert call(ct, "--output", out)[0] == 0
+    assert names(out) == sorted(NAMES)
+    assert os.stat(out / NAMES[0]).st_mode & 0o044
