@@ -105,6 +105,9 @@ class Config:
     n_folds: int = 5
     validation_fraction: float = 0.2
     seed: int = 20210322
+    threads: int | None = None
+    """Threads to compute with: with another number the same training ends a little elsewhere.
+    None: as many as the machine offers."""
     batch_predict: int = 4
     nsd_tolerance_mm: float = 3.0
     pretrained: str | None = None
@@ -137,6 +140,7 @@ PROFILES: dict[str, Config] = {
     "quick": Config(
         profile="quick",
         cohorts=("phantom",),
+        threads=2,
         network=NetworkConfig(image_size=64, dense_blocks=1),
         training=TrainingConfig(
             optimiser="adamw", learning_rate=4e-3, weight_decay=1e-4, schedule="cosine",
@@ -152,6 +156,7 @@ PROFILES: dict[str, Config] = {
         profile="public",
         cohorts=("medseg2",),
         n_folds=3,
+        threads=2,
         training=TrainingConfig(
             optimiser="adamw", learning_rate=1e-3, weight_decay=1e-4, schedule="cosine",
             keep="last", max_epochs=12, steps_per_epoch=25, batch_slices=8, lesion_fraction=0.75,

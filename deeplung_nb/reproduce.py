@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -11,7 +15,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from tqdm.auto import tqdm
 
-from deeplung_nb.files import atomic_path
+from deeplung_nb.files import atomic_path, remove_leftovers
+from deeplung_nb.progress import ENVIRONMENT, Overview, State, read_states, words_for
 from deeplung_nb.runs import PACKAGE_FOLDER, Run, open_run
 
 NOTEBOOK_FOLDER = PACKAGE_FOLDER.parent / "notebooks"
@@ -21,9 +26,10 @@ class NotebookError(RuntimeError):
     """A notebook stopped; the message says where and why."""
 
 
-def notebooks() -> list[Path]:
-    """The numbered notebooks 00-10, in order."""
-    found = sorted(NOTEBOOK_FOLDER.glob("[0-9][0-9]_*.ipynb"))
+def notebooks(run: Run) -> list[Path]:
+    """The notebooks of a run, in order: 00-10, or E2 alone where readings are only simulated."""
+    pattern = "E2_*.ipynb" if run.simulated else "[0-9][0-9]_*.ipynb"
+    found = sorted(NOTEBOOK_FOLDER.glob(pattern))
     if not found:
         raise FileNotFoundError(
             f"{NOTEBOOK_FOLDER}: no notebooks. Run from a clone of the repository."
@@ -31,8 +37,11 @@ def notebooks() -> list[Path]:
     return found
 
 
-def run_notebook(notebook: Path, run: Run) -> float:
-    """Execute one notebook in a kernel of its own into the run folder; the seconds it took."""
+def run_notebook(notebook: Path, run: Run, progress: Path | None = None) -> float:
+    """Execute one notebook in a kernel of its own into the run folder; the seconds it took.
+
+    `progress` is a file in which its long works say how far they are.
+    """
     start = time.perf_counter()
     content = nbformat.read(notebook, as_version=4)
     kernel_environment = {
@@ -43,6 +52,7 @@ def run_notebook(notebook: Path, run: Run) -> float:
         "PYTHONPATH": os.pathsep.join(
             filter(None, [str(PACKAGE_FOLDER.parent), os.environ.get("PYTHONPATH")])
         ),
+        **({ENVIRONMENT: str(progress)} if progress is not None else {}),
         # A frozen module's debugger warning would stand in each notebook's output.
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
@@ -72,10 +82,61 @@ def run_notebook(notebook: Path, run: Run) -> float:
     return time.perf_counter() - start
 
 
+def _start(profile: str | None, data: str | None, results: str | None) -> tuple[Run, Overview]:
+    """The run and its plan of work, after the checks of all that it reads.
+
+    A run that can't start leaves no folder.
+    """
+    from deeplung_nb.cohorts.study import load_cohorts
+    from deeplung_nb.learning.plan import NOTEBOOK_SECONDS, plan_run
+
+    run = open_run(profile or os.environ.get("DEEPLUNG_PROFILE") or "quick", data, results)
+    plan = {notebook.stem: (1, NOTEBOOK_SECONDS) for notebook in notebooks(run)}
+    try:
+        if not run.simulated:
+            plan |= plan_run(run, load_cohorts(run))
+    except BaseException:
+        if {path.name for path in run.folder.iterdir()} <= {"run.json"}:
+            shutil.rmtree(run.folder)
+        raise
+    return run, Overview(plan)
+
+
+class _Watch(threading.Thread):
+    """Moves one bar while the notebooks work, as their progress file says."""
+
+    def __init__(self, path: Path, overview: Overview, bar: tqdm) -> None:
+        super().__init__(daemon=True)
+        self.path, self.overview, self.bar = path, overview, bar
+        self.notebook, self.place, self.stopped = "", 0, threading.Event()
+
+    def run(self) -> None:
+        while not self.stopped.wait(0.5):
+            self.look()
+
+    def look(self) -> None:
+        """Read what is new, and draw."""
+        states, self.place = read_states(self.path, self.place)
+        for state in states:
+            self.overview.take(state)
+        left = self.overview.seconds_left()
+        self.bar.n = round(100 * self.overview.share, 1)
+        self.bar.set_postfix_str(" · ".join(filter(None, [
+            self.notebook, self.overview.latest,
+            f"about {words_for(left)} left" if left is not None else ""])), refresh=False)
+        self.bar.update(0)
+
+    def finish(self, notebook: str) -> None:
+        """A notebook is done."""
+        self.overview.take(State(notebook, 1, 1, 0))
+        self.overview.latest = ""
+        self.look()
+
+
 def reproduce(
     profile: str | None = None, data: str | None = None, results: str | None = None
 ) -> Run:
-    """Notebooks 00-10, then report.html and the checksums; says where everything lies.
+    """The notebooks, then report.html and the checksums; says where everything lies.
 
     Raises
     ------
@@ -84,18 +145,30 @@ def reproduce(
     """
     from deeplung_nb.report.html import write_report
 
-    run = open_run(profile or os.environ.get("DEEPLUNG_PROFILE") or "quick", data, results)
+    run, overview = _start(profile, data, results)
+    remove_leftovers(run.folder, below=True)
     seconds = {}
-    todo = notebooks()
-    with tqdm(total=len(todo), desc=run.run_id, unit="notebook") as bar:
-        for notebook in todo:
-            bar.set_postfix_str(notebook.stem)
-            seconds[notebook.stem] = round(run_notebook(notebook, run), 1)
-            bar.update()
-    run.record(notebook_seconds=seconds)
+    # A terminal can redraw a line; a log would get each of them.
+    pause = 0.5 if sys.stderr.isatty() else 30.0
+    with tempfile.TemporaryDirectory() as scratch, tqdm(
+            total=100, desc=run.run_id, mininterval=pause, maxinterval=pause,
+            bar_format="{desc} {percentage:3.0f} %|{bar:20}| {elapsed}{postfix}") as bar:
+        path = Path(scratch) / "progress"
+        watch = _Watch(path, overview, bar)
+        watch.start()
+        try:
+            for notebook in notebooks(run):
+                watch.notebook = notebook.stem
+                seconds[notebook.stem] = round(run_notebook(notebook, run, path), 1)
+                watch.finish(notebook.stem)
+        finally:
+            watch.stopped.set()
+            watch.join()
+    if "notebook_seconds" not in run.info():
+        run.record(notebook_seconds=seconds)
     report = write_report(run)
     run.write_checksums()
     print(f"\nreport   {report}\nfigures  {run.folder / 'figures'}\ntables   "
           f"{run.folder / 'tables'}\nnumbers  {run.folder / 'measurements.csv'}\n"
-          f"took     {sum(seconds.values()):.0f} s")
+          f"took     {words_for(sum(seconds.values()))}")
     return run

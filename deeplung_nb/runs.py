@@ -73,6 +73,29 @@ def is_phantom(cohort: str) -> bool:
     return cohort.startswith("phantom")
 
 
+def is_simulated(cohort: str) -> bool:
+    """Whether a cohort is a table of simulated readings (its name begins with `rehearsal`)."""
+    return cohort.startswith("rehearsal")
+
+
+def check_inputs(config: Config, data: Path | None) -> None:
+    """That a run's manifests and its data folder are there, before a folder is made for it.
+
+    Raises
+    ------
+    ValueError
+        A manifest or the data folder is missing; the message names both ways to give it.
+    """
+    for name in config.cohorts:
+        if is_phantom(name) or is_simulated(name):
+            continue
+        if data is None or not data.is_dir():
+            found = "none was given" if data is None else f"{data} is no folder"
+            raise ValueError(
+                f"cohort {name!r} needs its CTs ({found}): give their folder, as in "
+                f"'make reproduce PROFILE={config.profile} DATA=<folder>' or DEEPLUNG_DATA.")
+
+
 def code_digest(cohorts: tuple[str, ...]) -> str:
     """SHA-256 over the code that can change a measurement of these cohorts."""
     files = [PACKAGE_FOLDER / name for name in MEASURING_CODE]
@@ -119,8 +142,12 @@ class Run:
     @property
     def synthetic(self) -> bool:
         """True where no case is a patient: every figure then says so."""
-        return all(is_phantom(name) or name.startswith("rehearsal")
-                   for name in self.config.cohorts)
+        return self.simulated or all(map(is_phantom, self.config.cohorts))
+
+    @property
+    def simulated(self) -> bool:
+        """True where there is no CT at all, only simulated readings."""
+        return all(map(is_simulated, self.config.cohorts))
 
     def path(self, *parts: str) -> Path:
         """A path in the run folder; its parent folder is made."""
@@ -161,8 +188,10 @@ class Run:
         return json.loads(self.folder.joinpath("run.json").read_text(encoding="utf-8"))
 
     def record(self, **facts: Any) -> None:
-        """Add facts (times, memory, warnings) to run.json."""
+        """Add facts (times, memory, warnings) to run.json; known ones leave it as it is."""
         info = self.info()
+        if all(name in info and info[name] == value for name, value in facts.items()):
+            return
         info.update(facts)
         info["peak_memory_gb"] = max(info.get("peak_memory_gb", 0.0), peak_memory_gb())
         write_text(self.folder / "run.json", json.dumps(info, indent=2, sort_keys=True) + "\n")
@@ -192,6 +221,20 @@ def processor_name() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+CPU_FEATURES = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile",
+                "amx_bf16", "asimd", "sve", "bf16")
+"""Instruction sets by which numerical libraries choose how to compute."""
+
+
+def cpu_features() -> list[str]:
+    """Those of `CPU_FEATURES` that the operating system names; empty where it names none."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith(("flags", "Features")):
+                return [name for name in CPU_FEATURES if name in line.split(":", 1)[1].split()]
+    return []
 
 
 def package_versions() -> dict[str, str]:
@@ -243,6 +286,11 @@ def open_run(
     config
         Settings instead of a profile's.
 
+    Raises
+    ------
+    ValueError
+        No such profile, or its cohorts need a data folder that is not there.
+
     Without `profile` and `config`, `DEEPLUNG_RUN` in the environment opens that folder as it was
     recorded (`read_run`).
     """
@@ -261,10 +309,12 @@ def open_run(
     folder = results.resolve() / f"{config.profile}-{whole[:12]}"
     run = Run(folder, config, Path(data).resolve() if data else None)
     if not folder.joinpath("run.json").exists():
+        check_inputs(config, run.data)
         write_text(folder / "run.json", json.dumps({
             "run_id": run.run_id, "config": config.to_dict(), "digests": digests,
             "versions": package_versions(), "seed": config.seed,
             "hardware": {"processor": processor_name(), "cores": os.cpu_count(),
+                         "cpu_features": cpu_features(),
                          "system": platform.platform(terse=True)},
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }, indent=2, sort_keys=True) + "\n")

@@ -152,6 +152,19 @@ def test_same_figure_gives_same_bytes(measured, run, tmp_path):
         assert first == other.path("figures", f"fig6.{suffix}").read_bytes(), suffix
         assert first
 
+def test_equal_clip_paths_have_one_name_however_often_they_were_made(run):
+    """Matplotlib counts objects: whether it kept a path or made it anew would show in the file."""
+    from types import SimpleNamespace
+
+    from matplotlib.path import Path as Outline
+
+    from deeplung_nb.report.style import _clip_number
+    renderer = SimpleNamespace(_clip_path_ids={})
+    circle, square = Outline.unit_circle(), Outline.unit_rectangle()
+    again = Outline(circle.vertices.copy(), circle.codes.copy())
+    assert [_clip_number(renderer, path) for path in (circle, again, square, circle)] == [
+        0, 0, 1, 0]
+
 
 def test_pdf_embeds_its_fonts_and_svg_needs_none(run):
     save_figure(figures.draw_splits(SPLITS), run, "fig3")

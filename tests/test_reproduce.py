@@ -19,7 +19,7 @@ from deeplung_nb.cohorts import manifest, splits, study
 from deeplung_nb.config import UNetConfig, load_profile
 from deeplung_nb.files import sha256_of
 from deeplung_nb.imaging import phantom
-from deeplung_nb.learning import experiment, segment
+from deeplung_nb.learning import experiment, segment, train
 from deeplung_nb.reproduce import NotebookError, notebooks, reproduce, run_notebook
 from deeplung_nb.runs import manifest_folder, open_run
 
@@ -46,7 +46,7 @@ def small(tmp_path_factory):
     splits.write_splits(splits.make_splits(frame, 3, 1, 0.3), manifests / "splits_phantom.csv")
     quick = load_profile("quick")
     config = dataclasses.replace(
-        quick, profile="small", n_folds=3,
+        quick, profile="small", n_folds=3, threads=1,
         network=dataclasses.replace(quick.network, image_size=48, n_neighbours=1, hidden=2),
         baselines=(UNetConfig("unet2d", 4, max_epochs=1), UNetConfig("unet3d", 4, max_epochs=1)),
         training=dataclasses.replace(quick.training, max_epochs=2, steps_per_epoch=4,
@@ -69,7 +69,7 @@ def run(small):
 
 def test_every_notebook_ran_and_left_its_results(run):
     assert [path.name for path in sorted((run.folder / "notebooks").glob("*.ipynb"))] == [
-        path.name for path in notebooks()]
+        path.name for path in notebooks(run)]
     for name in ("fig1_preparation", "fig2_architecture", "fig3_cross_validation",
                  "fig4_ground_glass", "fig5_both_classes", "fig6_agreement_cv",
                  "fig_i_agreement_external", "learning_curves"):
@@ -121,6 +121,65 @@ def test_a_second_call_uses_the_work_again(small, run):
     experiment.validate_external(run, progress=False)
     assert (run.folder / "measurements.csv").read_bytes() == table
     assert {p: p.stat().st_mtime_ns for p in run.folder.glob("fold-*/checkpoint.pt")} == before
+
+
+def test_a_second_run_gives_the_same_figures_tables_report_and_record(small, run):
+    def files():
+        return {path.relative_to(run.folder): sha256_of(path) for path in run.folder.rglob("*")
+                if path.is_file() and path.parent.name != "notebooks" and path.suffix != ".docx"
+                and path.name != "SHA256SUMS"}
+    before = files()
+    reproduce(small["profile"], results=str(run.folder.parent))
+    after = files()
+    assert {name: after.get(name) for name in before} == before
+    assert set(after) == set(before)
+
+
+def test_the_record_says_by_what_the_numbers_came(run):
+    info = run.info()
+    assert info["threads"] == run.config.threads == 1
+    assert info["hardware"]["cpu_features"]
+    assert info["torch_cpu"]
+
+
+def test_a_training_uses_the_threads_of_its_settings(small, run, tmp_path):
+    import torch
+    before = torch.get_num_threads()
+    try:
+        train.use_threads(3)
+        assert torch.get_num_threads() == 3
+        train.use_threads(None)
+        assert torch.get_num_threads() == 3
+        experiment.cross_validate(run, progress=False)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_notebooks_keep_no_bar_that_stands_still(run):
+    for path in (run.folder / "notebooks").glob("*.ipynb"):
+        assert "%|" not in path.read_text(encoding="utf-8"), path.name
+
+
+def test_the_rehearsal_is_a_profile_like_any_other(tmp_path, capsys):
+    assert main(["reproduce", "--profile", "rehearsal", "--results", str(tmp_path)]) == 0
+    folder, = tmp_path.iterdir()
+    assert (folder / "notebooks" / "E2_rehearsal.ipynb").exists()
+    assert (folder / "tables" / "agreement.csv").exists()
+    assert "Synthetic cohort" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("arguments", [
+    ["--profile", "public"], ["--profile", "public", "--data", "absent"],
+    ["--profile", "paper", "--data", "."], ["--profile", "no-such-profile"],
+    ["--profile", "missing.json"]])
+def test_a_start_that_fails_leaves_no_folder(tmp_path, arguments, capsys, monkeypatch):
+    monkeypatch.delenv("DEEPLUNG_DATA", raising=False)
+    monkeypatch.delenv("DEEPLUNG_MANIFESTS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert main(["reproduce", *arguments, "--results", str(tmp_path / "results")]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    assert not list(tmp_path.glob("results/*"))
 
 
 def test_another_folder_gives_the_same_bytes(small, run):

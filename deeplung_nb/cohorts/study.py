@@ -15,7 +15,14 @@ from deeplung_nb.imaging import phantom
 from deeplung_nb.imaging.lungs import LungError, LungMask, segment_lungs
 from deeplung_nb.imaging.scan import LesionMask, Scan, read_lung_mask, read_mask, read_scan
 from deeplung_nb.labels import GGO, LESION_STRUCTURES
-from deeplung_nb.runs import Run, code_digest, is_phantom, manifest_digest, manifest_folder
+from deeplung_nb.runs import (
+    Run,
+    check_inputs,
+    code_digest,
+    is_phantom,
+    manifest_digest,
+    manifest_folder,
+)
 
 
 class Case(NamedTuple):
@@ -47,11 +54,8 @@ def load_cohorts(run: Run) -> list[Cohort]:
             key = hashlib.sha256(key.encode()).hexdigest()[:12]
             data = run.folder.parent / "cohorts" / f"{name}-{key}"
             phantom.write_cohort(phantom.read_specs(manifest), data)
-        elif data is None:
-            raise ValueError(
-                f"cohort {name!r} needs its CTs: give their folder, as in "
-                f"'make reproduce PROFILE={run.config.profile} DATA=<folder>' or DEEPLUNG_DATA."
-            )
+        else:
+            check_inputs(run.config, data)
         cohorts.append(read_cohort(name, data, verify=not _verified(run, name)))
         _remember_verified(run, name)
     check_apart(cohorts)

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 from joblib import Parallel, delayed
-from tqdm.auto import tqdm
 
 from deeplung_nb.files import atomic_path
 from deeplung_nb.imaging.phantom_anatomy import Chest
@@ -26,6 +25,7 @@ from deeplung_nb.imaging.phantom_painter import Painter, mix
 from deeplung_nb.imaging.phantom_shapes import Field, covered
 from deeplung_nb.imaging.scan import LesionMask, Scan, write_mask, write_scan
 from deeplung_nb.labels import GGO, HIGH_OPACITY
+from deeplung_nb.progress import track
 
 KINDS = {"ggo": GGO.code, "consolidation": HIGH_OPACITY.code}
 PARTS = {"image": "images", "truth": "truth", "mask": "expert", "lung_mask": "lungs"}
@@ -365,6 +365,5 @@ def write_cohort(
     n_jobs = max(1, min(os.cpu_count() or 1, len(todo) // 8))
     written = Parallel(n_jobs=n_jobs, return_as="generator_unordered")(
         delayed(_write_case)(spec, folder) for spec in todo)
-    for _ in tqdm(written, desc="phantoms", total=len(todo), unit="case",
-                  disable=not (progress and todo)):
+    for _ in track(written, "phantoms", "case", len(todo), shown=progress and bool(todo)):
         pass

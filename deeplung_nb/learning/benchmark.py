@@ -11,14 +11,14 @@ import time
 import numpy as np
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
 from deeplung_nb.config import FULL_WIDTHS, UNetConfig
 from deeplung_nb.files import write_text
 from deeplung_nb.learning.predict import Predictor
-from deeplung_nb.learning.train import Network, choose_device, keep_freed_memory
+from deeplung_nb.learning.train import Network, choose_device, keep_freed_memory, use_threads
 from deeplung_nb.network.baselines import UNet
 from deeplung_nb.network.deeplung import DeepLungNet
+from deeplung_nb.progress import track
 from deeplung_nb.runs import Run, peak_memory_gb, processor_name
 
 TABLE_4_SLICES = 16
@@ -53,6 +53,7 @@ def run_benchmark(run: Run, repeats: int = 3, progress: bool = True) -> pd.DataF
     if path.exists():
         return pd.read_csv(path)
     keep_freed_memory()
+    use_threads(run.config.threads)
     device = choose_device()
     size = run.config.network.image_size
     rng = np.random.default_rng(0)
@@ -63,7 +64,7 @@ def run_benchmark(run: Run, repeats: int = 3, progress: bool = True) -> pd.DataF
     plan += [(("ours", 0), n) for n in TABLE_3_SLICES]
     seconds: dict[tuple[tuple[str, int], int], list[float]] = {}
     memory: dict[tuple[tuple[str, int], int], float] = {}
-    for key, n_slices in tqdm(plan, desc="benchmark", unit="run", disable=not progress):
+    for key, n_slices in track(plan, "benchmark", "run", shown=progress):
         slices = rng.random((n_slices, size, size), dtype=np.float32)
         start = time.perf_counter()
         for _ in predictors[key].score_batches(slices):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+import torch
 
 from deeplung_nb import measurements
 from deeplung_nb.cohorts.manifest import Cohort
@@ -27,8 +27,9 @@ from deeplung_nb.labels import LESION_STRUCTURES
 from deeplung_nb.learning.dataset import PreparedCase, prepare_case, read_prepared, write_prepared
 from deeplung_nb.learning.measure import measure
 from deeplung_nb.learning.predict import Predictor
-from deeplung_nb.learning.train import CHECKPOINT, choose_device, train
+from deeplung_nb.learning.train import CHECKPOINT, choose_device, train, use_threads
 from deeplung_nb.network.deeplung import DeepLungNet
+from deeplung_nb.progress import Progress, track
 from deeplung_nb.runs import Run
 
 ROLES = ("cv", "external")
@@ -42,7 +43,7 @@ def prepared_cases(
     by_case = {str(row.case_id): cohort for cohort, row in find_cases(cohorts, "cv")}
     folder = run.path("prepared", "x").parent
     prepared = []
-    for case_id in tqdm(case_ids, desc="prepare", unit="case", disable=not progress):
+    for case_id in track(case_ids, "prepare", "case", shown=progress):
         case = read_prepared(case_id, folder)
         if case is None:
             cohort = by_case[case_id]
@@ -62,7 +63,6 @@ def train_fold(run: Run, fold: int, progress: bool = True, *, name: str = DeepLu
     """
     cohorts = load_cohorts(run)
     parts = fold_cases(load_splits(run, cohorts), fold)
-    start = time.perf_counter()
     history = train(
         prepared_cases(run, cohorts, list(parts.train), progress),
         prepared_cases(run, cohorts, list(parts.validation), progress),
@@ -70,10 +70,9 @@ def train_fold(run: Run, fold: int, progress: bool = True, *, name: str = DeepLu
         seed=run.config.seed + fold, name=name, progress=progress, **options,
     )
     label = f"fold_{fold}" if name == DeepLungNet.name else f"{name}_fold_{fold}"
-    run.record(device=str(choose_device()), **{
-        f"seconds_train_{label}": round(float(history["seconds"].sum()), 1),
-        f"seconds_call_{label}": round(time.perf_counter() - start, 1),
-    })
+    run.record(device=str(choose_device()), threads=torch.get_num_threads(),
+               torch_cpu=torch.backends.cpu.get_cpu_capability(),
+               **{f"seconds_train_{label}": round(float(history["seconds"].sum()), 1)})
     return history
 
 
@@ -170,13 +169,17 @@ def _collect(run: Run) -> pd.DataFrame:
 
 
 def _evaluate(run: Run, role: str, todo: list[Work], progress: bool) -> pd.DataFrame:
+    use_threads(run.config.threads)
     start = time.perf_counter()
-    for work in tqdm(todo, desc=f"measure {role}", unit="case", disable=not progress):
-        part = _part(run, role, work.row)
-        if not part.exists():
+    parts = [_part(run, role, work.row) for work in todo]
+    left = [(work, part) for work, part in zip(todo, parts, strict=True) if not part.exists()]
+    with Progress(f"measure {role}", len(todo), "case", len(todo) - len(left), progress) as bar:
+        for work, part in left:
             write_text(part, json.dumps(_evaluate_case(run, work), default=_plain))
+            bar.update()
     frame = _collect(run)
-    run.record(**{f"seconds_measure_{role}": round(time.perf_counter() - start, 1)})
+    if left:
+        run.record(**{f"seconds_measure_{role}": round(time.perf_counter() - start, 1)})
     return frame.query("role == @role").reset_index(drop=True)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from deeplung_nb.imaging.preprocess import prepare, restore
 from deeplung_nb.imaging.scan import LesionMask, Scan
@@ -19,6 +18,7 @@ from deeplung_nb.learning.train import (
     keep_freed_memory,
     load_network,
 )
+from deeplung_nb.progress import track
 
 
 class Predictor:
@@ -70,7 +70,7 @@ class Predictor:
         targets = [start - self.scores[0] for start in range(0, n_slices, len(self.scores))]
         todo = range(0, len(targets), self.batch)
         n_left = n_slices
-        for start in tqdm(todo, desc=progress, unit="batch", disable=progress is None):
+        for start in track(todo, progress or "", "batch", shown=progress is not None):
             rows = np.stack([window_indices(z, n_slices, self.sees)
                              for z in targets[start:start + self.batch]])
             windows = slices[torch.from_numpy(rows)].to(self.device)

@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from deeplung_nb import __version__
 from deeplung_nb.config import Config, NetworkConfig, TrainingConfig, UNetConfig
@@ -30,6 +29,7 @@ from deeplung_nb.network.baselines import UNet
 from deeplung_nb.network.deeplung import DeepLungNet
 from deeplung_nb.network.losses import RMILoss
 from deeplung_nb.network.pretrained import load_trunk_weights
+from deeplung_nb.progress import Progress
 from deeplung_nb.runs import is_phantom
 
 CHECKPOINT, LAST = "checkpoint.pt", "last.pt"
@@ -39,6 +39,16 @@ Network = DeepLungNet | UNet
 def choose_device() -> torch.device:
     """CUDA when there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def use_threads(n: int | None) -> None:
+    """Compute with so many threads; None: as many as torch chose.
+
+    Sums are split among the threads, so that another number rounds otherwise, and a training ends
+    elsewhere.
+    """
+    if n is not None:
+        torch.set_num_threads(n)
 
 
 def keep_freed_memory() -> None:
@@ -216,7 +226,7 @@ def validate(
 
 def train_epoch(
     network: Network, sampler: SliceSampler, epoch: int, optimiser: torch.optim.Optimizer,
-    loss_function: RMILoss, device: torch.device, bar: tqdm,
+    loss_function: RMILoss, device: torch.device, bar: Progress,
 ) -> float:
     """One epoch of steps; the mean training loss."""
     config = sampler.config
@@ -241,8 +251,7 @@ def train_epoch(
         loss.backward()
         optimiser.step()
         total += loss.item()
-        bar.update()
-        bar.set_postfix(epoch=epoch, loss=f"{loss.item():.3f}")
+        bar.update(epoch=epoch, loss=f"{loss.item():.3f}")
     return total / sampler.steps
 
 
@@ -276,6 +285,7 @@ def train(
         One row per epoch, as `history.csv`.
     """
     keep_freed_memory()
+    use_threads(config.threads)
     device = device or choose_device()
     settings = config.training
     if not validation and (settings.schedule, settings.keep) != ("cosine", "last"):
@@ -312,10 +322,9 @@ def train(
         # A tolerance, since 1e-3 * 0.1^4 is not 1e-7 to the last bit.
         return len(history) >= settings.max_epochs or rate <= settings.stop_learning_rate * 1.001
 
-    with tqdm(
-        total=settings.max_epochs * sampler.steps, initial=len(history) * sampler.steps,
-        desc=f"train {name} {folder.name}", unit="step", disable=not progress, mininterval=1.0,
-    ) as bar:
+    n_steps = settings.max_epochs * sampler.steps
+    with Progress(f"train {name} {folder.name}", n_steps, "step",
+                  n_steps if ended() else len(history) * sampler.steps, shown=progress) as bar:
         while not ended() and (stop_after_epoch is None or len(history) < stop_after_epoch):
             start = time.perf_counter()
             epoch = len(history)

@@ -8,9 +8,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import RendererSVG
 from matplotlib.figure import Figure
 
 from deeplung_nb.files import atomic_path, write_text
@@ -132,6 +134,17 @@ def _add_footer(figure: Figure, text: str) -> None:
                 fontsize=6.5, fontweight="bold", color="#a33b20", gid="footer")
 
 
+def _clip_number(renderer: RendererSVG, path: Any) -> int:
+    """The number of a clip path in an SVG file, by its form.
+
+    Matplotlib counts objects, and draws equal paths as one object or as two, as it happens to have
+    kept them: the same figure would then give other names, and other bytes.
+    """
+    codes = b"" if path.codes is None else path.codes.tobytes()
+    return renderer._clip_path_ids.setdefault((path.vertices.tobytes(), codes),
+                                              len(renderer._clip_path_ids))
+
+
 @mpl.rc_context(STYLE)
 def save_figure(figure: Figure, run: Run, name: str, caption: str = "", alt: str = "") -> Path:
     """Write `figures/<name>.pdf`, `.svg` and `.png` (300 dpi), and their words in `<name>.json`.
@@ -153,7 +166,8 @@ def save_figure(figure: Figure, run: Run, name: str, caption: str = "", alt: str
     if run.synthetic:
         _add_footer(figure, f"synthetic cohort · {run.run_id}")
     for suffix, metadata in FORMATS.items():
-        with atomic_path(run.path("figures", f"{name}.{suffix}")) as part:
+        with (mock.patch.object(RendererSVG, "_get_clippath_id", _clip_number),
+              atomic_path(run.path("figures", f"{name}.{suffix}")) as part):
             figure.savefig(part, format=suffix, metadata=metadata)
     words = {"caption": caption, "alt": alt or getattr(figure, "alt", "") or caption or name}
     write_text(run.path("figures", f"{name}.json"),
