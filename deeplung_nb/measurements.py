@@ -99,7 +99,7 @@ def _typed(frame: pd.DataFrame, faults: list[str]) -> pd.DataFrame:
         numbers = pd.to_numeric(values, errors="coerce").astype("Float64").astype("float64")
         wrong = values.notna() & ~np.isfinite(numbers)
         if kind == "count":
-            wrong |= numbers.notna() & (numbers != np.floor(numbers))
+            wrong |= numbers.notna() & ((numbers != np.floor(numbers)) | (numbers.abs() > 2**53))
         if wrong.any():
             faults.append(f"column {name!r}: not a {kind} in {_keys(frame, wrong)} "
                           f"(found {_some(values[wrong].tolist(), 3)})")
@@ -198,7 +198,7 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, expected a measurements.csv. Run 'make "
                                 "reproduce', or give the folder of a finished run")
-    frame = read_csv(path, empty_is_missing=False)
+    frame = read_csv(path, empty_is_missing=False, finished=True)
     for name, (kind, _) in COLUMNS.items():
         if name in frame and kind != "text":
             # Python's float() is exact to the last bit; pandas' own parser need not be.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -98,6 +99,8 @@ def _start(profile: str | None, data: str | None, results: str | None) -> tuple[
     except BaseException:
         if {path.name for path in run.folder.iterdir()} <= {"run.json"}:
             shutil.rmtree(run.folder)
+            with contextlib.suppress(OSError):
+                run.folder.parent.rmdir()  # where it was made for this run
         raise
     return run, Overview(plan)
 

@@ -54,7 +54,8 @@ def _decoded(path: Path) -> str:
     return text
 
 
-def read_csv(path: str | os.PathLike, empty_is_missing: bool = True) -> pd.DataFrame:
+def read_csv(path: str | os.PathLike, empty_is_missing: bool = True,
+             finished: bool = False) -> pd.DataFrame:
     """A comma-separated UTF-8 file as texts: nothing is guessed, nothing is converted.
 
     Parameters
@@ -63,6 +64,9 @@ def read_csv(path: str | os.PathLike, empty_is_missing: bool = True) -> pd.DataF
         Its first row names the columns, each row has as many fields.
     empty_is_missing
         Whether an empty field becomes NaN, or stays an empty text.
+    finished
+        Whether there must be a row, and a line's end after the last one, as in a file that a
+        program wrote: without it a number at the end may have lost digits.
 
     Raises
     ------
@@ -93,5 +97,11 @@ def read_csv(path: str | os.PathLike, empty_is_missing: bool = True) -> pd.DataF
         if row and len(row) != len(names):
             raise CsvError(f"{path}: row {line} has {len(row)} fields, the first row "
                            f"{len(names)}. Is a comma missing, or one unquoted in a text?")
+    if finished and len(rows) < 2:
+        raise CsvError(f"{path}: there is no row below the names of the columns. Was it written to "
+                       "the end? Make it again")
+    if finished and not text.endswith(("\n", "\r")):
+        raise CsvError(f"{path}: the last line has no end, so the file may have been cut. Make it "
+                       "again, or add the line's end if you know that it is whole")
     frame = pd.DataFrame([row for row in rows[1:] if row], columns=names, dtype="str")
     return frame.replace("", pd.NA) if empty_is_missing else frame

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from deeplung_nb.imaging.errors import ScanError
 from deeplung_nb.imaging.scan import Scan, image_of, scan_from_image
@@ -57,17 +60,20 @@ def _read_dataset(file: Path, case: str) -> Dataset | None:
             warnings.simplefilter("ignore")  # of values against their type, and of early ends
             dataset = pydicom.dcmread(file)
             meta = getattr(dataset, "file_meta", Dataset())
-            kind = dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID")
+            # Named twice: where a file was cut, one of the two may be cut as well.
+            kinds = {str(uid) for uid in (dataset.get("SOPClassUID"),
+                                          meta.get("MediaStorageSOPClassUID")) if uid}
     except Exception as error:
         if not _looks_like_dicom(file):
             return None
         raise ScanError(f"case {case!r}: {file} can't be read as DICOM ({str(error)[:120]}). The "
                         "file is damaged: copy it anew, or take it out of the folder") from error
-    if "PixelData" in dataset and kind is not None:
+    if "PixelData" in dataset and kinds:
         return dataset
-    if str(kind) in CT_CLASSES:
-        raise ScanError(f"case {case!r}: {file} is a CT slice without its pixels: it is truncated. "
-                        "Copy it anew, or take it out of the folder")
+    other = kinds and not kinds & set(CT_CLASSES) and all(UID(uid).name != uid for uid in kinds)
+    if not other and _looks_like_dicom(file):
+        raise ScanError(f"case {case!r}: {file} is a DICOM file without its pixels: it is "
+                        "truncated. Copy it anew, or take it out of the folder")
     return None
 
 
@@ -82,11 +88,26 @@ def _read_datasets(path: Path, case: str) -> list[tuple[Path, Dataset]]:
     return found
 
 
-def _by_series(found: list[tuple[Path, Dataset]]) -> dict[str, list[tuple[Path, Dataset]]]:
+@contextlib.contextmanager
+def _understanding(file: Path, case: str) -> Iterator[None]:
+    """Values are decoded when they are first asked for: only then a damaged one shows."""
+    try:
+        yield
+    except ScanError:
+        raise
+    except Exception as error:
+        raise ScanError(f"case {case!r}: {file} has a header that can't be understood "
+                        f"({str(error)[:120]}). The file is damaged: copy it anew, or take it out "
+                        "of the folder") from error
+
+
+def _by_series(found: list[tuple[Path, Dataset]],
+               case: str) -> dict[str, list[tuple[Path, Dataset]]]:
     """The images of each series, by its UID, the longest series first."""
     series: dict[str, list[tuple[Path, Dataset]]] = defaultdict(list)
     for file, dataset in found:
-        series[str(dataset.get("SeriesInstanceUID", "none"))].append((file, dataset))
+        with _understanding(file, case):
+            series[str(dataset.get("SeriesInstanceUID", "none"))].append((file, dataset))
     return dict(sorted(series.items(), key=lambda item: (-len(item[1]), item[0])))
 
 
@@ -110,12 +131,12 @@ def list_series(path: str | os.PathLike) -> list[str]:
         There is no DICOM image.
     """
     path = Path(path)
-    return _describe(_by_series(_read_datasets(path, path.name)))
+    return _describe(_by_series(_read_datasets(path, path.name), path.name))
 
 
 def _choose_series(found: list[tuple[Path, Dataset]], path: Path, case: str,
                    wanted: str | None) -> list[tuple[Path, Dataset]]:
-    series = _by_series(found)
+    series = _by_series(found, case)
     listed = "\n  ".join(["", *_describe(series)])
     if wanted is not None:
         numbered = {str(number): uid for number, uid in enumerate(series, 1)}
@@ -286,7 +307,10 @@ def read_series(path: str | os.PathLike, case_id: str | None = None,
     if not path.exists():
         raise ScanError(f"case {case!r}: {path} is missing, expected DICOM. Check the path")
     chosen = _choose_series(_read_datasets(path, case), path, case, series)
-    slices = [frame for file, dataset in chosen for frame in _frames(dataset, file, case)]
+    slices: list[_Slice] = []
+    for file, dataset in chosen:
+        with _understanding(file, case):
+            slices += _frames(dataset, file, case)
     _check_alike(slices, case)
     across, down = slices[0].orientation[:3], slices[0].orientation[3:]
     normal = np.cross(across, down)
