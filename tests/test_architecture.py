@@ -15,6 +15,8 @@ HEAVY = {  # third-party packages that only these rooms may import
     "SimpleITK": {"imaging", "cohorts"}, "pydicom": {"imaging"}, "statsmodels": {"stats"},
     "pandera": {"cohorts"}, "pooch": {"cohorts"}, "matplotlib": {"report"},
     "great_tables": {"report"}, "docx": {"report"}, "nbclient": {"reproduce"},
+    "anywidget": {"widgets"}, "ipywidgets": {"widgets"}, "traitlets": {"widgets"},
+    "k3d": {"widgets"}, "itkwidgets": {"widgets"}, "ipyniivue": {"widgets"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -47,7 +49,7 @@ def test_imports_point_upwards_only(path):
 
 @pytest.mark.parametrize("module", ["stats.summary", "stats.agreement", "report.figures",
                                     "report.tables", "report.html", "measurements", "runs",
-                                    "config", "labels", "cohorts.manifest"])
+                                    "config", "labels", "cohorts.manifest", "widgets"])
 def test_tables_of_readings_need_no_torch(module):
     code = f"import sys, deeplung_nb.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

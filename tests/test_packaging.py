@@ -114,6 +114,18 @@ def test_the_example_is_synthetic_and_small():
     assert {"expert", "model", "unet2d", "unet3d", "ensemble"} <= set(run.measurements().reader)
 
 
+def test_the_numbers_of_the_readme_are_those_of_the_example_run():
+    """`docs/make_example.py` records the run; `python -m deeplung_nb digest` gives its tables."""
+    from deeplung_nb.report.digest import write_digest
+
+    tables = [table for table in write_digest(read_run("results/example").measurements()).strip()
+              .split("\n\n") if table.startswith("| structure")]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(tables) == 2
+    for table in tables:
+        assert table in text
+
+
 def test_every_picture_of_the_docs_is_there():
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for name in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text(encoding="utf-8")):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from deeplung_nb.labels import GGO, HIGH_OPACITY, TITLES, structure_mask
@@ -246,4 +248,76 @@ def draw_preparation(steps: Mapping[str, np.ndarray],
             axes.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False,
                                      edgecolor="#d55e00", linewidth=1.2))
     figure.alt = "Preparation of a slice, from left to right: " + "; ".join(steps) + "."
+    return figure
+
+
+AGREEMENT_COLOURS = {"both": "#3a9d6e", "reference only": "#cc79a7", "other only": "#e69f00",
+                     "class exchanged": "#56b4e9"}
+"""Where two readers agree and where not; told apart also by readers who see no red or green."""
+
+
+@styled
+def draw_planes(planes: Sequence[Mapping[str, Any]], case_id: str = "",
+                window: tuple[float, float] = LUNG_WINDOW,
+                agreement: Sequence[np.ndarray] | None = None,
+                pair: tuple[str, str] | None = None, width_mm: float = PAGE_MM) -> PrintFigure:
+    """A scan in three planes, with the outlines of any readers' masks.
+
+    Parameters
+    ----------
+    planes
+        For each: `title`; `hu` (row, column) as it is to be shown; `marks`, reader -> label map;
+        `pixel_mm`, (row, column); `letters`, what lies left, right, up and down.
+    window
+        Level and width, HU.
+    agreement
+        Instead of the masks, for each plane the places 1 to 4 of `AGREEMENT_COLOURS`.
+    pair
+        Reference and other reader, for the words.
+    """
+    level, width = window
+    sizes = [(p["hu"].shape[0] * p["pixel_mm"][0], p["hu"].shape[1] * p["pixel_mm"][1])
+             for p in planes]
+    widths = [across for _, across in sizes]
+    tallest = max(height / across for (height, across) in sizes)
+    figure = new_figure(width_mm, min((width_mm / len(planes)) * tallest + 22, 130), foot_mm=8)
+    readers = list(dict.fromkeys(name for p in planes for name in p["marks"]))
+    styles = dict(zip(readers, ("solid", "dashed", "dotted", "dashdot"), strict=False))
+    panels = figure.subplots(1, len(planes), squeeze=False, width_ratios=widths)[0]
+    for place, (axes, p) in enumerate(zip(panels, planes, strict=True)):
+        aspect = p["pixel_mm"][0] / p["pixel_mm"][1]
+        _show(axes, p["hu"], level - width / 2, level + width / 2, aspect)
+        if agreement is not None:
+            rgba = np.zeros((*agreement[place].shape, 4), np.float32)
+            for code, colour in enumerate(AGREEMENT_COLOURS.values(), 1):
+                rgba[agreement[place] == code] = (*to_rgb(colour), 0.65)
+            axes.imshow(rgba, aspect=aspect, interpolation="nearest")
+        else:
+            for name, labels in p["marks"].items():
+                for label in (GGO, HIGH_OPACITY):
+                    mask = labels == label.code
+                    if mask.any() and not mask.all():
+                        axes.contour(mask, levels=[0.5], colors=[label.colour], linewidths=0.8,
+                                     linestyles=[styles[name]])
+        axes.set_title(p["title"])
+        for letter_, x, y in zip(p["letters"], (0.02, 0.98, 0.5, 0.5), (0.5, 0.5, 0.97, 0.03),
+                                 strict=True):
+            axes.text(x, y, letter_, color="white", transform=axes.transAxes, fontsize=6.5,
+                      ha="center", va="center")
+    if agreement is not None:
+        handles = [Patch(color=colour, label=name) for name, colour in AGREEMENT_COLOURS.items()]
+        words = f"reference: {pair[0]}, other: {pair[1]}" if pair else ""
+    else:
+        handles = [Patch(color=label.colour, label=label.title) for label in (GGO, HIGH_OPACITY)]
+        handles += [Line2D([], [], color=GREY, linestyle=styles[name], label=name)
+                    for name in readers]
+        words = ""
+    if readers or agreement is not None:
+        figure.legend(handles=handles, loc="center left", bbox_to_anchor=(0, foot_y(figure, 0.7)),
+                      ncols=len(handles))
+    about = " · ".join(filter(None, [f"Case {case_id}" if case_id else "", words,
+                                     f"window {level:g}/{width:g} HU"]))
+    figure.text(0.01, foot_y(figure, 0.2), about, fontsize=6.5)
+    figure.alt = (f"{about}: " + ", ".join(p["title"].lower() for p in planes)
+                  + (f"; masks of {', '.join(readers)}" if readers else "; no mask"))
     return figure

@@ -1,0 +1,99 @@
+"""Other people's viewers, where they are installed: a still picture first, then a try.
+
+None of them is imported before it is asked for. What works where is in docs/widgets.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from IPython import get_ipython
+from IPython.display import display
+
+from deeplung_nb.imaging.scan import LesionMask, image_of, write_mask, write_scan
+
+if TYPE_CHECKING:
+    from deeplung_nb.widgets.viewer import CTViewer
+
+REMEDIES = {
+    "itkwidgets": "itkwidgets 0.32.6 shows its viewer offline, but can't share an environment with "
+                  "JupyterLab 4: make one of environment-itkwidgets.yml",
+    "niivue": "pip install ipyniivue==2.4.4",
+}
+
+
+def _labels(viewer: CTViewer) -> np.ndarray | None:
+    """The first mask, or None."""
+    return next(iter(viewer.masks.values()), None)
+
+
+def _itkwidgets(viewer: CTViewer) -> Any:
+    # Versions from 1 on replace the kernel's execute_request handler when they are imported, and
+    # a run without a browser then loses all later outputs: what they replace is put back.
+    shell = get_ipython()
+    kernel = getattr(shell, "kernel", None)
+    handler = kernel.shell_handlers.get("execute_request") if kernel is not None else None
+    callbacks = list(shell.events.callbacks["post_run_cell"]) if shell is not None else []
+    try:
+        itkwidgets = importlib.import_module("itkwidgets")
+    finally:
+        if handler is not None:
+            kernel.shell_handlers["execute_request"] = handler
+        if shell is not None:
+            for callback in set(shell.events.callbacks["post_run_cell"]) - set(callbacks):
+                shell.events.unregister("post_run_cell", callback)
+    version = str(getattr(itkwidgets, "__version__", "0"))
+    if not version.startswith("0."):
+        raise ImportError(f"itkwidgets {version} loads its viewer from the internet")
+    labels = _labels(viewer)
+    return itkwidgets.view(
+        image=image_of(viewer.scan.hu, viewer.scan.affine),
+        label_image=None if labels is None else image_of(labels, viewer.scan.affine))
+
+
+def _niivue(viewer: CTViewer) -> Any:
+    ipyniivue = importlib.import_module("ipyniivue")
+    folder = Path(tempfile.mkdtemp(prefix="deeplung-"))
+    write_scan(viewer.scan, folder / "ct.nii.gz")
+    level, width = viewer.window
+    volumes = [{"path": folder / "ct.nii.gz", "colormap": "gray", "cal_min": level - width / 2,
+                "cal_max": level + width / 2}]
+    labels = _labels(viewer)
+    if labels is not None:
+        write_mask(LesionMask.like(viewer.scan, labels), folder / "mask.nii.gz")
+        volumes.append({"path": folder / "mask.nii.gz", "colormap": "warm",
+                        "opacity": viewer.opacity})
+    shown = ipyniivue.NiiVue()
+    shown.load_volumes(volumes)
+    return shown
+
+
+BACKENDS: dict[str, Callable[[CTViewer], Any]] = {"itkwidgets": _itkwidgets, "niivue": _niivue}
+
+
+def show_elsewhere(backend: str, viewer: CTViewer) -> Any:
+    """Show a scan and its first mask in another viewer; the still picture stands above it.
+
+    Returns
+    -------
+    The other viewer, or None where it can't be shown: then one line says why, and the remedy.
+
+    Raises
+    ------
+    ValueError
+        No such backend.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend {backend!r}: expected builtin, {', '.join(BACKENDS)}")
+    display(viewer.still())
+    try:
+        return BACKENDS[backend](viewer)
+    except Exception as error:
+        print(f"{backend} can't be shown here ({type(error).__name__}: {str(error)[:120]}). "
+              f"{REMEDIES[backend]}; or use backend='builtin'.")
+        return None

@@ -1,0 +1,290 @@
+"""The CT viewer: three planes, masks of several readers, where they differ, all by keyboard too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import numpy as np
+import traitlets
+
+from deeplung_nb.cohorts.study import read_reading
+from deeplung_nb.imaging.lungs import LungMask
+from deeplung_nb.imaging.scan import LesionMask, Scan, read_mask, read_scan
+from deeplung_nb.labels import COLOURS, LABELS, TITLES
+from deeplung_nb.report.panels import AGREEMENT_COLOURS, choose_slice, draw_planes
+from deeplung_nb.runs import Run
+from deeplung_nb.widgets.planes import (
+    AGREEMENT,
+    LETTERS,
+    MOST_MASKS,
+    PLANES,
+    agreement_map,
+    compare,
+    cut,
+    encode,
+    pixel_mm,
+    profile,
+)
+
+STATIC = Path(__file__).with_name("static")
+WINDOWS = {"lung": (-400.0, 1500.0), "network": (-212.0, 1624.0), "mediastinum": (40.0, 400.0)}
+"""Name -> (level, width), HU: the paper's readers', the network's -1024 to 600, and the usual."""
+LAYOUTS = ("overlay", "side by side", "agreement")
+LUNGS = "lungs"
+
+
+def _window(window: str | tuple[float, float]) -> tuple[float, float]:
+    if isinstance(window, str):
+        if window not in WINDOWS:
+            raise ValueError(f"window {window!r}: expected one of {', '.join(WINDOWS)}, or (level, "
+                             "width) in HU")
+        return WINDOWS[window]
+    level, width = map(float, window)
+    if not (np.isfinite([level, width]).all() and width > 0):
+        raise ValueError(f"window {window}: expected (level, width) in HU, width above 0")
+    return level, width
+
+
+class CTViewer(anywidget.AnyWidget):
+    """A scan with its masks.
+
+    Other widgets and cells read and set these traits (`observe`, `link`):
+
+    Attributes
+    ----------
+    cursor
+        Voxel (z, y, x) under the cross-hair.
+    plane
+        The large picture: `axial`, `coronal` or `sagittal`.
+    slice_index
+        Of the large picture; the cursor's place along the plane's axis.
+    window
+        (level, width), HU.
+    visible
+        Reader -> classes that are shown.
+    layout_mode
+        `overlay`, `side by side` or `agreement` (the reference against the other reader).
+    outline, opacity
+        Masks as lines or filled; how much of the CT they cover, 0 to 1.
+    """
+
+    _esm = STATIC / "viewer.js"
+    _css = STATIC / "viewer.css"
+
+    info = traitlets.Dict().tag(sync=True)
+    first = traitlets.List().tag(sync=True)
+    cursor = traitlets.List(traitlets.Int(), minlen=3, maxlen=3, default_value=[0, 0, 0]).tag(
+        sync=True)
+    plane = traitlets.Enum(PLANES, default_value="axial").tag(sync=True)
+    slice_index = traitlets.Int(0).tag(sync=True)
+    window = traitlets.List(traitlets.Float(), minlen=2, maxlen=2,
+                            default_value=list(WINDOWS["lung"])).tag(sync=True)
+    visible = traitlets.Dict().tag(sync=True)
+    layout_mode = traitlets.Enum(LAYOUTS, default_value="overlay").tag(sync=True)
+    outline = traitlets.Bool(False).tag(sync=True)
+    opacity = traitlets.Float(0.5, min=0.0, max=1.0).tag(sync=True)
+
+    def __init__(self, scan: Scan, masks: Mapping[str, np.ndarray], pair: tuple[str, str] | None,
+                 **traits: Any) -> None:
+        self.scan, self.masks, self.pair = scan, dict(masks), pair
+        start = [n // 2 for n in scan.shape]
+        shown = self.masks.get(pair[0]) if pair else next(iter(self.masks.values()), None)
+        if shown is not None and shown.any():
+            start[0] = choose_slice(shown)
+            start[1:] = (round(float(np.mean(place))) for place in np.nonzero(shown[start[0]]))
+        super().__init__(
+            info=self._describe(), cursor=start, slice_index=start[0],
+            first=[encode(scan.hu, self.masks, plane, index)
+                   for plane, index in zip(PLANES, start, strict=True)],
+            visible={name: [] if name == LUNGS else [label.name for label in LABELS[1:]]
+                     for name in self.masks}, **traits)
+        self.on_msg(self._answer)
+
+    def _describe(self) -> dict[str, Any]:
+        scan = self.scan
+        lesions = {name: labels for name, labels in self.masks.items() if name != LUNGS}
+        return {
+            "case_id": scan.case_id, "shape": list(scan.shape), "affine": scan.affine.tolist(),
+            "planes": {plane: {"letters": LETTERS[plane], "axis": axis,
+                               "pixel_mm": pixel_mm(scan.spacing_mm, plane)}
+                       for axis, plane in enumerate(PLANES)},
+            "readers": list(self.masks), "lungs": LUNGS, "pair": self.pair,
+            "classes": [{"code": label.code, "name": label.name, "title": label.title,
+                         "colour": label.colour} for label in LABELS[1:]],
+            "lung_colour": COLOURS["lung"], "titles": TITLES, "windows": WINDOWS,
+            "layouts": LAYOUTS if self.pair else LAYOUTS[:1],
+            "agreement": [{"name": name, "colour": AGREEMENT_COLOURS[name]} for name in AGREEMENT],
+            "profile": profile(lesions, scan.voxel_mm3),
+            "comparison": compare(*(self.masks[name] for name in self.pair), scan.voxel_mm3)
+            if self.pair else None,
+        }
+
+    def _answer(self, _: Any, content: dict[str, Any], buffers: list[bytes]) -> None:
+        """Slices that the browser asks for."""
+        if content.get("kind") != "slices":
+            return
+        plane = content["plane"]
+        n = self.scan.shape[PLANES.index(plane)]
+        found = [encode(self.scan.hu, self.masks, plane, index)
+                 for index in content["indices"] if 0 <= index < n]
+        data = [slice_.pop("data") for slice_ in found]
+        self.send({"kind": "slices", "slices": found}, buffers=data)
+
+    @traitlets.validate("cursor")
+    def _inside(self, proposal: Any) -> list[int]:
+        for value, n, axis in zip(proposal["value"], self.scan.shape, "zyx", strict=True):
+            if not 0 <= value < n:
+                raise traitlets.TraitError(f"cursor: {axis} is {value}, expected 0 to {n - 1}")
+        return proposal["value"]
+
+    @traitlets.validate("slice_index")
+    def _in_scan(self, proposal: Any) -> int:
+        n = self.scan.shape[PLANES.index(self.plane)]
+        if not 0 <= proposal["value"] < n:
+            raise traitlets.TraitError(f"slice_index {proposal['value']}: the {self.plane} plane "
+                                       f"has 0 to {n - 1}")
+        return proposal["value"]
+
+    @traitlets.observe("slice_index")
+    def _move_cursor(self, change: Any) -> None:
+        axis = PLANES.index(self.plane)
+        if self.cursor[axis] != change["new"]:
+            self.cursor = [*self.cursor[:axis], change["new"], *self.cursor[axis + 1:]]
+
+    @traitlets.observe("cursor", "plane")
+    def _move_slice(self, _: Any) -> None:
+        self.slice_index = self.cursor[PLANES.index(self.plane)]
+
+    def still(self) -> Any:
+        """The same view as a figure: case, slices, window and masks, for paper and for print."""
+        lesions = [name for name in self.masks if name != LUNGS and self.visible.get(name)]
+        planes = []
+        for plane, index in zip(PLANES, self.cursor, strict=True):
+            marks = {name: cut(self.masks[name], plane, index) for name in lesions}
+            planes.append({"title": f"{plane.capitalize()} {index}",
+                           "hu": cut(self.scan.hu, plane, index), "marks": marks,
+                           "pixel_mm": pixel_mm(self.scan.spacing_mm, plane),
+                           "letters": LETTERS[plane]})
+        agreement = None
+        if self.layout_mode == "agreement" and self.pair:
+            agreement = [agreement_map(*(cut(self.masks[name], plane, index)
+                                         for name in self.pair))
+                         for plane, index in zip(PLANES, self.cursor, strict=True)]
+        return draw_planes(planes, case_id=self.scan.case_id, window=tuple(self.window),
+                           agreement=agreement, pair=self.pair)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        if data is None:
+            return bundle
+        figure = self.still()
+        return {**data, "image/png": figure.png(), "text/plain": figure.alt}, metadata
+
+
+def _labels(name: str, mask: Any, scan: Scan) -> np.ndarray:
+    if isinstance(mask, (str, os.PathLike)):
+        mask = read_mask(mask, scan)
+    if isinstance(mask, LungMask):
+        mask = mask.mask.astype(np.uint8)
+    labels = mask.labels if isinstance(mask, LesionMask) else np.asarray(mask)
+    if labels.shape != scan.shape:
+        raise ValueError(f"mask {name!r}: shape {labels.shape}, expected the scan's {scan.shape} "
+                         "(z, y, x). Give the mask of this scan, or resample it onto its grid")
+    if labels.dtype.kind not in "bui" or labels.min(initial=0) < 0 \
+            or labels.max(initial=0) >= len(LABELS):
+        raise ValueError(f"mask {name!r}: expected whole codes from 0 to {len(LABELS) - 1} "
+                         f"({', '.join(f'{label.code} {label.name}' for label in LABELS)}), found "
+                         f"{labels.dtype} from {labels.min(initial=0)} to {labels.max(initial=0)}")
+    return labels.astype(np.uint8, copy=False)
+
+
+def _scan(scan: Any) -> Scan:
+    if isinstance(scan, (str, os.PathLike)):
+        return read_scan(scan)
+    if not isinstance(scan, Scan):
+        raise ValueError(f"scan: a {type(scan).__name__}, expected a Scan or the path of one. An "
+                         "array knows no millimetres: use Scan(hu, spacing_mm, affine, case_id)")
+    if scan.hu.ndim != 3:
+        raise ValueError(f"scan {scan.case_id!r}: {scan.hu.ndim} dimensions, expected 3 (z, y, x). "
+                         "Give a single slice as hu[None]")
+    if scan.hu.dtype.kind == "f" and not np.isfinite(scan.hu).all():
+        raise ValueError(f"scan {scan.case_id!r}: {int((~np.isfinite(scan.hu)).sum())} voxels are "
+                         "NaN or infinite, expected HU. Fill them with -1024")
+    return scan
+
+
+def view_ct(
+    scan: Scan | str | os.PathLike, masks: Mapping[str, Any] | Any = None, *,
+    lungs: LungMask | None = None, reference: str | None = None, backend: str = "builtin",
+    window: str | tuple[float, float] = "lung", layout: str = "overlay",
+) -> Any:
+    """Look at a CT in a notebook, with any readers' masks.
+
+    Parameters
+    ----------
+    scan
+        A `Scan`, or the path of one.
+    masks
+        Reader -> `LesionMask`, path, or label array [z, y, x]; or one of these alone.
+    lungs
+        The lungs, hidden at first.
+    reference
+        The reader that the others are compared with; default: the first. The comparison is with
+        the next one in `masks`.
+    backend
+        `builtin`, or `itkwidgets` or `niivue` where those are installed (`docs/widgets.md`).
+    window
+        A name of `WINDOWS`, or (level, width) in HU.
+    layout
+        `overlay`, `side by side` or `agreement`; the last two need two masks.
+
+    Raises
+    ------
+    ValueError
+        A mask on another grid or with unknown codes, an unusable scan, too many masks, unknown
+        names; the message says which, what was expected, and the remedy.
+    """
+    scan = _scan(scan)
+    if masks is None:
+        masks = {}
+    elif not isinstance(masks, Mapping):
+        masks = {"mask": masks}
+    labels = {str(name): _labels(str(name), mask, scan) for name, mask in masks.items()}
+    if reference is not None and reference not in labels:
+        raise ValueError(f"reference {reference!r}: expected one of {', '.join(labels) or 'none'}")
+    names = list(labels)
+    if reference is not None:
+        names.sort(key=lambda name: name != reference)
+    if lungs is not None:
+        labels[LUNGS] = _labels(LUNGS, lungs, scan)
+    if len(labels) > MOST_MASKS:
+        raise ValueError(f"{len(labels)} masks ({', '.join(labels)}): expected at most "
+                         f"{MOST_MASKS}. Leave some out")
+    pair = (names[0], names[1]) if len(names) > 1 else None
+    if layout not in LAYOUTS or (layout != "overlay" and pair is None):
+        raise ValueError(f"layout {layout!r}: expected one of {', '.join(LAYOUTS)}; the last two "
+                         "need two masks")
+    viewer = CTViewer(scan, labels, pair, window=list(_window(window)), layout_mode=layout)
+    if backend == "builtin":
+        return viewer
+    from deeplung_nb.widgets.backends import show_elsewhere
+
+    return show_elsewhere(backend, viewer)
+
+
+def view_case(run: Run, cohort: str, case_id: str, **options: Any) -> Any:
+    """A case of a finished run: CT, expert, automatic, lungs; options as `view_ct`.
+
+    Raises
+    ------
+    FileNotFoundError
+        The case has not been measured yet.
+    """
+    case, automatic = read_reading(run, cohort, case_id)
+    return view_ct(case.scan, {"expert": case.expert, "automatic": automatic}, lungs=case.lungs,
+                   reference="expert", **options)
