@@ -10,7 +10,7 @@ FIND_PYTHON := for p in python3.11 python3.12 python3.13 python3; do \
 	     $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$p; break; fi; done
 
 .DEFAULT_GOAL := help
-.PHONY: help env test reproduce lint lock clean
+.PHONY: help env browser test reproduce lint lock clean
 
 help:
 	@echo "make reproduce                              embedded synthetic cohort, minutes on a laptop"
@@ -29,8 +29,15 @@ $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . && \
 	touch $(STAMP)
 
+# Debian's package, where it may be installed; elsewhere the tests that need it say that they are skipped.
+browser:
+	@command -v chromium >/dev/null 2>&1 || \
+	{ [ "`id -u`" = 0 ] && command -v apt-get >/dev/null 2>&1 && echo "installing chromium for the browser tests" && \
+	  apt-get update -qq >/dev/null 2>&1 && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null 2>&1; } || \
+	echo "no chromium here: the browser tests are skipped (apt-get install chromium)"
+
 # Two processes of one thread each: torch's threads would only wait for each other.
-test: env
+test: env browser
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile --cov=deeplung_nb.stats --cov-report=term:skip-covered --cov-fail-under=95
 
 reproduce: env

@@ -59,6 +59,9 @@ def run_notebook(notebook: Path, run: Run, progress: Path | None = None) -> floa
     }
     client = NotebookClient(
         content, timeout=None, kernel_name="python3",
+        # A stored state would be drawn by a script from the internet, in place of the picture
+        # that each view carries.
+        store_widget_state=False,
         resources={"metadata": {"path": str(notebook.parent)}},
         # Else each kernel warns of its unencrypted port, which is bound to this machine alone.
         extra_arguments=["--log-level=ERROR"],

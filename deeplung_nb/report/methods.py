@@ -35,7 +35,10 @@ def describe_methods(config: Config) -> list[str]:
         + f" with {'SGD' if fit.optimiser == 'sgd' else 'AdamW'} (learning rate "
         f"{fit.learning_rate:g}, {schedule}; batches of {fit.batch_slices} slices, {steps} an "
         f"epoch), on images rotated by up to {fit.rotation_degrees:g}°, moved by up to "
-        f"{fit.translation_pixels:g} pixels and scaled by {low:g} to {high:g}.",
+        f"{fit.translation_pixels:g} pixels and scaled by {low:g} to {high:g}. "
+        + (f"It ran in {config.threads} threads; on" if config.threads else "On")
+        + " another type of processor, or in another number of threads, rounding differs and the "
+        "same training ends with slightly different weights.",
         f"Cross-validation had {config.n_folds} folds with no patient in two of them, frozen as a "
         "list of case ids. External cases were read by the fold with the lowest validation loss, "
         "by every fold, and by the mean of all; no test case chose a network.",

@@ -339,7 +339,10 @@ class Viewer {
     this.info = model.get("info");
     this.ruler = null;
     this.measuring = false;
-    this.store = new Store(model, () => this.draw());
+    this.store = new Store(model, () => {
+      this.draw();
+      if (this.reported) this.report(...this.reported);
+    });
     this.root = element("div", { class: "dl-viewer", tabindex: "0", role: "group",
       "aria-label": `CT viewer, case ${this.info.case_id}. Arrow keys change the slice, question `
         + "mark lists all keys." });
@@ -638,6 +641,7 @@ class Viewer {
     }
   }
   report(picture, [z, y, x]) {
+    this.reported = [picture, [z, y, x]]; // again, when its slice has come
     const { info } = this;
     const [row, column] = picture.place([z, y, x]);
     const index = [z, y, x][picture.axis];
@@ -713,13 +717,13 @@ function render({ model, el }) {
   const viewer = new Viewer(model, el);
   el.viewer = viewer;
   return () => {
-    // The picture stays where the widget was, when it is closed.
+    // The picture stays where the widget was, when it is closed: beside its place, which is hidden.
     const last = viewer.large[0].canvas;
-    const host = el.closest(".jp-OutputArea-output, .output_subarea, .jupyter-widgets-view");
+    const host = el.closest(".jp-OutputArea-output, .output_subarea");
     if (host && last.width > 1) {
       const still = element("img", { src: last.toDataURL(), class: "dl-still",
         alt: last.getAttribute("aria-label") });
-      host.append(still);
+      host.after(still);
     }
     viewer.close();
   };
