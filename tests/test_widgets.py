@@ -15,7 +15,7 @@ from deeplung_nb.imaging.lungs import LungMask
 from deeplung_nb.imaging.scan import LesionMask, Scan, read_scan
 from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
 from deeplung_nb.stats import overlap
-from deeplung_nb.widgets import CTViewer, view_ct
+from deeplung_nb.widgets import CTViewer, view_ct, view_surface
 from deeplung_nb.widgets.planes import (
     AGREEMENT,
     PLANES,
@@ -25,6 +25,7 @@ from deeplung_nb.widgets.planes import (
     encode,
     pixel_mm,
 )
+from deeplung_nb.widgets.surface import smooth_field
 
 
 @pytest.fixture
@@ -221,6 +222,50 @@ def test_odd_but_right_inputs_are_shown(scan):
     assert sum(len(slice_["data"]) for slice_ in viewer.first) < 20_000
     assert isinstance(view_ct(scan, {}), CTViewer)
     assert view_ct(scan, np.zeros(scan.shape, np.uint8)).still().png()
+
+
+def test_surfaces_carry_their_volumes_and_a_picture(chest_file):
+    scan = read_scan(chest_file)
+    lungs = (scan.hu < -500) & (np.arange(scan.shape[1])[:, None] > 40)
+    labels = np.zeros(scan.shape, np.uint8)
+    labels[10:14, 70:90, 40:60] = 1
+    labels[10:12, 70:80, 100:104] = 2
+    view = view_surface(scan, {"expert": labels, "other": labels * 0},
+                        lungs=LungMask(lungs, "reference"))
+    ml = scan.voxel_mm3 / 1000
+    assert view.volumes_ml == pytest.approx(
+        {"lung": lungs.sum() * ml, "ggo": 1600 * ml, "high_opacity": 80 * ml})
+    assert len(view.plot.objects) == 3
+    data, _ = view._repr_mimebundle_()
+    assert data["image/png"].startswith(b"\x89PNG")
+    both = {"expert": labels, "other": labels * 0}
+    assert view_surface(scan, both, reader="other").volumes_ml == {}
+    with pytest.raises(ValueError, match="reader 'nobody'"):
+        view_surface(scan, labels, reader="nobody")
+
+
+def test_a_surface_lies_where_the_mask_ends():
+    z, y, x = np.ogrid[-20:20:9j, -20:20:33j, -20:20:33j]
+    field = smooth_field(z**2 + y**2 + x**2 < 14**2, (5.0, 1.25, 1.25))
+    voxel = 45 / field.shape[0] * (41.25 / field.shape[1]) ** 2
+    assert (field > 0.5).sum() * voxel == pytest.approx(4 / 3 * np.pi * 14**3, rel=0.1)
+
+
+@pytest.mark.parametrize("backend", ["itkwidgets", "niivue"])
+def test_a_viewer_that_is_not_there_is_one_line_and_the_picture(scan, masks, backend, capsys,
+                                                                monkeypatch):
+    from deeplung_nb.widgets import backends
+    shown = []
+    monkeypatch.setattr(backends, "display", shown.append)
+    monkeypatch.setitem(__import__("sys").modules, {"niivue": "ipyniivue"}.get(backend, backend),
+                        None)
+    assert view_ct(scan, masks, backend=backend) is None
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert "can't be shown here" in said
+    assert "backend='builtin'" in said
+    assert shown[0].png().startswith(b"\x89PNG")
+    assert len(shown) == 1
 
 
 def test_a_case_of_a_run(monkeypatch, chest_file, tmp_path):

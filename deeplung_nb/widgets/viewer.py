@@ -49,6 +49,12 @@ def _window(window: str | tuple[float, float]) -> tuple[float, float]:
     return level, width
 
 
+def with_picture(bundle: Any, figure: Any) -> Any:
+    """A widget's outputs with a picture and words beside them, for where no widget can live."""
+    data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+    return {**(data or {}), "image/png": figure.png(), "text/plain": figure.alt}, metadata
+
+
 class CTViewer(anywidget.AnyWidget):
     """A scan with its masks.
 
@@ -178,12 +184,7 @@ class CTViewer(anywidget.AnyWidget):
                            agreement=agreement, pair=self.pair)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        if data is None:
-            return bundle
-        figure = self.still()
-        return {**data, "image/png": figure.png(), "text/plain": figure.alt}, metadata
+        return with_picture(super()._repr_mimebundle_(**kwargs), self.still())
 
 
 def _labels(name: str, mask: Any, scan: Scan) -> np.ndarray:
