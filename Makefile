@@ -14,9 +14,12 @@ FIND_PYTHON := for p in python3.11 python3.12 python3.13 python3; do \
 
 help:
 	@echo "make reproduce                              embedded synthetic cohort, minutes on a laptop"
-	@echo "make reproduce PROFILE=public DATA=<folder>  the same on real CT"
+	@echo "make reproduce PROFILE=public DATA=<folder>  the same on real CT (RESULTS=<folder> for its runs)"
+	@echo "make reproduce PROFILE=rehearsal             264 simulated readings, no CT, seconds"
 	@echo "make test                                    the whole test suite"
-	@echo "make env | lint | lock | clean               environment, style, pins, remove results"
+	@echo "make env | lint | lock                       environment, style, pins"
+	@echo "make clean                                   list the runs that YES=1 would remove"
+	@echo ".venv/bin/python -m deeplung_nb segment --help   segment one CT"
 
 env: $(STAMP)
 
@@ -52,5 +55,9 @@ lock: env
 	  sed -e 's/+cpu$$//' -e '/^pip==/d' ) > requirements.lock.new
 	@mv requirements.lock.new requirements.lock && touch $(STAMP)
 
+# Trainings take hours: nothing goes without a second word, and the recorded example stays.
 clean:
-	rm -rf results
+	@runs=`find "$(RESULTS)" -mindepth 1 -maxdepth 1 ! -name example 2>/dev/null`; \
+	if [ -z "$$runs" ]; then echo "nothing to remove in $(RESULTS)"; \
+	elif [ "$(YES)" = 1 ]; then printf '%s\n' "$$runs" | xargs -d '\n' rm -rf --; echo "removed"; \
+	else printf '%s\n' "$$runs"; echo "remove these with their trained networks: make clean YES=1"; fi

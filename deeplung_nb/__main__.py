@@ -54,8 +54,12 @@ def _manifest(options: argparse.Namespace) -> None:
     from deeplung_nb.cohorts import public
     from deeplung_nb.runs import manifest_folder
 
-    folder = manifest_folder()
+    folder = options.output or manifest_folder()
     manifest, splits = folder / "medseg2.csv", folder / "splits_medseg2.csv"
+    there = [str(path) for path in (manifest, splits) if path.exists()]
+    if there and not options.overwrite:
+        raise FileExistsError(f"{', '.join(there)}: there already, and the folds are frozen. "
+                              "Choose another --output, or --overwrite them")
     public.write_medseg2_manifest(options.folder, manifest, splits)
     print(f"wrote {manifest} and {splits}")
 
@@ -69,12 +73,16 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", required=True, metavar="<command>")
 
     command = commands.add_parser(
-        "segment", help="segment one CT: a mask on its own grid and a table of volumes")
+        "segment", help="segment one CT: a mask on its own grid and a table of volumes",
+        description="Write <case>_lesions.nii.gz, <case>_measurements.csv and "
+                    "<case>_provenance.json, all or none. A scan that is damaged or no plausible "
+                    "chest CT is refused. Not a medical device.")
     command.add_argument("scan", type=Path, help="NIfTI, NRRD or MetaImage file, or DICOM folder")
-    command.add_argument("--output", type=Path, help="folder for mask, table and provenance")
+    command.add_argument("--output", type=Path,
+                         help="folder for mask, table and provenance (not with --series list)")
     command.add_argument("--checkpoint", type=Path, action="append",
                          help="checkpoint.pt of a fold; repeat it to average several "
-                              "(default: the newest run in results/)")
+                              "(default: the newest run in results/, or in DEEPLUNG_RESULTS)")
     command.add_argument("--lung-mask", type=Path, help="lung mask on the scan's grid "
                          "(default: the built-in lung segmenter)")
     command.add_argument("--case-id", help="name of the outputs (default: the file's name)")
@@ -86,19 +94,26 @@ def parser() -> argparse.ArgumentParser:
                          "plausible chest CT; the results then say so")
     command.set_defaults(run=_segment)
 
-    command = commands.add_parser("reproduce", help="run notebooks 00-09 and write the report")
-    command.add_argument("--profile", help="quick (default), public, paper, or a .json file")
+    command = commands.add_parser("reproduce", help="run the notebooks and write the report")
+    command.add_argument("--profile", help="quick (default), public, rehearsal, paper, or a "
+                         ".json file")
     command.add_argument("--data", help="folder of the CTs (profiles public and paper)")
     command.add_argument("--results", help="folder for runs (default: results/)")
     command.set_defaults(run=_reproduce)
 
-    command = commands.add_parser("digest", help="print a run's main numbers as Markdown")
+    command = commands.add_parser(
+        "digest", help="print a run's main numbers as Markdown",
+        description="Volumes and Dice by case (of few), then agreement by role, as Markdown.")
     command.add_argument("run_folder", type=Path, help="results/<run>, or a measurements.csv")
     command.set_defaults(run=_digest)
 
-    command = commands.add_parser("manifest", help="write a manifest of a data set on disk")
+    command = commands.add_parser(
+        "manifest", help="write a manifest of a data set on disk",
+        description="Write <set>.csv and its frozen folds splits_<set>.csv, from the files found.")
     command.add_argument("dataset", choices=("medseg2",))
-    command.add_argument("folder", type=Path)
+    command.add_argument("folder", type=Path, help="the data set's folder")
+    command.add_argument("--output", type=Path, help="folder to write to (default: data_manifests)")
+    command.add_argument("--overwrite", action="store_true", help="replace what is there")
     command.set_defaults(run=_manifest)
     return top
 

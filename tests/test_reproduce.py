@@ -167,6 +167,10 @@ def test_the_rehearsal_is_a_profile_like_any_other(tmp_path, capsys):
     assert (folder / "notebooks" / "E2_rehearsal.ipynb").exists()
     assert (folder / "tables" / "agreement.csv").exists()
     assert "Synthetic cohort" in (folder / "report.html").read_text(encoding="utf-8")
+    assert "same statistic" not in (folder / "report.html").read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert main(["digest", str(folder)]) == 0
+    assert "| – | – |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [

@@ -182,7 +182,7 @@ def test_a_series_is_listed_and_chosen_on_the_command_line(shared_data, call, tm
     assert "--series" in message
     assert main(["segment", str(folder), "--series", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("1: 1 images")
+    assert lines[0].startswith("1: 1 image,")
     code, message = call(folder, "--output", tmp_path / "out", "--series", "1")
     assert code == 0, message
     assert "a single slice" in message
@@ -212,3 +212,51 @@ def test_leftovers_of_a_killed_call_are_cleaned(ct, call, tmp_path):
     assert call(ct, "--output", out)[0] == 0
     assert names(out) == sorted(NAMES)
     assert os.stat(out / NAMES[0]).st_mode & 0o044
+
+
+def test_a_mask_that_is_not_of_these_lungs_is_the_suspect_not_the_scan(ct, call, tmp_path):
+    scan = read_scan(ct)
+    lungs = room.find_lungs(scan).mask
+    for name, wrong in (("flipped", lungs[::-1]), ("lesion", np.roll(lungs, 60, axis=1))):
+        path = tmp_path / f"{name}.nii.gz"
+        write_mask(LesionMask.like(scan, np.ascontiguousarray(wrong).astype(np.uint8)), path)
+        code, message = call(ct, "--output", tmp_path / "out", "--lung-mask", path)
+        assert code == 1
+        assert f"lung mask {path} does not fit the lungs" in message
+    right = tmp_path / "right.nii.gz"
+    write_mask(LesionMask.like(scan, lungs.astype(np.uint8)), right)
+    assert call(ct, "--output", tmp_path / "out", "--lung-mask", right)[0] == 0
+
+
+def test_the_series_that_was_measured_is_named(shared_data, call, tmp_path):
+    folder = next(p for p in sorted((shared_data("dicom") / "ny_sbu").iterdir()) if p.is_dir())
+    named = set()
+    for series in ("1", "2"):
+        assert call(folder, "--output", tmp_path / series, "--series", series)[0] == 0
+        record, = (tmp_path / series).glob("*_provenance.json")
+        named.add(json.loads(record.read_text())["scan"]["series"])
+    assert len(named) == 2
+    assert None not in named
+
+
+def test_odd_checkpoints_are_explained(ct, capsys, checkpoint_file, tmp_path):
+    (tmp_path / "notes.txt").write_text("notes")
+    for path, words in ((checkpoint_file.parent.parent, "a folder, expected a file: give one of"),
+                        (tmp_path / "notes.txt", "not a checkpoint of this package")):
+        assert main(["segment", str(ct), "--output", str(tmp_path / "o"),
+                     "--checkpoint", str(path)]) == 1
+        message = capsys.readouterr().err
+        assert words in message
+        assert "KeyError" not in message
+
+
+def test_a_frozen_manifest_is_replaced_only_when_asked(shared_data, tmp_path, capsys):
+    medseg2 = str(shared_data("medseg2"))
+    arguments = ["manifest", "medseg2", medseg2, "--output", str(tmp_path)]
+    assert main(arguments) == 0
+    (tmp_path / "medseg2.csv").write_text("mine")
+    assert main(arguments) == 1
+    assert "the folds are frozen" in capsys.readouterr().err
+    assert (tmp_path / "medseg2.csv").read_text() == "mine"
+    assert main([*arguments, "--overwrite"]) == 0
+    assert (tmp_path / "medseg2.csv").read_text() != "mine"

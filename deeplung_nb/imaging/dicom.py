@@ -82,9 +82,9 @@ def _read_datasets(path: Path, case: str) -> list[tuple[Path, Dataset]]:
     read = [(file, _read_dataset(file, case)) for file in files]
     found = [(file, dataset) for file, dataset in read if dataset is not None]
     if not found:
-        raise ScanError(f"case {case!r}: {path} holds no DICOM image ({len(files)} other files), "
-                        "expected a series of CT slices. Give the folder of one series, or a "
-                        "NIfTI, NRRD or MetaImage file")
+        raise ScanError(f"case {case!r}: {path} holds no DICOM image, expected a series "
+                        "of CT slices. Give the folder of one series, or the NIfTI, NRRD or "
+                        "MetaImage file itself")
     return found
 
 
@@ -116,7 +116,8 @@ def _describe(series: dict[str, list[tuple[Path, Dataset]]]) -> list[str]:
     for number, (uid, items) in enumerate(series.items(), 1):
         first = items[0][1]
         thickness = first.get("SliceThickness")
-        lines.append(f"{number}: {len(items)} images, "
+        plural = "s" if len(items) > 1 else ""
+        lines.append(f"{number}: {len(items)} image{plural}, "
                      f"{first.get('SeriesDescription') or 'no description'}"
                      + (f", {float(thickness):g} mm" if thickness else "") + f" ({uid})")
     return lines
@@ -322,4 +323,6 @@ def read_series(path: str | os.PathLike, case_id: str | None = None,
     affine[:3, :3] = to_ras @ np.column_stack([across * column_mm, down * row_mm, step])
     affine[:3, 3] = to_ras @ slices[0].position_mm
     volume = np.stack([s.hu for s in slices])
-    return scan_from_image(image_of(volume, affine), case, str(path))
+    first = chosen[0][1]
+    about = f"{first.get('SeriesInstanceUID', 'none')} {first.get('SeriesDescription') or ''}"
+    return scan_from_image(image_of(volume, affine), case, str(path), about.strip())

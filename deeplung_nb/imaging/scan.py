@@ -48,6 +48,8 @@ class Scan:
         The file or folder it came from.
     orientation
         Axis code of the file's own voxel order; masks are written in it.
+    series
+        Of DICOM: the series' UID and description.
     """
 
     hu: np.ndarray
@@ -56,6 +58,7 @@ class Scan:
     case_id: str
     source: str = ""
     orientation: str = MEMORY_ORIENTATION
+    series: str = ""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -199,13 +202,13 @@ def check_hu(array: np.ndarray, case: str, source: str) -> np.ndarray:
     return hu
 
 
-def scan_from_image(image: sitk.Image, case: str, source: str) -> Scan:
+def scan_from_image(image: sitk.Image, case: str, source: str, series: str = "") -> Scan:
     """A checked scan from an ITK image in any orientation."""
     code = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
     image = sitk.DICOMOrient(image, MEMORY_ORIENTATION)
     spacing = image.GetSpacing()[::-1]
     hu = check_hu(sitk.GetArrayFromImage(image), case, source)
-    return Scan(hu, tuple(spacing), affine_of(image), case, source, code)
+    return Scan(hu, tuple(spacing), affine_of(image), case, source, code, series)
 
 
 def read_scan(path: str | os.PathLike, case_id: str | None = None,

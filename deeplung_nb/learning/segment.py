@@ -25,7 +25,7 @@ from deeplung_nb.files import (
 )
 from deeplung_nb.imaging.errors import ScanError
 from deeplung_nb.imaging.lungs import LungError, LungMask, segment_lungs
-from deeplung_nb.imaging.plausibility import Findings, require_plausible
+from deeplung_nb.imaging.plausibility import Findings, examine, require_plausible
 from deeplung_nb.imaging.scan import (
     LesionMask,
     Scan,
@@ -38,10 +38,12 @@ from deeplung_nb.learning.measure import measure
 from deeplung_nb.learning.predict import Predictor
 from deeplung_nb.learning.train import CHECKPOINT, read_checkpoint
 from deeplung_nb.runs import package_versions, results_folder
+from deeplung_nb.stats.overlap import confusion
 
 COLUMNS = ("case_id", "structure", "n_voxels", "voxel_mm3", "volume_ml", "burden_percent",
            "burden_in_lung_percent", "mean_hu", "n_slices", "slices_with", "note")
-ORIGIN_COLUMNS = ("network", "network_sha256", "trained_on", "software", "scan_sha256", "warnings")
+LEAST_LUNG_DICE = 0.5
+"""Of a given lung mask with the built-in lungs; 0.96 is usual, much effusion may take it to 0.7."""
 
 
 class Outputs(NamedTuple):
@@ -89,8 +91,8 @@ def default_checkpoints(results: Path | None = None) -> list[Path]:
             if len(found) == n_folds and info.with_name("measurements.csv").exists():
                 return found
     raise FileNotFoundError(
-        f"{results}: no trained network. Run 'make reproduce' first, or give --checkpoint "
-        "<fold>/checkpoint.pt."
+        f"{results}: no trained network. Run 'make reproduce' first, set DEEPLUNG_RESULTS to the "
+        "folder of the runs, or give --checkpoint <fold>/checkpoint.pt."
     )
 
 
@@ -159,20 +161,36 @@ def plan_outputs(folder: Path, case_id: str, inputs: Sequence[Path],
     return outputs
 
 
-def find_lungs(scan: Scan, path: Path | None = None) -> LungMask | None:
+def find_lungs(scan: Scan, path: Path | None = None, *, force: bool = False) -> LungMask | None:
     """The lung mask of a file, else of the built-in segmenter; None where that finds none.
 
     Raises
     ------
     ScanError
-        The file is no mask on the scan's grid.
+        The file is no mask on the scan's grid, or (unless `force`) does not fit the lungs that the
+        built-in segmenter finds.
     """
-    if path is not None:
-        return LungMask(read_lung_mask(path, scan), "reference")
     try:
-        return segment_lungs(scan)
+        found = segment_lungs(scan)
     except LungError:
-        return None
+        found = None
+    if path is None:
+        return found
+    given = LungMask(read_lung_mask(path, scan), "reference")
+    if found is not None and given.mask.any() and not force:
+        dice = confusion(found.mask, given.mask).dice()
+        odd = examine(scan, given).errors
+        why = ""
+        if dice < LEAST_LUNG_DICE:
+            why = f"Dice {dice:.2f}, expected at least {LEAST_LUNG_DICE:g}"
+        elif odd and not examine(scan, found).errors:
+            why = odd[0]
+        if why:
+            raise ScanError(
+                f"case {scan.case_id!r}: lung mask {path} does not fit the lungs that are found in "
+                f"the scan ({why}): is it this scan's, and of the lungs, not of lesions? Give the "
+                "right one, or none; --force takes it all the same")
+    return given
 
 
 def segment(scan: Scan, lungs: LungMask | None, predictor: Predictor, network: dict[str, Any],
@@ -200,7 +218,10 @@ def segment(scan: Scan, lungs: LungMask | None, predictor: Predictor, network: d
     provenance = {
         "case_id": scan.case_id, "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "warnings": warnings, "network": network,
-        "scan": {"file": source.name, "sha256": sha256_of(source) if source.exists() else None,
+        "scan": {"file": source.name, "series": scan.series or None,
+                 "sha256": sha256_of(source) if source.exists() else None,
+                 "sha256_is_of": "the lines of sha256sum for all files of the folder"
+                 if source.is_dir() else "the file",
                  "shape_zyx": list(scan.shape), "spacing_zyx_mm": list(scan.spacing_mm),
                  "orientation": scan.orientation},
         "lungs": lungs.origin if lungs is not None else None,
@@ -266,7 +287,7 @@ def segment_file(
     outputs = plan_outputs(output, case, inputs, overwrite)
     network = describe_network(chosen)
     scan = read_scan(scan_path, case_id=case, series=series)
-    lungs = find_lungs(scan, lung_mask)
+    lungs = find_lungs(scan, lung_mask, force=force)
     findings = require_plausible(scan, lungs, force=force)
     # A mask of labels packs to a hundredth as a rule; a twentieth is room enough.
     check_writable(output, scan.hu.size // 20 + 1_000_000)

@@ -145,6 +145,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         The file is missing or no checkpoint of this package.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"checkpoint {path}: a folder, expected a file: give one of "
+                         f"{', '.join(sorted(str(p) for p in path.rglob(CHECKPOINT))[:6]) or 'its'}"
+                         " checkpoint files")
     if not path.is_file():
         raise FileNotFoundError(
             f"checkpoint {path}: no such file. Train a fold (notebook 04) or give another path."
@@ -159,10 +163,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _no_checkpoint(path: str | Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"checkpoint {path}: not a checkpoint of this package ({type(error).__name__}: "
-        f"{str(error).partition(chr(10))[0][:120]}). Expected a file 'checkpoint.pt' of a fold."
-    )
+    known = isinstance(error, RuntimeError)  # torch's own words; others only tell of internals
+    why = f" ({str(error).partition(chr(10))[0][:120]})" if known else ""
+    return ValueError(f"checkpoint {path}: not a checkpoint of this package, or damaged{why}. "
+                      "Expected a file 'checkpoint.pt' of a fold.")
 
 
 def load_network(path: str | Path) -> Network:

@@ -38,6 +38,16 @@ def _cases(rows: pd.DataFrame, reader: str) -> str:
     return _markdown(table)
 
 
+def _dice(dice: pd.DataFrame | None, role: str, structure: str) -> tuple[str, str]:
+    """Mean of cases with its SD, and pooled; dashes where there are no masks."""
+    if dice is None:
+        return "–", "–"
+    scores = dice[(dice["role"] == role) & (dice["structure"] == structure)]
+    mean = scores[(scores["averaging"] == "per case") & (scores["empty"] == "nan")].iloc[0]
+    pooled = scores[scores["averaging"] == "pooled"].iloc[0]
+    return f"{number(mean['dice'])} ± {number(mean['sd_cases'])}", number(pooled["dice"])
+
+
 def write_digest(measurements: pd.DataFrame, reader: str = "model") -> str:
     """Volumes and Dice of each case (of few), then agreement by role, as Markdown.
 
@@ -46,7 +56,9 @@ def write_digest(measurements: pd.DataFrame, reader: str = "model") -> str:
     """
     parts = []
     agreement = summary.agreement_table(measurements, by=("role", "structure"), test=reader)
-    dice = summary.dice_table(measurements, test=reader, by=("role",))
+    # Simulated readings have no masks, and so no Dice.
+    has_dice = measurements.loc[measurements["reader"] == reader, "tp"].notna().any()
+    dice = summary.dice_table(measurements, test=reader, by=("role",)) if has_dice else None
     for role, rows in measurements.groupby("role", sort=True):
         n_cases = rows[["cohort", "case_id"]].drop_duplicates().shape[0]
         if n_cases <= MOST_CASES:
@@ -54,13 +66,9 @@ def write_digest(measurements: pd.DataFrame, reader: str = "model") -> str:
         table = [["structure", "n", "Dice, mean of cases ± SD", "Dice, pooled", "Spearman ρ",
                   "bias, mL", "limits of agreement, mL"]]
         for row in agreement[agreement["role"] == role].itertuples():
-            scores = dice[(dice["role"] == role) & (dice["structure"] == row.structure)]
-            mean = scores[(scores["averaging"] == "per case") & (scores["empty"] == "nan")]
-            pooled = scores[scores["averaging"] == "pooled"]
             table.append([
                 f"{TITLES[row.structure]} ({role})", str(row.n),
-                f"{number(mean['dice'].iloc[0])} ± {number(mean['sd_cases'].iloc[0])}",
-                number(pooled["dice"].iloc[0]),
+                *_dice(dice, role, row.structure),
                 f"{number(row.spearman)} {interval((row.spearman_lower, row.spearman_upper))}",
                 f"{number(row.bias)} {interval((row.bias_lower, row.bias_upper))}",
                 f"{number(row.loa_lower)} to {number(row.loa_upper)}"])

@@ -73,7 +73,7 @@ table.facts th { font-weight: 500; white-space: nowrap; }
 <h1>Quantification of COVID-19 pneumonia from CT: report of run {{ run_id }}</h1>
 {% if synthetic %}
 <p class="banner" role="note">Synthetic cohort: no case is a patient. These numbers say nothing
-about people and can't be set against the paper's.</p>
+about people. Where they stand beside the paper's, they show only that each has its counterpart.</p>
 {% endif %}
 </header>
 <nav aria-label="Contents"><h2>Contents</h2>

@@ -43,7 +43,7 @@ SETTINGS = {
 
 
 def compare(published_csv: str | os.PathLike | None, measured: Mapping[str, float],
-            same_patients: bool = False) -> pd.DataFrame:
+            same_patients: bool = False, simulated: bool = False) -> pd.DataFrame:
     """Every published number, this run's counterpart, and whether the two can be compared.
 
     Parameters
@@ -54,6 +54,8 @@ def compare(published_csv: str | os.PathLike | None, measured: Mapping[str, floa
         Published id -> value in the unit of the published one (`measure`).
     same_patients
         True where the run's cohort is the paper's own.
+    simulated
+        True where the readings were made to have the printed quartiles.
 
     Returns
     -------
@@ -79,11 +81,12 @@ def compare(published_csv: str | os.PathLike | None, measured: Mapping[str, floa
     frame["value"] = pd.to_numeric(frame["value"])
     frame["measured"] = frame["id"].map(measured).astype(float)
     frame["difference"] = frame["measured"] - frame["value"]
-    frame["comparability"] = [comparability(row, same_patients) for row in frame.itertuples()]
+    frame["comparability"] = [comparability(row, same_patients, simulated)
+                              for row in frame.itertuples()]
     return frame
 
 
-def comparability(row: object, same_patients: bool = False) -> str:
+def comparability(row: object, same_patients: bool = False, simulated: bool = False) -> str:
     """Whether a published number and this run's can be set against each other, in a few words.
 
     `row` has the fields `id, quantity, statistic` and `measured` of a row of `compare`.
@@ -101,6 +104,8 @@ def comparability(row: object, same_patients: bool = False) -> str:
         return "no: what it spreads over is not printed"
     if quantity == "dice" and row.structure == "lesion":
         return "no: which Dice is averaged is not printed"
+    if simulated:
+        return "no: simulated from the printed numbers"
     patients = "yes" if same_patients else "same statistic, other patients"
     if quantity == "dice" and ".unet" in row.id:
         return f"{patients}; width and schedule as in Table 4 of this run"

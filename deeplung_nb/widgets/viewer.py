@@ -204,9 +204,9 @@ def _labels(name: str, mask: Any, scan: Scan) -> np.ndarray:
     return labels.astype(np.uint8, copy=False)
 
 
-def _scan(scan: Any) -> Scan:
+def _scan(scan: Any, series: str | None) -> Scan:
     if isinstance(scan, (str, os.PathLike)):
-        return read_scan(scan)
+        return read_scan(scan, series=series)
     if not isinstance(scan, Scan):
         raise ValueError(f"scan: a {type(scan).__name__}, expected a Scan or the path of one. An "
                          "array knows no millimetres: use Scan(hu, spacing_mm, affine, case_id)")
@@ -221,8 +221,8 @@ def _scan(scan: Any) -> Scan:
 
 def view_ct(
     scan: Scan | str | os.PathLike, masks: Mapping[str, Any] | Any = None, *,
-    lungs: LungMask | None = None, reference: str | None = None, backend: str = "builtin",
-    window: str | tuple[float, float] = "lung", layout: str = "overlay",
+    lungs: LungMask | None = None, reference: str | None = None, series: str | None = None,
+    backend: str = "builtin", window: str | tuple[float, float] = "lung", layout: str = "overlay",
 ) -> Any:
     """Look at a CT in a notebook, with any readers' masks.
 
@@ -237,6 +237,8 @@ def view_ct(
     reference
         The reader that the others are compared with; default: the first. The comparison is with
         the next one in `masks`.
+    series
+        Which DICOM series, where a folder holds several: its number or UID.
     backend
         `builtin`, or `itkwidgets` or `niivue` where those are installed (`docs/widgets.md`).
     window
@@ -250,7 +252,7 @@ def view_ct(
         A mask on another grid or with unknown codes, an unusable scan, too many masks, unknown
         names; the message says which, what was expected, and the remedy.
     """
-    scan = _scan(scan)
+    scan = _scan(scan, series)
     if masks is None:
         masks = {}
     elif not isinstance(masks, Mapping):
