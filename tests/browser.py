@@ -21,9 +21,13 @@ CHROMIUM = shutil.which("chromium")
 ARGUMENTS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
              "--disable-background-networking --disable-component-update --disable-sync "
              "--enable-precise-memory-info").split()
-# Both are JupyterLab's own, and of its extensions that are installed beside it.
+WITH_3D = [*(argument for argument in ARGUMENTS if argument != "--disable-gpu"), "--use-gl=angle",
+           "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+"""WebGL, computed without a graphics card."""
+# JupyterLab's own, of extensions that are installed beside it, and of drawing without a card.
 KNOWN_MESSAGES = ("[Federation Runtime]", "[ Federation Runtime ]", "shared singleton module",
-                  "No satisfying version", "Failed to create module", "shared module is not")
+                  "No satisfying version", "Failed to create module", "shared module is not",
+                  "GPU stall due to ReadPixels")
 
 
 def free_port() -> int:
@@ -33,8 +37,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(folder: Path, kind: str, theme: str = "JupyterLab Light", notebook: str = ""):
-    """The address of a JupyterLab or Voila that serves `folder`."""
+def server(folder: Path, kind: str, theme: str = "JupyterLab Light", notebook: str = "",
+           python: str = sys.executable):
+    """The address of a JupyterLab (`lab`), a Voila or a Notebook 6 (`classic`) in `folder`."""
     port = free_port()
     settings = folder / ".settings"
     extension = settings / "@jupyterlab" / "apputils-extension"
@@ -49,10 +54,13 @@ def server(folder: Path, kind: str, theme: str = "JupyterLab Light", notebook: s
         command = ["lab", "--no-browser", "--allow-root", f"--port={port}",
                    "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=",
                    f"--ServerApp.root_dir={folder}"]
+    elif kind == "classic":
+        command = ["notebook", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1",
+                   "--NotebookApp.token=", f"--notebook-dir={folder}"]
     else:
         command = ["voila", notebook, "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"]
     with (folder / f"{kind}.log").open("w") as log:
-        process = subprocess.Popen([sys.executable, "-m", *(["jupyter"] if kind == "lab" else []),
+        process = subprocess.Popen([python, "-m", *(["jupyter"] if kind == "lab" else []),
                                     *command], cwd=folder, env=environment, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
     try:
@@ -61,7 +69,7 @@ def server(folder: Path, kind: str, theme: str = "JupyterLab Light", notebook: s
                 raise RuntimeError((folder / f"{kind}.log").read_text()[-2000:])
             try:
                 # Voila's own address would start a kernel.
-                place = "api" if kind == "lab" else "voila/static/"
+                place = "voila/static/" if kind == "voila" else "api"
                 with urllib.request.urlopen(f"{address}/{place}", timeout=1):
                     break
             except urllib.error.HTTPError:

@@ -1,15 +1,17 @@
 """The viewer as people meet it: in JupyterLab 4 and Voila, offline, in a real browser."""
 
+import io
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from deeplung_nb.imaging.phantom import make_phantom, read_specs
 from deeplung_nb.labels import GGO, HIGH_OPACITY
 from deeplung_nb.runs import PACKAGE_FOLDER
 from deeplung_nb.stats import overlap
-from tests.browser import ARGUMENTS, CHROMIUM, Watched, server, write_notebook
+from tests.browser import ARGUMENTS, CHROMIUM, WITH_3D, Watched, server, write_notebook
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = [
@@ -286,6 +288,23 @@ def test_the_dark_theme_is_dark_and_readable(tmp_path, browser):
             assert (ink + 0.05) / (paper + 0.05) >= 4.5, place
         assert watched.messages == []
         watched.page.close()
+
+
+def test_surfaces_are_drawn(tmp_path, browser):
+    cell = CASE.replace("view_ct", "view_surface").replace(', "automatic": p.expert', "")
+    write_notebook(tmp_path / "case.ipynb", cell)
+    with server(tmp_path, "lab") as address:
+        chromium = browser.browser_type.launch(executable_path=CHROMIUM, args=WITH_3D)
+        watched = Watched(chromium)
+        watched.run_cells(address, "case.ipynb")
+        canvas = watched.page.wait_for_selector(".jp-OutputArea canvas", timeout=60_000)
+        watched.page.wait_for_timeout(5000)
+        shot = np.asarray(Image.open(io.BytesIO(canvas.screenshot())).convert("RGB")).astype(int)
+        assert (shot[..., 2] > shot[..., 0] + 60).sum() > 500  # ground glass
+        assert (shot[..., 0] > shot[..., 2] + 60).sum() > 500  # high opacity
+        assert watched.elsewhere == []
+        assert watched.messages == []
+        chromium.close()
 
 
 def test_voila_shows_it_too(tmp_path, browser, phantom):

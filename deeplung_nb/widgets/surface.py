@@ -37,7 +37,7 @@ class SurfaceView(ipywidgets.VBox):
         scan = viewer.scan
         self.viewer = viewer
         self.volumes_ml: dict[str, float] = {}
-        self.plot = k3d.plot(grid_visible=False, menu_visibility=False, camera_auto_fit=True,
+        self.plot = k3d.plot(grid_visible=False, menu_visibility=False, camera_auto_fit=False,
                              background_color=0xF4F5F7, height=460)
         entries = []
         parts = [("lung", viewer.masks.get(LUNGS), 1, "Lungs", LUNG_OPACITY)]
