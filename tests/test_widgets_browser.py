@@ -307,6 +307,25 @@ def test_surfaces_are_drawn(tmp_path, browser):
         chromium.close()
 
 
+def test_niivue_shows_it_below_the_still_picture(tmp_path, browser):
+    pytest.importorskip("ipyniivue", reason="ipyniivue is not installed")
+    cell = CASE.replace('lungs=LungMask(p.lungs, "reference"))', 'backend="niivue")')
+    write_notebook(tmp_path / "case.ipynb", cell)
+    with server(tmp_path, "lab") as address:
+        chromium = browser.browser_type.launch(executable_path=CHROMIUM, args=WITH_3D)
+        watched = Watched(chromium)
+        watched.run_cells(address, "case.ipynb")
+        canvas = watched.page.wait_for_selector(".jp-OutputArea canvas", timeout=60_000)
+        watched.page.wait_for_timeout(15_000)
+        picture = watched.page.locator(".jp-OutputArea img").first.bounding_box()
+        assert picture["y"] < canvas.bounding_box()["y"]
+        shot = np.asarray(Image.open(io.BytesIO(canvas.screenshot())).convert("RGB")).astype(int)
+        assert (shot[..., 0] > shot[..., 2] + 60).sum() > 500  # its mask is warm
+        assert len(np.unique(shot[..., 1])) > 50               # on a CT of many greys
+        assert watched.elsewhere == []
+        chromium.close()
+
+
 def test_voila_shows_it_too(tmp_path, browser, phantom):
     write_notebook(tmp_path / "case.ipynb", CASE)
     with server(tmp_path, "voila", notebook="case.ipynb") as address:

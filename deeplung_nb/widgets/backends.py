@@ -6,7 +6,9 @@ None of them is imported before it is asked for. What works where is in docs/wid
 from __future__ import annotations
 
 import importlib
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,8 +70,11 @@ def _niivue(viewer: CTViewer) -> Any:
         write_mask(LesionMask.like(viewer.scan, labels), folder / "mask.nii.gz")
         volumes.append({"path": folder / "mask.nii.gz", "colormap": "warm",
                         "opacity": viewer.opacity})
-    shown = ipyniivue.NiiVue()
+    # The patient's right on the left, as radiologists look at it.
+    shown = ipyniivue.NiiVue(is_radiological_convention=True, sagittal_nose_left=True)
     shown.load_volumes(volumes)
+    # Images of a patient don't stay on the disk longer than the viewer lives.
+    weakref.finalize(shown, shutil.rmtree, folder, ignore_errors=True)
     return shown
 
 
