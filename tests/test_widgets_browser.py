@@ -290,40 +290,41 @@ def test_the_dark_theme_is_dark_and_readable(tmp_path, browser):
         watched.page.close()
 
 
-def test_surfaces_are_drawn(tmp_path, browser):
-    cell = CASE.replace("view_ct", "view_surface").replace(', "automatic": p.expert', "")
-    write_notebook(tmp_path / "case.ipynb", cell)
+@pytest.fixture
+def drawn_in_3d(tmp_path, browser):
+    """`drawn_in_3d(cell, seconds)`: the page, its canvas, and its pixels as drawn by WebGL."""
+    chromium = browser.browser_type.launch(executable_path=CHROMIUM, args=WITH_3D)
     with server(tmp_path, "lab") as address:
-        chromium = browser.browser_type.launch(executable_path=CHROMIUM, args=WITH_3D)
-        watched = Watched(chromium)
-        watched.run_cells(address, "case.ipynb")
-        canvas = watched.page.wait_for_selector(".jp-OutputArea canvas", timeout=60_000)
-        watched.page.wait_for_timeout(5000)
-        shot = np.asarray(Image.open(io.BytesIO(canvas.screenshot())).convert("RGB")).astype(int)
-        assert (shot[..., 2] > shot[..., 0] + 60).sum() > 500  # ground glass
-        assert (shot[..., 0] > shot[..., 2] + 60).sum() > 500  # high opacity
-        assert watched.elsewhere == []
-        assert watched.messages == []
-        chromium.close()
+        def run(cell, seconds):
+            write_notebook(tmp_path / "case.ipynb", cell)
+            watched = Watched(chromium)
+            watched.run_cells(address, "case.ipynb")
+            canvas = watched.page.wait_for_selector(".jp-OutputArea canvas", timeout=60_000)
+            watched.page.wait_for_timeout(1000 * seconds)
+            shot = Image.open(io.BytesIO(canvas.screenshot())).convert("RGB")
+            return watched, canvas, np.asarray(shot).astype(int)
+        yield run
+    chromium.close()
 
 
-def test_niivue_shows_it_below_the_still_picture(tmp_path, browser):
+def test_surfaces_are_drawn(drawn_in_3d):
+    watched, _, shot = drawn_in_3d(
+        CASE.replace("view_ct", "view_surface").replace(', "automatic": p.expert', ""), 5)
+    assert (shot[..., 2] > shot[..., 0] + 60).sum() > 500  # ground glass
+    assert (shot[..., 0] > shot[..., 2] + 60).sum() > 500  # high opacity
+    assert watched.elsewhere == []
+    assert watched.messages == []
+
+
+def test_niivue_shows_it_below_the_still_picture(drawn_in_3d):
     pytest.importorskip("ipyniivue", reason="ipyniivue is not installed")
-    cell = CASE.replace('lungs=LungMask(p.lungs, "reference"))', 'backend="niivue")')
-    write_notebook(tmp_path / "case.ipynb", cell)
-    with server(tmp_path, "lab") as address:
-        chromium = browser.browser_type.launch(executable_path=CHROMIUM, args=WITH_3D)
-        watched = Watched(chromium)
-        watched.run_cells(address, "case.ipynb")
-        canvas = watched.page.wait_for_selector(".jp-OutputArea canvas", timeout=60_000)
-        watched.page.wait_for_timeout(15_000)
-        picture = watched.page.locator(".jp-OutputArea img").first.bounding_box()
-        assert picture["y"] < canvas.bounding_box()["y"]
-        shot = np.asarray(Image.open(io.BytesIO(canvas.screenshot())).convert("RGB")).astype(int)
-        assert (shot[..., 0] > shot[..., 2] + 60).sum() > 500  # its mask is warm
-        assert len(np.unique(shot[..., 1])) > 50               # on a CT of many greys
-        assert watched.elsewhere == []
-        chromium.close()
+    watched, canvas, shot = drawn_in_3d(
+        CASE.replace('lungs=LungMask(p.lungs, "reference"))', 'backend="niivue")'), 15)
+    picture = watched.page.locator(".jp-OutputArea img").first.bounding_box()
+    assert picture["y"] < canvas.bounding_box()["y"]
+    assert (shot[..., 0] > shot[..., 2] + 60).sum() > 500  # its mask is warm
+    assert len(np.unique(shot[..., 1])) > 50               # on a CT of many greys
+    assert watched.elsewhere == []
 
 
 def test_voila_shows_it_too(tmp_path, browser, phantom):
