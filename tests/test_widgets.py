@@ -3,6 +3,7 @@
 import json
 import zlib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -275,6 +276,9 @@ def test_a_case_of_a_run(monkeypatch, chest_file, tmp_path):
     mask = LesionMask.like(scan, (scan.hu > 200).astype(np.uint8))
     case = Case(scan, mask, LungMask(scan.hu < -500, "reference"), LESION_STRUCTURES)
     monkeypatch.setattr(viewer, "read_reading", lambda run, cohort, case_id: (case, mask))
-    shown = view_case(None, "phantom", "P001", layout="agreement")
+    run = SimpleNamespace(run_id="quick-1", synthetic=True)
+    shown = view_case(run, "phantom", "P001", layout="agreement")
+    assert "synthetic cohort · quick-1" in shown.still().alt
+    assert shown.info["note"] == "synthetic cohort · quick-1"
     assert list(shown.masks) == ["expert", "automatic", "lungs"]
     assert shown.info["comparison"]["case"]["dice"]["ggo"] == 1.0

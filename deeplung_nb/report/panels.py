@@ -260,7 +260,8 @@ AGREEMENT_COLOURS = {"both": "#3a9d6e", "reference only": "#cc79a7", "other only
 def draw_planes(planes: Sequence[Mapping[str, Any]], case_id: str = "",
                 window: tuple[float, float] = LUNG_WINDOW,
                 agreement: Sequence[np.ndarray] | None = None,
-                pair: tuple[str, str] | None = None, width_mm: float = PAGE_MM) -> PrintFigure:
+                pair: tuple[str, str] | None = None, note: str = "",
+                width_mm: float = PAGE_MM) -> PrintFigure:
     """A scan in three planes, with the outlines of any readers' masks.
 
     Parameters
@@ -274,6 +275,8 @@ def draw_planes(planes: Sequence[Mapping[str, Any]], case_id: str = "",
         Instead of the masks, for each plane the places 1 to 4 of `AGREEMENT_COLOURS`.
     pair
         Reference and other reader, for the words.
+    note
+        Stands with the case's name.
     """
     level, width = window
     sizes = [(p["hu"].shape[0] * p["pixel_mm"][0], p["hu"].shape[1] * p["pixel_mm"][1])
@@ -316,7 +319,7 @@ def draw_planes(planes: Sequence[Mapping[str, Any]], case_id: str = "",
         figure.legend(handles=handles, loc="center left", bbox_to_anchor=(0, foot_y(figure, 0.7)),
                       ncols=len(handles))
     about = " · ".join(filter(None, [f"Case {case_id}" if case_id else "", words,
-                                     f"window {level:g}/{width:g} HU"]))
+                                     f"window {level:g}/{width:g} HU", note]))
     figure.text(0.01, foot_y(figure, 0.2), about, fontsize=6.5)
     figure.alt = (f"{about}: " + ", ".join(p["title"].lower() for p in planes)
                   + (f"; masks of {', '.join(readers)}" if readers else "; no mask"))

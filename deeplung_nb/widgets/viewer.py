@@ -95,8 +95,8 @@ class CTViewer(anywidget.AnyWidget):
     opacity = traitlets.Float(0.5, min=0.0, max=1.0).tag(sync=True)
 
     def __init__(self, scan: Scan, masks: Mapping[str, np.ndarray], pair: tuple[str, str] | None,
-                 **traits: Any) -> None:
-        self.scan, self.masks, self.pair = scan, dict(masks), pair
+                 note: str = "", **traits: Any) -> None:
+        self.scan, self.masks, self.pair, self.note = scan, dict(masks), pair, note
         start = [n // 2 for n in scan.shape]
         shown = self.masks.get(pair[0]) if pair else next(iter(self.masks.values()), None)
         if shown is not None and shown.any():
@@ -114,7 +114,8 @@ class CTViewer(anywidget.AnyWidget):
         scan = self.scan
         lesions = {name: labels for name, labels in self.masks.items() if name != LUNGS}
         return {
-            "case_id": scan.case_id, "shape": list(scan.shape), "affine": scan.affine.tolist(),
+            "case_id": scan.case_id, "note": self.note, "shape": list(scan.shape),
+            "affine": scan.affine.tolist(),
             "planes": {plane: {"letters": LETTERS[plane], "axis": axis,
                                "pixel_mm": pixel_mm(scan.spacing_mm, plane)}
                        for axis, plane in enumerate(PLANES)},
@@ -181,7 +182,7 @@ class CTViewer(anywidget.AnyWidget):
                                          for name in self.pair))
                          for plane, index in zip(PLANES, self.cursor, strict=True)]
         return draw_planes(planes, case_id=self.scan.case_id, window=tuple(self.window),
-                           agreement=agreement, pair=self.pair)
+                           agreement=agreement, pair=self.pair, note=self.note)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return with_picture(super()._repr_mimebundle_(**kwargs), self.still())
@@ -223,6 +224,7 @@ def view_ct(
     scan: Scan | str | os.PathLike, masks: Mapping[str, Any] | Any = None, *,
     lungs: LungMask | None = None, reference: str | None = None, series: str | None = None,
     backend: str = "builtin", window: str | tuple[float, float] = "lung", layout: str = "overlay",
+    note: str = "",
 ) -> Any:
     """Look at a CT in a notebook, with any readers' masks.
 
@@ -245,6 +247,8 @@ def view_ct(
         A name of `WINDOWS`, or (level, width) in HU.
     layout
         `overlay`, `side by side` or `agreement`; the last two need two masks.
+    note
+        Words that stand with every picture, such as "synthetic cohort".
 
     Raises
     ------
@@ -272,7 +276,7 @@ def view_ct(
     if layout not in LAYOUTS or (layout != "overlay" and pair is None):
         raise ValueError(f"layout {layout!r}: expected one of {', '.join(LAYOUTS)}; the last two "
                          "need two masks")
-    viewer = CTViewer(scan, labels, pair, window=list(_window(window)), layout_mode=layout)
+    viewer = CTViewer(scan, labels, pair, note, window=list(_window(window)), layout_mode=layout)
     if backend == "builtin":
         return viewer
     from deeplung_nb.widgets.backends import show_elsewhere
@@ -289,5 +293,6 @@ def view_case(run: Run, cohort: str, case_id: str, **options: Any) -> Any:
         The case has not been measured yet.
     """
     case, automatic = read_reading(run, cohort, case_id)
+    options.setdefault("note", f"synthetic cohort · {run.run_id}" if run.synthetic else run.run_id)
     return view_ct(case.scan, {"expert": case.expert, "automatic": automatic}, lungs=case.lungs,
                    reference="expert", **options)

@@ -186,7 +186,7 @@ class Picture {
     this.canvas.setAttribute("aria-label", `Case ${info.case_id}, ${shown}`);
     this.canvas.dataset.plane = plane;
     this.caption.textContent = (this.readers ? `${this.readers.join(", ")} · ` : "")
-      + `${plane} ${index}`;
+      + `${plane} ${index}${this === viewer.large[0] && info.note ? ` · ${info.note}` : ""}`;
     if (!slice) { // keeps the last picture until this one is here
       this.canvas.dataset.index = "";
       return;
