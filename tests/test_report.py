@@ -18,6 +18,7 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.transforms import Bbox
 
 from deeplung_nb.config import load_profile
 from deeplung_nb.labels import GGO, HIGH_OPACITY
@@ -164,6 +165,25 @@ def test_equal_clip_paths_have_one_name_however_often_they_were_made(run):
     again = Outline(circle.vertices.copy(), circle.codes.copy())
     assert [_clip_number(renderer, path) for path in (circle, again, square, circle)] == [
         0, 0, 1, 0]
+
+
+def test_names_in_an_svg_do_not_hang_on_the_last_digits_of_the_layout(measured, run, monkeypatch):
+    """The solver of the layout leaves them to chance; here they are changed on purpose."""
+    from matplotlib.backends.backend_svg import RendererSVG
+    save_figure(agreement_figure(measured), run, "first")
+    clip = RendererSVG._get_clip_attrs
+
+    def shaken(self, gc):
+        rectangle = gc.get_clip_rectangle()
+        if rectangle is not None:
+            gc.set_clip_rectangle(Bbox.from_bounds(*(v * (1 + 1e-12) for v in rectangle.bounds)))
+        return clip(self, gc)
+
+    monkeypatch.setattr(RendererSVG, "_get_clip_attrs", shaken)
+    save_figure(agreement_figure(measured), run, "second")
+    first, second = (run.path("figures", f"{name}.svg").read_bytes()
+                     for name in ("first", "second"))
+    assert first == second
 
 
 def test_pdf_embeds_its_fonts_and_svg_needs_none(run):

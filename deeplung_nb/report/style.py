@@ -145,6 +145,16 @@ def _clip_number(renderer: RendererSVG, path: Any) -> int:
                                               len(renderer._clip_path_ids))
 
 
+def _name_by_order(renderer: RendererSVG, kind: str, content: Any) -> str:
+    """The name of a clip path, a marker or a picture in an SVG file: its number in the file.
+
+    Matplotlib names them by a hash of their content, which for a clip rectangle is its corners in
+    full precision; the layout's solver leaves their last digits to chance.
+    """
+    names = renderer.__dict__.setdefault("_names_by_order", {})
+    return f"{kind}{names.setdefault((kind, str(content)), len(names)):x}"
+
+
 @mpl.rc_context(STYLE)
 def save_figure(figure: Figure, run: Run, name: str, caption: str = "", alt: str = "") -> Path:
     """Write `figures/<name>.pdf`, `.svg` and `.png` (300 dpi), and their words in `<name>.json`.
@@ -167,6 +177,7 @@ def save_figure(figure: Figure, run: Run, name: str, caption: str = "", alt: str
         _add_footer(figure, f"synthetic cohort · {run.run_id}")
     for suffix, metadata in FORMATS.items():
         with (mock.patch.object(RendererSVG, "_get_clippath_id", _clip_number),
+              mock.patch.object(RendererSVG, "_make_id", _name_by_order),
               atomic_path(run.path("figures", f"{name}.{suffix}")) as part):
             figure.savefig(part, format=suffix, metadata=metadata)
     words = {"caption": caption, "alt": alt or getattr(figure, "alt", "") or caption or name}
