@@ -12,7 +12,7 @@ import torch
 
 from deeplung_nb import __version__
 from deeplung_nb.__main__ import main
-from deeplung_nb.files import sha256_of
+from deeplung_nb.files import _machine, sha256_of
 from deeplung_nb.imaging.scan import LesionMask, read_scan, write_mask, write_scan
 from deeplung_nb.learning import segment as room
 from deeplung_nb.learning.train import read_checkpoint
@@ -207,8 +207,7 @@ def test_default_networks_are_sought_where_the_results_are(tmp_path, monkeypatch
 def test_leftovers_of_a_killed_call_are_cleaned(ct, call, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    host = __import__("deeplung_nb.files", fromlist=["_machine"])._machine()
-    (out / f".part-{host}-{2**22 + 1}-abc.nii.gz").write_bytes(b"half")
+    (out / f".part-{_machine()}-{2**22 + 1}-abc.nii.gz").write_bytes(b"half")
     assert call(ct, "--output", out)[0] == 0
     assert names(out) == sorted(NAMES)
     assert os.stat(out / NAMES[0]).st_mode & 0o044

@@ -1,6 +1,7 @@
 """The viewer without a browser: traits, what is sent, what is compared, what is refused."""
 
 import json
+import sys
 import zlib
 from dataclasses import replace
 from types import SimpleNamespace
@@ -258,8 +259,8 @@ def test_a_viewer_that_is_not_there_is_one_line_and_the_picture(scan, masks, bac
     from deeplung_nb.widgets import backends
     shown = []
     monkeypatch.setattr(backends, "display", shown.append)
-    monkeypatch.setitem(__import__("sys").modules, {"niivue": "ipyniivue"}.get(backend, backend),
-                        None)
+    module = {"niivue": "ipyniivue"}.get(backend, backend)
+    monkeypatch.setitem(sys.modules, module, None)
     assert view_ct(scan, masks, backend=backend) is None
     said = capsys.readouterr().out
     assert said.count("\n") == 1
