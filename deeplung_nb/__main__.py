@@ -24,7 +24,7 @@ def _segment(options: argparse.Namespace) -> None:
         return
     if options.output is None:
         raise ValueError("--output is missing, expected the folder for mask and table")
-    from deeplung_nb.learning.segment import segment_file
+    from deeplung_nb.reading.segment import segment_file
 
     result, outputs = segment_file(
         options.scan, options.output, checkpoints=options.checkpoint, lung_mask=options.lung_mask,
@@ -52,7 +52,7 @@ def _digest(options: argparse.Namespace) -> None:
 
 def _manifest(options: argparse.Namespace) -> None:
     from deeplung_nb.cohorts import public
-    from deeplung_nb.runs import manifest_folder
+    from deeplung_nb.registry import manifest_folder
 
     folder = options.output or manifest_folder()
     manifest, splits = folder / "medseg2.csv", folder / "splits_medseg2.csv"

@@ -68,12 +68,16 @@ class Progress:
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(self.state) + "\n")
 
+    def close(self) -> None:
+        """No more will be done in this call."""
+        self._write()
+        self.bar.close()
+
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._write()
-        self.bar.close()
+        self.close()
 
 
 def track(items: Iterable[T], label: str, unit: str, total: int | None = None,

@@ -171,7 +171,7 @@ def reproduce(
             watch.stopped.set()
             watch.join()
     if "notebook_seconds" not in run.info():
-        run.record(notebook_seconds=seconds)
+        run.record("notebooks", notebook_seconds=seconds)
     report = write_report(run)
     run.write_checksums()
     print(f"\nreport   {report}\nfigures  {run.folder / 'figures'}\ntables   "

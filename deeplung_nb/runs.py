@@ -21,33 +21,32 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from deeplung_nb import __version__
 from deeplung_nb.config import Config, load_profile
 from deeplung_nb.files import PART, sha256_of, write_text
+from deeplung_nb.registry import cohort_files, is_phantom, is_simulated, read_registry
 
 PACKAGE_FOLDER = Path(__file__).resolve().parent
 MEASURING_CODE = (
-    "labels.py", "measurements.py", "imaging/scan.py", "imaging/dicom.py",
-    "imaging/preprocess.py", "imaging/lungs.py", "imaging/integrity.py",
-    "imaging/plausibility.py", "cohorts/manifest.py", "cohorts/schema.py", "cohorts/splits.py",
-    "cohorts/study.py", "stats/overlap.py", "network/baselines.py",
-    "network/convlstm.py", "network/deeplung.py", "network/losses.py", "network/pretrained.py",
-    "learning/dataset.py", "learning/train.py", "learning/predict.py", "learning/measure.py",
-    "learning/experiment.py",
+    "labels.py", "measurements.py", "spreadsheets.py", "imaging/grid.py", "imaging/scan.py",
+    "imaging/dicom.py", "imaging/io.py", "imaging/preprocess.py", "imaging/lungs.py",
+    "imaging/integrity.py", "imaging/plausibility.py", "cohorts/manifest.py", "cohorts/schema.py",
+    "cohorts/splits.py", "cohorts/study.py", "stats/overlap.py", "network/baselines.py",
+    "network/checkpoint.py", "network/convlstm.py", "network/deeplung.py", "network/device.py",
+    "network/losses.py", "network/pretrained.py", "reading/predict.py", "reading/measure.py",
+    "learning/dataset.py", "learning/train.py", "learning/experiment.py",
 )
-"""Code that can change measurements.csv; `config` enters by its values."""
+"""Code that can change measurements.csv, and `imaging/phantom/` where phantoms are used."""
+
+WITHOUT_NUMBERS = ("config.py", "files.py", "progress.py", "registry.py", "runs.py",
+                   "imaging/errors.py", "stats/_results.py")
+"""What that code imports besides and that changes no number; `config` enters by its values, the
+registry by `manifest_digest`."""
 
 REPORTED_PACKAGES = (
     "torch", "monai", "numpy", "scipy", "pandas", "statsmodels", "SimpleITK", "pydicom",
     "matplotlib", "seaborn", "great_tables",
 )
-
-
-def manifest_folder() -> Path:
-    """Where the manifests lie: `DEEPLUNG_MANIFESTS`, else `data_manifests/` beside the package."""
-    return Path(os.environ.get("DEEPLUNG_MANIFESTS") or PACKAGE_FOLDER.parent / "data_manifests")
 
 
 def results_folder() -> Path:
@@ -66,16 +65,6 @@ def _code_without_comments(path: Path) -> str:
                 if not (isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant))
             ]
     return ast.dump(tree)
-
-
-def is_phantom(cohort: str) -> bool:
-    """Whether a cohort is generated (its name begins with `phantom`)."""
-    return cohort.startswith("phantom")
-
-
-def is_simulated(cohort: str) -> bool:
-    """Whether a cohort is a table of simulated readings (its name begins with `rehearsal`)."""
-    return cohort.startswith("rehearsal")
 
 
 def check_inputs(config: Config, data: Path | None) -> None:
@@ -100,7 +89,7 @@ def code_digest(cohorts: tuple[str, ...]) -> str:
     """SHA-256 over the code that can change a measurement of these cohorts."""
     files = [PACKAGE_FOLDER / name for name in MEASURING_CODE]
     if any(map(is_phantom, cohorts)):
-        files += sorted(PACKAGE_FOLDER.glob("imaging/phantom*.py"))
+        files += sorted(PACKAGE_FOLDER.glob("imaging/phantom/*.py"))
     digest = hashlib.sha256()
     for path in files:
         digest.update(path.relative_to(PACKAGE_FOLDER).as_posix().encode())
@@ -109,12 +98,14 @@ def code_digest(cohorts: tuple[str, ...]) -> str:
 
 
 def manifest_digest(cohorts: tuple[str, ...]) -> str:
-    """SHA-256 over the manifests and splits of the named cohorts."""
+    """SHA-256 over manifests, splits and mask codes of the named cohorts."""
     digest = hashlib.sha256()
+    registry = read_registry()
     for cohort in cohorts:
-        for name in (f"{cohort}.csv", f"splits_{cohort}.csv"):
-            path = manifest_folder() / name
-            digest.update(name.encode())
+        codes = registry.get(cohort, {}).get("mask_codes")
+        digest.update(json.dumps([cohort, codes], sort_keys=True).encode())
+        for path in cohort_files(cohort):
+            digest.update(path.name.encode())
             digest.update(path.read_bytes() if path.exists() else b"absent")
     return digest.hexdigest()
 
@@ -175,26 +166,39 @@ class Run:
             )
         return path
 
-    def measurements(self) -> pd.DataFrame:
-        """The checked table of all measurements of this run."""
-        from deeplung_nb import measurements
+    @property
+    def measurements_csv(self) -> Path:
+        """The table of all measurements of this run, for `measurements.read`.
 
-        return measurements.read(
-            self.require("measurements.csv", made_by="05_cross_validation.ipynb")
-        )
+        Raises
+        ------
+        FileNotFoundError
+            It is not there yet: the message names the notebook that makes it.
+        """
+        return self.require("measurements.csv", made_by="05_cross_validation.ipynb")
 
     def info(self) -> dict[str, Any]:
-        """What run.json says."""
-        return json.loads(self.folder.joinpath("run.json").read_text(encoding="utf-8"))
+        """What run.json says, with all facts that were recorded since."""
+        info = json.loads(self.folder.joinpath("run.json").read_text(encoding="utf-8"))
+        for path in sorted(self.folder.glob("facts/*.json")):
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            peak = max(info.get("peak_memory_gb", 0.0), facts.get("peak_memory_gb", 0.0))
+            info |= {**facts, "peak_memory_gb": peak}
+        return info
 
-    def record(self, **facts: Any) -> None:
-        """Add facts (times, memory, warnings) to run.json; known ones leave it as it is."""
-        info = self.info()
-        if all(name in info and info[name] == value for name, value in facts.items()):
+    def record(self, work: str, **facts: Any) -> None:
+        """Keep the facts (times, device, choices) of one work in `facts/<work>.json`.
+
+        A file for each, so that folds trained side by side don't overwrite each other's. What is
+        known already leaves it as it is.
+        """
+        path = self.path("facts", f"{work}.json")
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if all(name in known and known[name] == value for name, value in facts.items()):
             return
-        info.update(facts)
-        info["peak_memory_gb"] = max(info.get("peak_memory_gb", 0.0), peak_memory_gb())
-        write_text(self.folder / "run.json", json.dumps(info, indent=2, sort_keys=True) + "\n")
+        known.update(facts)
+        known["peak_memory_gb"] = max(known.get("peak_memory_gb", 0.0), peak_memory_gb())
+        write_text(path, json.dumps(known, indent=2, sort_keys=True) + "\n")
 
     def write_checksums(self) -> Path:
         """SHA256SUMS over the folder's measurements, figures, tables and report."""

@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from deeplung_nb import measurements
 from deeplung_nb.report.panels import choose_case
 from deeplung_nb.runs import read_run
 
@@ -21,10 +22,11 @@ def main(source: Path) -> None:
     run = read_run(source)
     if not run.synthetic:
         sys.exit(f"{source}: a run of real cases; only synthetic ones may be recorded")
-    measured = run.measurements()
+    measured = measurements.read(run.measurements_csv)
     chosen = {(case.cohort, case.case_id) for case in
               (choose_case(measured, rule, role="cv") for rule in RULES)}
     parts = ["run.json", "measurements.csv", "timings.csv",
+             *sorted(str(path.relative_to(source)) for path in source.glob("facts/*.json")),
              *sorted(str(path.relative_to(source)) for path in source.rglob("history.csv")),
              *(f"masks/{cohort}/{case_id}.nii.gz" for cohort, case_id in sorted(chosen))]
     size = sum((source / part).stat().st_size for part in parts)

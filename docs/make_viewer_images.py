@@ -23,7 +23,7 @@ from deeplung_nb.report.panels import choose_case
 from deeplung_nb.runs import read_run
 from deeplung_nb.widgets import view_case
 run = read_run({run!r})
-chosen = choose_case(run.measurements(), "median_both", role="cv")
+chosen = choose_case(measurements.read(run.measurements_csv), "median_both", role="cv")
 view_case(run, chosen.cohort, chosen.case_id, layout={layout!r})
 """
 

@@ -18,12 +18,13 @@ from tests.browser import ARGUMENTS, CHROMIUM, Watched, server, write_notebook
 CELL = """
 import numpy as np
 from scipy import ndimage
+from deeplung_nb.imaging.grid import Grid
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.widgets import view_ct
 rng = np.random.default_rng(0)
 hu = np.clip(ndimage.gaussian_filter(rng.normal(0, 1, (120, 512, 512)).astype(np.float32), 3)
              * 20000 - 500 + rng.normal(0, 20, (120, 512, 512)), -1024, 1500).astype(np.int16)
-scan = Scan(hu, (2.5, 0.7, 0.7), np.diag([-0.7, -0.7, 2.5, 1.0]), "measured")
+scan = Scan(hu, Grid.upright(hu.shape, (2.5, 0.7, 0.7)), "measured")
 a, b = (((hu > low) & (hu < low + 100)).astype(np.uint8) for low in (-300, -280))
 """
 SHOW = """

@@ -14,7 +14,7 @@ from deeplung_nb import measurements
 from deeplung_nb.runs import read_run
 from deeplung_nb.stats import agreement, correlation, overlap, paired
 
-readings = read_run("results/example").measurements()
+readings = measurements.read(read_run("results/example").measurements_csv)
 pairs = measurements.pair(readings, "expert", "model", "ggo", role="external")
 # %% [markdown]
 # `readings` has one row for each case, reader and structure; `pairs` has the ground-glass volumes of the external

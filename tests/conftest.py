@@ -64,8 +64,9 @@ def _clean_environment(monkeypatch):
 @pytest.fixture(scope="session")
 def chest_file(tmp_path_factory):
     """A synthetic chest as a NIfTI file: `ct.nii.gz`."""
-    from deeplung_nb.imaging.phantom import make_phantom, read_specs
-    from deeplung_nb.imaging.scan import write_scan
+    from deeplung_nb.imaging.io import write_scan
+    from deeplung_nb.imaging.phantom.make import make_phantom
+    from deeplung_nb.imaging.phantom.spec import read_specs
     from deeplung_nb.runs import PACKAGE_FOLDER
 
     path = tmp_path_factory.mktemp("chest") / "ct.nii.gz"
@@ -80,11 +81,11 @@ def checkpoint_file(tmp_path_factory):
     import torch
 
     from deeplung_nb.config import NetworkConfig, load_profile
-    from deeplung_nb.learning.train import describe_training, save_network
+    from deeplung_nb.network.checkpoint import describe_training, save_network
     from deeplung_nb.network.deeplung import DeepLungNet
 
     torch.manual_seed(1)
     network = DeepLungNet(NetworkConfig(image_size=32, n_neighbours=1, dense_blocks=1, hidden=2))
     path = tmp_path_factory.mktemp("run") / "fold-0" / "checkpoint.pt"
-    save_network(network, path, software="0", trained_on=describe_training(load_profile("quick")))
+    save_network(network, path, describe_training(load_profile("quick")))
     return path

@@ -1,6 +1,7 @@
 """The rooms of the library: who may import whom, and what must load without torch."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +9,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "deeplung_nb"
-LEVELS = {"imaging": 1, "cohorts": 2, "stats": 2, "network": 3, "learning": 4, "report": 5,
-          "widgets": 6, "reproduce": 7, "__main__": 8}
+LEVELS = {"imaging": 1, "cohorts": 2, "stats": 2, "network": 3, "reading": 4, "learning": 5,
+          "report": 6, "widgets": 7, "reproduce": 8, "__main__": 9}
 HEAVY = {  # third-party packages that only these rooms may import
-    "torch": {"network", "learning"}, "monai": {"network", "learning"},
+    "torch": {"network", "reading", "learning"}, "monai": {"network"},
     "SimpleITK": {"imaging", "cohorts"}, "pydicom": {"imaging"}, "statsmodels": {"stats"},
     "pandera": {"cohorts"}, "pooch": {"cohorts"}, "matplotlib": {"report"},
     "great_tables": {"report"}, "docx": {"report"}, "nbclient": {"reproduce"},
@@ -45,6 +46,36 @@ def test_imports_point_upwards_only(path):
             assert same_or_above, f"{'.'.join(name)} from room {here or 'level 0'}"
         elif name[0] in HEAVY:
             assert here in HEAVY[name[0]], f"{name[0]} from room {here or 'level 0'}"
+
+
+def module_of(path):
+    """`imaging.scan`; a package goes by its own name."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def arrows():
+    """Module -> the modules of this package that it imports, in functions and for types too."""
+    modules = {module_of(path) for path in FILES} - {"__init__"}
+    found = {}
+    for path in FILES:
+        names = [".".join(name[1:]) for name in imports(path) if name[0] == "deeplung_nb"]
+        # `from room import module` names the module, `from module import thing` is in it.
+        found[module_of(path)] = {name if name in modules else name.rpartition(".")[0]
+                                  for name in names} & modules - {module_of(path)}
+    return found
+
+
+def test_no_module_is_needed_by_what_it_needs():
+    try:
+        tuple(graphlib.TopologicalSorter(arrows()).static_order())
+    except graphlib.CycleError as error:
+        pytest.fail(f"a circle: {' <- '.join(error.args[1])}")
+
+
+def test_a_circle_would_be_found():
+    assert "imaging.scan" in arrows()["imaging.dicom"]
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter({**arrows(), "imaging.scan": {"imaging.dicom"}}).prepare()
 
 
 @pytest.mark.parametrize("module", ["stats.summary", "stats.agreement", "report.figures",

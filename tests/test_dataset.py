@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from deeplung_nb.config import TrainingConfig
+from deeplung_nb.imaging.preprocess import window_indices
 from deeplung_nb.learning.dataset import (
     PreparedCase,
     SliceSampler,
@@ -13,7 +14,6 @@ from deeplung_nb.learning.dataset import (
     normalise,
     random_affine,
     read_prepared,
-    window_indices,
     write_prepared,
 )
 

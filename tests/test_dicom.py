@@ -10,7 +10,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from deeplung_nb.imaging.dicom import list_series, read_series
-from deeplung_nb.imaging.scan import ScanError, read_scan
+from deeplung_nb.imaging.errors import ScanError
+from deeplung_nb.imaging.io import read_scan
 
 
 def write_slice(path, z, series="1.2.3", value=0, **changes):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from deeplung_nb.imaging.scan import ScanError, read_lung_mask, read_scan
+from deeplung_nb.imaging.errors import ScanError
+from deeplung_nb.imaging.io import read_lung_mask, read_scan
 
 
 def chest(dtype=np.int16):

@@ -44,7 +44,8 @@ def python():
 
 
 def test_a_volume_is_shown_by_itkwidgets_below_the_still_picture(python, tmp_path):
-    cell = CASE.replace('lungs=LungMask(p.lungs, "reference"))', 'backend="itkwidgets")')
+    cell = CASE.replace('lungs=LungMask.like(p.scan, p.lungs, "reference"))',
+                        'backend="itkwidgets")')
     assert "itkwidgets" in cell
     write_notebook(tmp_path / "case.ipynb", cell)
     with server(tmp_path, "classic", python=python) as address, playwright.sync_playwright() as p:

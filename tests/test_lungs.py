@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from deeplung_nb.imaging.grid import Grid
+from deeplung_nb.imaging.io import read_lung_mask, read_scan
 from deeplung_nb.imaging.lungs import LungError, LungMask, segment_lungs
-from deeplung_nb.imaging.scan import Scan, read_lung_mask, read_scan
+from deeplung_nb.imaging.scan import Scan
 
 
 def make_chest(n_slices=20, size=150, lesion=True):
@@ -23,7 +25,7 @@ def make_chest(n_slices=20, size=150, lesion=True):
     hu[:3][(((y - 60) / 8) ** 2 + ((x - 75) / 8) ** 2 < 1)[:3]] = -990
     hu[:, 135:137, 10:140] = 100
     spacing = (10.0, 2.4, 2.4)
-    return Scan(hu, spacing, np.diag([-2.4, -2.4, 10.0, 1.0]), "chest"), true
+    return Scan(hu, Grid.upright(hu.shape, spacing), "chest"), true
 
 
 def dice(a, b):
@@ -42,21 +44,21 @@ def test_lungs_hold_their_lesions_and_nothing_else():
 
 def test_one_slice_is_enough():
     scan, true = make_chest()
-    one = Scan(scan.hu[11:12], scan.spacing_mm, scan.affine, "one")
+    one = Scan(scan.hu[11:12], Grid((1, *scan.shape[1:]), scan.affine), "one")
     assert dice(segment_lungs(one).mask, true[11:12]) > 0.93
 
 
 def test_no_lung_is_said_with_a_remedy():
     scan, _ = make_chest()
     body = Scan(np.where(scan.hu < -400, np.where(scan.hu == -1000, scan.hu, 40), scan.hu).astype(
-        np.int16), scan.spacing_mm, scan.affine, "belly")
+        np.int16), scan.grid, "belly")
     with pytest.raises(LungError, match=r"'belly': no lung found.*give a lung mask"):
         segment_lungs(body)
 
 
 def test_an_unknown_origin_is_refused():
     with pytest.raises(ValueError, match="reference, built-in, lungmask"):
-        LungMask(np.zeros((1, 2, 2), bool), "guess")
+        LungMask(np.zeros((1, 2, 2), bool), Grid.upright((1, 2, 2), (1, 1, 1)), "guess")
 
 
 def test_real_cases_agree_with_their_lung_masks(shared_data):

@@ -20,9 +20,9 @@ from deeplung_nb import measurements
 from deeplung_nb.__main__ import main
 from deeplung_nb.cohorts.manifest import read_manifest
 from deeplung_nb.cohorts.splits import read_splits
+from deeplung_nb.imaging.io import read_lung_mask, read_mask, read_scan
+from deeplung_nb.imaging.lungs import lungs_for
 from deeplung_nb.imaging.plausibility import require_plausible
-from deeplung_nb.imaging.scan import read_lung_mask, read_mask, read_scan
-from deeplung_nb.learning.segment import find_lungs
 from deeplung_nb.runs import PACKAGE_FOLDER
 from tests.test_dicom import make_series
 
@@ -84,7 +84,7 @@ def files(chest_file, tmp_path_factory):
 
 def read_whole(path):
     scan = read_scan(path)
-    require_plausible(scan, find_lungs(scan))
+    require_plausible(scan, lungs_for(scan))
     return scan
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from deeplung_nb import measurements
 from deeplung_nb.runs import read_run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,15 +112,17 @@ def test_the_example_is_synthetic_and_small():
     assert run.synthetic
     kept = [path for path in tracked() if EXAMPLE in path.parents]
     assert 0 < sum(path.stat().st_size for path in kept) < 300_000
-    assert {"expert", "model", "unet2d", "unet3d", "ensemble"} <= set(run.measurements().reader)
+    readers = set(measurements.read(run.measurements_csv).reader)
+    assert {"expert", "model", "unet2d", "unet3d", "ensemble"} <= readers
 
 
 def test_the_numbers_of_the_readme_are_those_of_the_example_run():
     """`docs/make_example.py` records the run; `python -m deeplung_nb digest` gives its tables."""
     from deeplung_nb.report.digest import write_digest
 
-    tables = [table for table in write_digest(read_run("results/example").measurements()).strip()
-              .split("\n\n") if table.startswith("| structure")]
+    measured = measurements.read(read_run("results/example").measurements_csv)
+    tables = [table for table in write_digest(measured).strip().split("\n\n")
+              if table.startswith("| structure")]
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(tables) == 2
     for table in tables:

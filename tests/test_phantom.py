@@ -9,20 +9,19 @@ import numpy as np
 import pytest
 
 from deeplung_nb.cohorts.manifest import read_manifest
-from deeplung_nb.imaging.phantom import (
+from deeplung_nb.imaging.io import read_lung_mask, read_mask, read_scan
+from deeplung_nb.imaging.phantom.cohort import default_cohort, write_default_cohort
+from deeplung_nb.imaging.phantom.make import make_phantom, write_cohort
+from deeplung_nb.imaging.phantom.spec import (
     Lesion,
     PhantomError,
     PhantomSpec,
-    make_phantom,
     read_specs,
     row_of_spec,
     spec_of_row,
-    write_cohort,
 )
-from deeplung_nb.imaging.phantom_cohort import default_cohort, write_default_cohort
-from deeplung_nb.imaging.scan import read_lung_mask, read_mask, read_scan
 from deeplung_nb.labels import GGO, HIGH_OPACITY
-from deeplung_nb.runs import manifest_folder
+from deeplung_nb.registry import manifest_folder
 
 CLEAR_OF_THE_PLEURA = (-80.0, 10.0, 125.0)
 DISEASED = PhantomSpec(

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from deeplung_nb.imaging.grid import Grid
+from deeplung_nb.imaging.io import read_scan
 from deeplung_nb.imaging.lungs import LungError, LungMask, segment_lungs
-from deeplung_nb.imaging.phantom import make_phantom, read_specs
+from deeplung_nb.imaging.phantom.make import make_phantom
+from deeplung_nb.imaging.phantom.spec import read_specs
 from deeplung_nb.imaging.plausibility import ImplausibleScan, examine, require_plausible
-from deeplung_nb.imaging.scan import Scan, read_scan
-from deeplung_nb.runs import manifest_folder
+from deeplung_nb.imaging.scan import Scan
+from deeplung_nb.registry import manifest_folder
 
 MEDSEG2 = ("1", "2", "3", "5", "6", "8")
 
@@ -32,15 +35,20 @@ def flipped(scan, *axes):
 
 
 def stretched(scan, z=1.0, y=1.0, x=1.0):
-    return replace(scan, spacing_mm=tuple(np.multiply(scan.spacing_mm, (z, y, x)).tolist()),
-                   affine=scan.affine @ np.diag([x, y, z, 1.0]))
+    return replace(scan, grid=Grid(scan.shape, scan.affine @ np.diag([x, y, z, 1.0])))
+
+
+def part_of(scan, part):
+    """Some of its slices, as if the first of them lay where the scan's first lies."""
+    hu = scan.hu[part]
+    return replace(scan, hu=hu, grid=Grid(hu.shape, scan.affine))
 
 
 def posing_as_axial(scan, order):
     """Every third coronal or sagittal slice, under an affine that calls them axial."""
     fine = ndimage.zoom(scan.hu, np.divide(scan.spacing_mm, 2.0), order=1)[::-1]
     hu = np.ascontiguousarray(fine.transpose(order)[::3])
-    return Scan(hu, (6.0, 2.0, 2.0), np.diag([-2.0, -2.0, 6.0, 1.0]), "posing")
+    return Scan(hu, Grid.upright(hu.shape, (6.0, 2.0, 2.0)), "posing")
 
 
 @pytest.fixture(scope="module")
@@ -121,24 +129,24 @@ def test_a_head_is_no_chest():
     r = np.sqrt((z / 1.1) ** 2 + (y / 1.2) ** 2 + x**2)
     hu = np.where(r < 70, 35, np.where(r < 78, 900, -1000)).astype(np.int16)
     hu[np.sqrt(z**2 + (y + 60) ** 2 + x**2) < 22] = -1000
-    head = Scan(hu, (5.2, 1.73, 1.73), np.diag([-1.73, -1.73, 5.2, 1.0]), "head")
+    head = Scan(hu, Grid.upright(hu.shape, (5.2, 1.73, 1.73)), "head")
     with pytest.raises(ImplausibleScan, match="lung"):
         require_plausible(head, lungs_of(head))
 
 
 def test_an_empty_lung_mask_and_one_of_another_scan_are_found(phantom):
-    nothing = LungMask(np.zeros(phantom.shape, bool), "reference")
+    nothing = LungMask.like(phantom, np.zeros(phantom.shape, bool), "reference")
     assert "is empty" in examine(phantom, nothing).errors[0]
-    bones = LungMask(phantom.hu > 0, "reference")
+    bones = LungMask.like(phantom, phantom.hu > 0, "reference")
     assert any("HU (median)" in error for error in examine(phantom, bones).errors)
 
 
 def test_parts_of_a_chest_are_read_and_said_to_be_parts(phantom):
-    half = replace(phantom, hu=phantom.hu[phantom.n_slices // 2:])
+    half = part_of(phantom, slice(phantom.n_slices // 2, None))
     found = findings(half)
     assert found.errors == ()
     assert "whole lungs" in found.warnings[0]
-    one = findings(replace(phantom, hu=phantom.hu[12:13]))
+    one = findings(part_of(phantom, slice(12, 13)))
     assert one.errors == ()
     assert any("a single slice" in warning for warning in one.warnings)
 

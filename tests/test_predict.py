@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from deeplung_nb.config import NetworkConfig, UNetConfig
+from deeplung_nb.imaging.grid import Grid
 from deeplung_nb.imaging.lungs import LungMask
 from deeplung_nb.imaging.scan import LesionMask, Scan
-from deeplung_nb.learning.measure import measure
-from deeplung_nb.learning.predict import Predictor
 from deeplung_nb.network.baselines import UNet
 from deeplung_nb.network.deeplung import DeepLungNet
+from deeplung_nb.reading.measure import measure
+from deeplung_nb.reading.predict import Predictor
 
 SMALL = NetworkConfig(image_size=32, n_neighbours=2, dense_blocks=1, hidden=2)
 
@@ -24,8 +25,7 @@ def make_scan(n_slices=7, size=48):
     rng = np.random.default_rng(3)
     hu = np.full((n_slices, size, size), -1000, np.int16)
     hu[:, 8:40, 6:42] = rng.integers(-900, 200, (n_slices, 32, 36))
-    return Scan(hu=hu, spacing_mm=(5.0, 2.0, 2.0), affine=np.diag([-2.0, -2.0, 5.0, 1.0]),
-                case_id="small")
+    return Scan(hu, Grid.upright(hu.shape, (5.0, 2.0, 2.0)), "small")
 
 
 def all_scores(predictor, slices):
@@ -83,7 +83,7 @@ def test_rows_of_measurement_by_hand():
     lung = np.zeros(scan.shape, bool)
     lung[1:3, 8:28, 8:28] = True     # 800 voxels
     rows = {row["structure"]: row for row in measure(
-        scan, LesionMask.like(scan, found), LungMask(lung, "reference"),
+        scan, LesionMask.like(scan, found), LungMask.like(scan, lung, "reference"),
         reference=LesionMask.like(scan, expert))}
     assert rows["lung"]["volume_ml"] == pytest.approx(800 * 20 / 1000)
     ggo, high, lesion = rows["ggo"], rows["high_opacity"], rows["lesion"]
@@ -114,7 +114,7 @@ def test_burden_over_100_percent_is_flagged():
     mask = LesionMask.like(scan, np.ones(scan.shape, np.uint8))
     lung = np.zeros(scan.shape, bool)
     lung[1, 10:20, 10:20] = True
-    rows = measure(scan, mask, LungMask(lung, "built-in"))
+    rows = measure(scan, mask, LungMask.like(scan, lung, "built-in"))
     assert any("over 100 %" in row["note"] for row in rows if row["structure"] == "ggo")
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from deeplung_nb.imaging.grid import Grid
 from deeplung_nb.imaging.preprocess import (
     BodyBox,
     body_box,
@@ -26,8 +27,7 @@ def make_scan(n_slices=6, size=200, spacing=(5.0, 1.8, 1.8), table=True):
     hu[:, body] = 40
     if table:
         hu[:, 160:162, 20:195] = 100
-    affine = np.diag([-spacing[2], -spacing[1], spacing[0], 1.0])
-    return Scan(hu=hu, spacing_mm=spacing, affine=affine, case_id="box")
+    return Scan(hu, Grid.upright(hu.shape, spacing), "box")
 
 
 def ellipsoid_mask(scan, centre, radii_mm, code=1):
@@ -55,8 +55,7 @@ def test_the_box_holds_the_body_and_leaves_out_the_table():
 
 def test_an_image_of_air_gets_the_whole_image_as_box():
     scan = make_scan()
-    air = Scan(hu=np.full_like(scan.hu, -1000), spacing_mm=scan.spacing_mm, affine=scan.affine,
-               case_id="air")
+    air = Scan(np.full_like(scan.hu, -1000), scan.grid, "air")
     assert body_box(air) == BodyBox(0, 0, 200)
 
 
@@ -65,7 +64,7 @@ def test_one_box_serves_all_slices():
     hu = scan.hu.copy()
     hu[0] = -1000
     hu[0, 85:95, 100:120] = 40
-    tapered = Scan(hu=hu, spacing_mm=scan.spacing_mm, affine=scan.affine, case_id="tapered")
+    tapered = Scan(hu, scan.grid, "tapered")
     assert body_box(tapered) == body_box(scan)
 
 
@@ -104,9 +103,7 @@ def test_there_and_back_keeps_a_mask(size, native):
     scan = make_scan(n_slices=24, size=200)
     if native != 200:
         hu = np.kron(scan.hu, np.ones((1, 2, 2), np.int16))
-        spacing = (5.0, 0.9, 0.9)
-        scan = Scan(hu=hu, spacing_mm=spacing, affine=np.diag([-0.9, -0.9, 5.0, 1.0]),
-                    case_id="fine")
+        scan = Scan(hu, Grid.upright(hu.shape, (5.0, 0.9, 0.9)), "fine")
     radii = (40.0, 45.0, 60.0)
     mask = ellipsoid_mask(scan, np.array([11.7, 90 * scale, 110 * scale]), radii)
     _, box = prepare(scan, size)

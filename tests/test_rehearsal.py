@@ -93,7 +93,7 @@ def test_the_notebook_runs_in_a_folder_of_its_own_and_says_simulated(tmp_path):
     run = open_run("rehearsal", results=tmp_path)
     run_notebook(NOTEBOOK_FOLDER / "E2_rehearsal.ipynb", run)
     assert run.synthetic
-    assert run.measurements().case_id.nunique() == 264
+    assert measurements.read(run.measurements_csv).case_id.nunique() == 264
     for name in figures.AGREEMENT_NAMES.values():
         svg = (run.folder / "figures" / f"{name}.svg").read_text()
         assert "synthetic cohort" in svg

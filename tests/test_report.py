@@ -23,11 +23,11 @@ from matplotlib.transforms import Bbox
 from deeplung_nb.config import load_profile
 from deeplung_nb.labels import GGO, HIGH_OPACITY
 from deeplung_nb.measurements import COLUMNS, check, pair
+from deeplung_nb.registry import manifest_folder
 from deeplung_nb.report import counts, errors, figures, html, panels, published, tables
 from deeplung_nb.report.discrepancies import check_published
 from deeplung_nb.report.style import MM, PAGE_MM, STYLE, new_figure, save_figure
 from deeplung_nb.report.word import PrintedTable
-from deeplung_nb.runs import manifest_folder
 from deeplung_nb.stats import agreement, correlation, summary
 
 CLASSES = ("ggo", "high_opacity")
@@ -43,6 +43,9 @@ class FakeRun:
     run_id: str = "quick-0123456789ab"
     config: object = load_profile("quick")
 
+    def info(self) -> dict:
+        return json.loads(self.path("run.json").read_text(encoding="utf-8"))
+
     def path(self, *parts: str) -> Path:
         path = self.folder.joinpath(*parts)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +54,9 @@ class FakeRun:
 
 @pytest.fixture
 def run(tmp_path):
-    return FakeRun(tmp_path / "quick-0123456789ab")
+    fake = FakeRun(tmp_path / "quick-0123456789ab")
+    fake.path("run.json").write_text("{}", encoding="utf-8")
+    return fake
 
 
 def fake_measurements(n: int = 30, seed: int = 3) -> pd.DataFrame:

@@ -18,10 +18,13 @@ from deeplung_nb.__main__ import main
 from deeplung_nb.cohorts import manifest, splits, study
 from deeplung_nb.config import UNetConfig, load_profile
 from deeplung_nb.files import sha256_of
-from deeplung_nb.imaging import phantom
-from deeplung_nb.learning import experiment, segment, train
+from deeplung_nb.imaging.phantom.make import write_cohort
+from deeplung_nb.imaging.phantom.spec import read_specs
+from deeplung_nb.learning import experiment, train
+from deeplung_nb.reading import segment
+from deeplung_nb.registry import manifest_folder
 from deeplung_nb.reproduce import NotebookError, notebooks, reproduce, run_notebook
-from deeplung_nb.runs import manifest_folder, open_run
+from deeplung_nb.runs import open_run
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +95,7 @@ def test_notebooks_show_pictures_and_no_errors(run):
 
 
 def test_measurements_hold_every_case_reader_and_structure(run):
-    frame = run.measurements()
+    frame = measurements.read(run.measurements_csv)
     assert len(frame) == 6 * (1 + 1 + 2) * 4 + 2 * (1 + 1 + 3 + 1) * 4
     assert set(frame.reader) == {"expert", "model", "unet2d", "unet3d", "fold-0", "fold-1",
                                  "fold-2", "ensemble"}
@@ -105,7 +108,7 @@ def test_measurements_hold_every_case_reader_and_structure(run):
 
 def test_volumes_of_the_expert_are_those_of_the_files(run):
     cohort, = study.load_cohorts(run)
-    row = run.measurements().query(
+    row = measurements.read(run.measurements_csv).query(
         "case_id == 'P001' and reader == 'expert' and structure == 'ggo'").iloc[0]
     image = sitk.ReadImage(str(cohort.mask_path("P001")))
     n = int((sitk.GetArrayFromImage(image) == 1).sum())
@@ -205,8 +208,9 @@ def test_a_case_that_fails_stays_in_the_table_as_failed(small, run):
     whole = path.read_bytes()
     try:
         path.write_bytes(whole[:100])
-        readers = {"model": experiment.Reader(None, (0,), 0)}
-        lines = experiment._evaluate_case(run, experiment.Work(cohort, row, readers))
+        readers = {"model": experiment.Reader("deeplung", (), 0)}
+        lines = experiment._evaluate_case(run, experiment.Work(cohort, row, readers),
+                                          experiment._Predictors(4))
     finally:
         path.write_bytes(whole)
     frame = measurements.check(pd.DataFrame(lines).reindex(columns=list(measurements.COLUMNS)))
@@ -277,6 +281,6 @@ def test_a_real_cohort_without_its_folder_is_asked_for(tmp_path, monkeypatch):
 def test_phantoms_are_made_once(small, run):
     cohort, = study.load_cohorts(run)
     before = cohort.image_path("P001").stat().st_mtime_ns
-    phantom.write_cohort(phantom.read_specs(small["manifests"] / "phantom.csv"), cohort.data,
+    write_cohort(read_specs(small["manifests"] / "phantom.csv"), cohort.data,
                          progress=False)
     assert cohort.image_path("P001").stat().st_mtime_ns == before

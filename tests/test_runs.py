@@ -1,13 +1,15 @@
 """Run folders: addressed by content, whole files, clear errors."""
 
 import dataclasses
-import json
+import shutil
 
 import pytest
+import test_architecture
 
-from deeplung_nb import files, runs
+from deeplung_nb import files, measurements, runs
 from deeplung_nb.config import load_profile
 from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
+from deeplung_nb.registry import manifest_folder
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -52,6 +54,9 @@ def test_another_setting_gets_another_folder(tmp_path):
 
 def test_another_manifest_gets_another_folder(tmp_path, monkeypatch):
     before = runs.open_run("quick", results=tmp_path).run_id
+    shutil.copytree(manifest_folder(), tmp_path / "manifests")
+    with (tmp_path / "manifests" / "phantom.csv").open("a", encoding="utf-8") as stream:
+        stream.write("\n")
     monkeypatch.setenv("DEEPLUNG_MANIFESTS", str(tmp_path / "manifests"))
     assert runs.open_run("quick", results=tmp_path).run_id != before
 
@@ -68,9 +73,38 @@ def test_the_code_digest_sees_code_and_not_comments(tmp_path):
     assert digest("def f(x):\n    return x + 2\n") != plain
 
 
-def test_every_file_of_the_code_digest_exists():
-    for name in runs.MEASURING_CODE:
-        assert (runs.PACKAGE_FOLDER / name).exists(), name
+def test_another_meaning_of_the_masks_gets_another_folder(tmp_path, monkeypatch):
+    before = runs.open_run("quick", results=tmp_path).run_id
+    shutil.copytree(manifest_folder(), tmp_path / "manifests")
+    path = tmp_path / "manifests" / "cohorts.toml"
+    path.write_text(path.read_text(encoding="utf-8").replace(
+        'mask_codes = { 1 = "ggo", 2 = "high_opacity" }',
+        'mask_codes = { 1 = "high_opacity", 2 = "ggo" }', 1), encoding="utf-8")
+    monkeypatch.setenv("DEEPLUNG_MANIFESTS", str(tmp_path / "manifests"))
+    assert runs.open_run("quick", results=tmp_path).run_id != before
+
+
+def test_the_code_digest_covers_all_code_on_the_way_to_a_measurement():
+    arrows, todo, needed = test_architecture.arrows(), ["learning.experiment"], set()
+    while todo:
+        module = todo.pop()
+        if module not in needed:
+            needed.add(module)
+            todo += arrows[module]
+    phantoms = {name for name in needed if name.startswith("imaging.phantom.")}
+    listed = {name.removesuffix(".py").replace("/", ".")
+              for name in (*runs.MEASURING_CODE, *runs.WITHOUT_NUMBERS)}
+    assert listed == needed - phantoms
+    assert len(phantoms) > 3
+
+
+def test_phantom_code_counts_only_where_phantoms_are_used(monkeypatch):
+    read = []
+    monkeypatch.setattr(runs, "_code_without_comments", lambda path: read.append(path.name) or "")
+    runs.code_digest(("medseg2",))
+    assert "painter.py" not in read
+    runs.code_digest(("phantom",))
+    assert "painter.py" in read
 
 
 def test_profiles_come_from_the_environment(tmp_path, monkeypatch):
@@ -92,18 +126,34 @@ def test_an_unknown_profile_is_named():
 def test_a_missing_input_says_which_notebook_makes_it(tmp_path):
     run = runs.open_run("quick", results=tmp_path)
     with pytest.raises(FileNotFoundError, match=r"05_cross_validation\.ipynb"):
-        run.measurements()
+        measurements.read(run.measurements_csv)
 
 
 def test_a_run_says_how_it_was_made(tmp_path):
     run = runs.open_run("quick", results=tmp_path)
-    run.record(device="cpu", seconds_train_fold_0=1.5)
-    info = json.loads((run.folder / "run.json").read_text())
+    run.record("train_fold_0", device="cpu", seconds_train_fold_0=1.5)
+    info = runs.read_run(run.folder).info()
     assert info["device"] == "cpu"
     assert info["config"]["profile"] == "quick"
     assert {"config", "manifests", "code"} <= set(info["digests"])
     assert info["versions"]["torch"].startswith("2.13.0")
     assert info["peak_memory_gb"] > 0
+
+
+def test_folds_that_end_at_the_same_moment_keep_each_others_facts(tmp_path, monkeypatch):
+    """The second reads what is there before the first writes, as processes side by side do."""
+    run = runs.open_run("quick", results=tmp_path)
+    write = runs.write_text
+
+    def overtaken(path, text):
+        monkeypatch.setattr(runs, "write_text", write)
+        run.record("train_fold_1", seconds_train_fold_1=2.5)
+        write(path, text)
+
+    monkeypatch.setattr(runs, "write_text", overtaken)
+    run.record("train_fold_0", seconds_train_fold_0=1.5)
+    info = run.info()
+    assert (info["seconds_train_fold_0"], info["seconds_train_fold_1"]) == (1.5, 2.5)
 
 
 def test_checksums_cover_the_folder(tmp_path):

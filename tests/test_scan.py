@@ -4,16 +4,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from deeplung_nb.imaging.scan import (
-    LesionMask,
-    ScanError,
-    image_of,
-    read_lung_mask,
-    read_mask,
-    read_scan,
-    write_mask,
-    write_scan,
-)
+from deeplung_nb.imaging.errors import ScanError
+from deeplung_nb.imaging.io import read_lung_mask, read_mask, read_scan, write_mask, write_scan
+from deeplung_nb.imaging.scan import LesionMask
 
 
 def make_image(size=(20, 24, 6), spacing=(0.8, 0.8, 5.0)):
@@ -85,7 +78,7 @@ def test_oblique_scans_keep_their_direction(tmp_path):
     image.SetDirection((1, 0, 0, 0, np.cos(angle), -np.sin(angle), 0, np.sin(angle),
                         np.cos(angle)))
     scan = read_scan(write(image, tmp_path / "s.nrrd"))
-    np.testing.assert_allclose(image_of(scan.hu, scan.affine).GetDirection(),
+    np.testing.assert_allclose(scan.grid.to_image(scan.hu).GetDirection(),
                                image.GetDirection(), atol=1e-6)
     assert scan.voxel_mm3 == pytest.approx(3.2)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -13,9 +14,11 @@ import torch
 from deeplung_nb import __version__
 from deeplung_nb.__main__ import main
 from deeplung_nb.files import _machine, sha256_of
-from deeplung_nb.imaging.scan import LesionMask, read_scan, write_mask, write_scan
-from deeplung_nb.learning import segment as room
-from deeplung_nb.learning.train import read_checkpoint
+from deeplung_nb.imaging.io import read_scan, write_mask, write_scan
+from deeplung_nb.imaging.lungs import segment_lungs
+from deeplung_nb.imaging.scan import LesionMask
+from deeplung_nb.network.checkpoint import read_checkpoint
+from deeplung_nb.reading import segment as room
 
 NAMES = ["ct_lesions.nii.gz", "ct_measurements.csv", "ct_provenance.json"]
 
@@ -143,8 +146,7 @@ def test_a_checkpoint_that_does_not_say_is_unknown_not_guessed(checkpoint_file, 
 def test_an_implausible_scan_is_refused_and_forced_with_its_reasons(ct, call, tmp_path):
     scan = read_scan(ct)
     wrong = tmp_path / "wrong.nii.gz"
-    write_scan(type(scan)(np.ascontiguousarray(scan.hu[::-1]), scan.spacing_mm, scan.affine,
-                          "wrong"), wrong)
+    write_scan(replace(scan, hu=np.ascontiguousarray(scan.hu[::-1])), wrong)
     code, message = call(wrong, "--output", tmp_path / "out")
     assert code == 1
     assert "from head to feet" in message
@@ -215,7 +217,7 @@ def test_leftovers_of_a_killed_call_are_cleaned(ct, call, tmp_path):
 
 def test_a_mask_that_is_not_of_these_lungs_is_the_suspect_not_the_scan(ct, call, tmp_path):
     scan = read_scan(ct)
-    lungs = room.find_lungs(scan).mask
+    lungs = segment_lungs(scan).mask
     for name, wrong in (("flipped", lungs[::-1]), ("lesion", np.roll(lungs, 60, axis=1))):
         path = tmp_path / f"{name}.nii.gz"
         write_mask(LesionMask.like(scan, np.ascontiguousarray(wrong).astype(np.uint8)), path)

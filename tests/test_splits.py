@@ -38,7 +38,7 @@ def good() -> pd.DataFrame:
 def test_the_papers_cohort_gets_the_papers_folds():
     frame = cases([1] * 197, contrast=30)
     split = splits.make_splits(frame, n_folds=5, seed=20210322, validation_fraction=0.2)
-    protocol = frame.set_index("case_id").protocol
+    protocol = frame.set_index(["cohort", "case_id"]).protocol
     for fold in range(5):
         part = splits.fold_cases(split, fold)
         assert len(part.test) in (39, 40)
@@ -54,18 +54,19 @@ def test_the_papers_cohort_gets_the_papers_folds():
 def test_every_split_keeps_patients_apart_and_tests_each_case_once(sizes, n_folds, seed, contrast):
     frame = cases(sizes, contrast)
     split = splits.make_splits(frame, n_folds, seed, validation_fraction=0.2)
-    patient = frame.set_index("case_id").patient_id
+    patient = frame.set_index(["cohort", "case_id"]).patient_id
+    every = sorted(patient.index)
     tested = []
     for fold in range(n_folds):
         parts = splits.fold_cases(split, fold)
-        assert sorted([*parts.train, *parts.validation, *parts.test]) == sorted(frame.case_id)
+        assert sorted([*parts.train, *parts.validation, *parts.test]) == every
         people = [set(patient[part]) for part in parts]
         assert all(people)
         assert not people[0] & people[1]
         assert not people[0] & people[2]
         assert not people[1] & people[2]
         tested += parts.test
-    assert sorted(tested) == sorted(frame.case_id)
+    assert sorted(tested) == every
 
 
 def test_test_sets_are_of_even_size():
@@ -163,9 +164,9 @@ def test_each_fold_of_medseg2_tests_and_trains_on_much_lesion():
     much_ground_glass, much_consolidation = {"1", "5", "8", "2"}, {"1", "2", "3", "5"}
     for fold in range(3):
         parts = splits.fold_cases(split, fold)
-        for ids in (parts.train, parts.test):
-            assert much_ground_glass & set(ids)
-        assert much_consolidation & set(parts.train)
+        for keys in (parts.train, parts.test):
+            assert much_ground_glass & {key.case_id for key in keys}
+        assert much_consolidation & {key.case_id for key in parts.train}
 
 
 def test_the_readme_describes_the_columns_of_a_split():

@@ -12,17 +12,10 @@ import torch
 
 from deeplung_nb.config import Config, NetworkConfig, TrainingConfig, UNetConfig, load_profile
 from deeplung_nb.learning.dataset import PreparedCase
-from deeplung_nb.learning.train import (
-    CHECKPOINT,
-    LAST,
-    autocast,
-    load_network,
-    make_optimiser,
-    make_scheduler,
-    save_network,
-    train,
-)
+from deeplung_nb.learning.train import LAST, Watcher, make_optimiser, make_scheduler, train
+from deeplung_nb.network.checkpoint import CHECKPOINT, describe_training, load_network, save_network
 from deeplung_nb.network.deeplung import DeepLungNet
+from deeplung_nb.network.device import autocast
 
 SMALL = Config(
     profile="test", cohorts=("none",), n_folds=2,
@@ -46,6 +39,24 @@ def make_cases(n=2, size=32):
     return cases
 
 
+class StopAfter(Watcher):
+    """Asks for a stop after so many epochs, or steps."""
+
+    def __init__(self, epochs=None, steps=None):
+        self.epochs, self.steps, self.heard = epochs, steps, []
+
+    def step(self, epoch, loss):
+        self.heard.append((epoch, loss))
+        return len(self.heard) == self.steps
+
+    def epoch(self, row, network):
+        assert not network.training
+        return row["epoch"] + 1 == self.epochs
+
+    def end(self, finished):
+        self.heard.append(finished)
+
+
 def weights(folder):
     return load_network(folder / CHECKPOINT).state_dict()
 
@@ -62,10 +73,23 @@ def run(folder, config=SMALL, **options):
 
 def test_a_training_that_stopped_between_epochs_ends_as_an_uninterrupted_one(tmp_path):
     whole = run(tmp_path / "whole")
-    run(tmp_path / "parts", stop_after_epoch=1)
+    run(tmp_path / "parts", watchers=[StopAfter(1)])
     parts = run(tmp_path / "parts")
     assert_same_weights(tmp_path / "whole", tmp_path / "parts")
     pd.testing.assert_frame_equal(whole.drop(columns="seconds"), parts.drop(columns="seconds"))
+
+
+def test_a_training_stopped_in_an_epoch_does_that_epoch_again(tmp_path):
+    run(tmp_path / "whole")
+    stopping, other = StopAfter(steps=3), StopAfter()
+    history = run(tmp_path / "parts", watchers=[stopping, other])
+    assert len(history) == 1  # two steps an epoch: the second was begun
+    assert [epoch for epoch, _ in stopping.heard[:-1]] == [0, 0, 1]
+    assert len(other.heard) == 4  # who is told second hears of the last step too
+    assert stopping.heard[-1] is False
+    run(tmp_path / "parts", watchers=[other])
+    assert other.heard[-1] is True
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
 
 
 KILLED = """
@@ -163,7 +187,7 @@ def test_settings_survive_json():
 
 def test_a_checkpoint_needs_no_pickled_code(tmp_path):
     path = tmp_path / CHECKPOINT
-    save_network(DeepLungNet(SMALL.network), path, epoch=0)
+    save_network(DeepLungNet(SMALL.network), path, describe_training(SMALL), epoch=0)
     saved = torch.load(path, weights_only=True)
     assert saved["network"]["image_size"] == 32
     assert load_network(path).config == SMALL.network
@@ -180,7 +204,7 @@ def test_a_broken_checkpoint_is_named(tmp_path, content):
 
 
 def test_a_full_disk_leaves_the_last_whole_checkpoint(tmp_path, monkeypatch):
-    run(tmp_path, stop_after_epoch=1)
+    run(tmp_path, watchers=[StopAfter(1)])
     before = {name: (tmp_path / name).read_bytes() for name in (CHECKPOINT, LAST, "history.csv")}
 
     def full(*_args, **_kwargs):
@@ -229,7 +253,7 @@ def test_a_baseline_trains_by_the_same_code_and_resumes(name, tmp_path):
     config = dataclasses.replace(SMALL, baselines=(
         UNetConfig(name, 2, learning_rate=1e-3, max_epochs=2),))
     history = run(tmp_path / "whole", config, name=name)
-    run(tmp_path / "parts", config, name=name, stop_after_epoch=1)
+    run(tmp_path / "parts", config, name=name, watchers=[StopAfter(1)])
     run(tmp_path / "parts", config, name=name)
     assert_same_weights(tmp_path / "whole", tmp_path / "parts")
     assert len(history) == 2

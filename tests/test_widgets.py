@@ -13,11 +13,13 @@ import traitlets
 from nbconvert import HTMLExporter
 from nbformat import v4
 
+from deeplung_nb.imaging.grid import Grid
+from deeplung_nb.imaging.io import read_scan
 from deeplung_nb.imaging.lungs import LungMask
-from deeplung_nb.imaging.scan import LesionMask, Scan, read_scan
+from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
 from deeplung_nb.stats import overlap
-from deeplung_nb.widgets import CTViewer, view_ct, view_surface
+from deeplung_nb.widgets import CTViewer, view_ct
 from deeplung_nb.widgets.planes import (
     AGREEMENT,
     PLANES,
@@ -27,7 +29,7 @@ from deeplung_nb.widgets.planes import (
     encode,
     pixel_mm,
 )
-from deeplung_nb.widgets.surface import smooth_field
+from deeplung_nb.widgets.surface import smooth_field, view_surface
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def scan():
     """No two voxels of it lie alike: a flip of any axis shows."""
     rng = np.random.default_rng(4)
     hu = rng.integers(-1000, 300, (7, 20, 24)).astype(np.int16)
-    return Scan(hu, (5.0, 0.8, 0.7), np.diag([-0.7, -0.8, 5.0, 1.0]), "X1")
+    return Scan(hu, Grid.upright(hu.shape, (5.0, 0.8, 0.7)), "X1")
 
 
 @pytest.fixture
@@ -166,7 +168,7 @@ def test_the_comparison_is_that_of_the_statistics(scan, masks):
 
 
 def test_a_picture_and_words_go_along_with_every_view(scan, masks):
-    viewer = view_ct(scan, masks, lungs=LungMask(scan.hu < -400, "built-in"))
+    viewer = view_ct(scan, masks, lungs=LungMask.like(scan, scan.hu < -400, "built-in"))
     viewer.cursor = [5, 6, 7]
     data, _ = viewer._repr_mimebundle_()
     assert data["image/png"].startswith(b"\x89PNG")
@@ -196,7 +198,7 @@ def with_nan(scan):
 
 @pytest.mark.parametrize(("call", "message"), [
     (lambda s, m: view_ct(s.hu), "a ndarray, expected a Scan"),
-    (lambda s, m: view_ct(replace(s, hu=s.hu[0])), "2 dimensions, expected 3"),
+    (lambda s, m: replace(s, hu=s.hu[0]), "2 dimensions, expected 3"),
     (lambda s, m: view_ct(with_nan(s)), "1 voxels are NaN"),
     (lambda s, m: view_ct("absent.nii.gz"), "absent.nii.gz is missing"),
     (lambda s, m: view_ct(s, {"expert": m["expert"].labels[1:]}), "expected the scan's"),
@@ -217,9 +219,9 @@ def test_what_cannot_be_shown_is_said_in_the_cell(scan, masks, call, message):
 
 
 def test_odd_but_right_inputs_are_shown(scan):
-    one = replace(scan, hu=scan.hu[:1])
+    one = replace(scan, hu=scan.hu[:1], grid=Grid((1, *scan.shape[1:]), scan.affine))
     assert view_ct(one).slice_index == 0
-    long = Scan(np.zeros((2000, 8, 8), np.int16), (1.0, 1.0, 1.0), np.eye(4), "long")
+    long = Scan(np.zeros((2000, 8, 8), np.int16), Grid.upright((2000, 8, 8), (1, 1, 1)), "long")
     viewer = view_ct(long, np.zeros(long.shape, bool))
     assert sum(len(slice_["data"]) for slice_ in viewer.first) < 20_000
     assert isinstance(view_ct(scan, {}), CTViewer)
@@ -233,7 +235,7 @@ def test_surfaces_carry_their_volumes_and_a_picture(chest_file):
     labels[10:14, 70:90, 40:60] = 1
     labels[10:12, 70:80, 100:104] = 2
     view = view_surface(scan, {"expert": labels, "other": labels * 0},
-                        lungs=LungMask(lungs, "reference"))
+                        lungs=LungMask.like(scan, lungs, "reference"))
     ml = scan.voxel_mm3 / 1000
     assert view.volumes_ml == pytest.approx(
         {"lung": lungs.sum() * ml, "ggo": 1600 * ml, "high_opacity": 80 * ml})
@@ -275,7 +277,7 @@ def test_a_case_of_a_run(monkeypatch, chest_file, tmp_path):
     from deeplung_nb.widgets import view_case, viewer
     scan = read_scan(chest_file)
     mask = LesionMask.like(scan, (scan.hu > 200).astype(np.uint8))
-    case = Case(scan, mask, LungMask(scan.hu < -500, "reference"), LESION_STRUCTURES)
+    case = Case(scan, mask, LungMask.like(scan, scan.hu < -500, "reference"), LESION_STRUCTURES)
     monkeypatch.setattr(viewer, "read_reading", lambda run, cohort, case_id: (case, mask))
     run = SimpleNamespace(run_id="quick-1", synthetic=True)
     shown = view_case(run, "phantom", "P001", layout="agreement")

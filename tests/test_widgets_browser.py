@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplung_nb.imaging.phantom import make_phantom, read_specs
+from deeplung_nb.imaging.phantom.make import make_phantom
+from deeplung_nb.imaging.phantom.spec import read_specs
 from deeplung_nb.labels import GGO, HIGH_OPACITY
 from deeplung_nb.runs import PACKAGE_FOLDER
 from deeplung_nb.stats import overlap
@@ -21,11 +22,12 @@ pytestmark = [
 ]
 CASE = f"""
 from deeplung_nb.imaging.lungs import LungMask
-from deeplung_nb.imaging.phantom import make_phantom, read_specs
+from deeplung_nb.imaging.phantom.make import make_phantom
+from deeplung_nb.imaging.phantom.spec import read_specs
 from deeplung_nb.widgets import view_ct
 p = make_phantom(read_specs({str(PACKAGE_FOLDER.parent / 'data_manifests' / 'phantom.csv')!r})[11])
 v = view_ct(p.scan, {{"expert": p.truth, "automatic": p.expert}},
-            lungs=LungMask(p.lungs, "reference"))
+            lungs=LungMask.like(p.scan, p.lungs, "reference"))
 v
 """
 ORIENTED = """
@@ -319,7 +321,7 @@ def test_surfaces_are_drawn(drawn_in_3d):
 def test_niivue_shows_it_below_the_still_picture(drawn_in_3d):
     pytest.importorskip("ipyniivue", reason="ipyniivue is not installed")
     watched, canvas, shot = drawn_in_3d(
-        CASE.replace('lungs=LungMask(p.lungs, "reference"))', 'backend="niivue")'), 15)
+        CASE.replace('lungs=LungMask.like(p.scan, p.lungs, "reference"))', 'backend="niivue")'), 15)
     picture = watched.page.locator(".jp-OutputArea img").first.bounding_box()
     assert picture["y"] < canvas.bounding_box()["y"]
     assert (shot[..., 0] > shot[..., 2] + 60).sum() > 500  # its mask is warm

@@ -8,7 +8,6 @@ reason, so that the flow of patients can be counted.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import pandas as pd
 from deeplung_nb.cohorts.schema import ROLES, SCHEMA, ManifestError, check_manifest
 from deeplung_nb.files import atomic_path
 from deeplung_nb.labels import LABELS
-from deeplung_nb.runs import manifest_folder
+from deeplung_nb.registry import cohort_files, read_registry
 from deeplung_nb.spreadsheets import CsvError, read_csv
 
 
@@ -174,12 +173,6 @@ def write_manifest(frame: pd.DataFrame, csv: str | os.PathLike) -> None:
         table[known + rest].to_csv(part, index=False, lineterminator="\n", encoding="utf-8")
 
 
-def read_registry() -> dict[str, dict]:
-    """What `cohorts.toml` says of each cohort: title, DOI, licence, citation, files, counts."""
-    with manifest_folder().joinpath("cohorts.toml").open("rb") as stream:
-        return tomllib.load(stream)
-
-
 def read_cohort(name: str, data: str | os.PathLike | None = None, verify: bool = True) -> Cohort:
     """The cohort of this name in `cohorts.toml`.
 
@@ -197,5 +190,4 @@ def read_cohort(name: str, data: str | os.PathLike | None = None, verify: bool =
     label_codes = {label.name: label.code for label in LABELS}
     codes = {int(value): label_codes[name] for value, name in entry.get("mask_codes", {}).items()}
     remake = entry.get("remake", "").format(folder=folder)
-    return read_manifest(manifest_folder() / entry["manifest"], folder, verify, codes or None,
-                         remake)
+    return read_manifest(cohort_files(name)[0], folder, verify, codes or None, remake)

@@ -17,10 +17,11 @@ import pandas as pd
 import pooch
 import SimpleITK as sitk
 
-from deeplung_nb.cohorts.manifest import read_registry, write_manifest
+from deeplung_nb.cohorts.manifest import write_manifest
 from deeplung_nb.cohorts.schema import COLUMNS
 from deeplung_nb.cohorts.splits import check_splits, make_splits, write_splits
 from deeplung_nb.files import atomic_path, sha256_of
+from deeplung_nb.registry import read_registry
 
 MEDSEG2_CASES = tuple(str(number) for number in range(1, 10))
 MEDSEG2_ONE_PATIENT = {"3": "2"}

@@ -35,12 +35,22 @@ class SplitError(ValueError):
         super().__init__(source + ":" + "".join(f"\n  - {fault}" for fault in faults))
 
 
-class Fold(NamedTuple):
-    """The case ids of one fold."""
+class CaseKey(NamedTuple):
+    """What names a case: two cohorts may both have a case `1`."""
 
-    train: list[str]
-    validation: list[str]
-    test: list[str]
+    cohort: str
+    case_id: str
+
+    def __str__(self) -> str:
+        return f"{self.cohort}/{self.case_id}"
+
+
+class Fold(NamedTuple):
+    """The cases of one fold."""
+
+    train: list[CaseKey]
+    validation: list[CaseKey]
+    test: list[CaseKey]
 
 
 def _cv_cases(frame: pd.DataFrame) -> pd.DataFrame:
@@ -132,14 +142,16 @@ def make_splits(frame: pd.DataFrame, n_folds: int, seed: int, validation_fractio
 
 
 def fold_cases(splits: pd.DataFrame, fold: int) -> Fold:
-    """The case ids (train, validation, test) of one fold, in the order of the table."""
+    """The cases (train, validation, test) of one fold, in the order of the table."""
     known = sorted(splits.fold.unique())
     if fold not in known:
         raise ValueError(f"fold {fold!r}: expected one of {', '.join(map(str, known))}")
     test = splits.fold == fold
     validation = (splits.validation_in == fold).fillna(False).astype(bool)
     train = ~test & ~validation
-    return Fold(*(splits.case_id[part].tolist() for part in (train, validation, test)))
+    keys = splits[["cohort", "case_id"]]
+    return Fold(*([CaseKey(*key) for key in keys[part].itertuples(index=False)]
+                  for part in (train, validation, test)))
 
 
 def check_splits(splits: pd.DataFrame, frame: pd.DataFrame | None = None,
@@ -157,9 +169,9 @@ def check_splits(splits: pd.DataFrame, frame: pd.DataFrame | None = None,
         raise SplitError(source, [f"column {name!r} is missing, expected {', '.join(COLUMNS)}"
                                   for name in missing])
     faults = []
-    for case, rows in splits.groupby("case_id"):
+    for key, rows in splits.groupby(["cohort", "case_id"]):
         if len(rows) > 1:
-            faults.append(f"case {case!r} appears {len(rows)} times, expected once. "
+            faults.append(f"case {key[1]!r} appears {len(rows)} times, expected once. "
                           "Delete the repeats")
     for patient, rows in splits.groupby("patient_id"):
         for column in ("fold", "validation_in"):

@@ -9,20 +9,16 @@ from typing import NamedTuple
 import pandas as pd
 
 from deeplung_nb.cohorts.manifest import Cohort, check_apart, read_cohort
-from deeplung_nb.cohorts.splits import read_splits
+from deeplung_nb.cohorts.splits import check_splits, read_splits
 from deeplung_nb.files import write_text
-from deeplung_nb.imaging import phantom
-from deeplung_nb.imaging.lungs import LungError, LungMask, segment_lungs
-from deeplung_nb.imaging.scan import LesionMask, Scan, read_lung_mask, read_mask, read_scan
+from deeplung_nb.imaging.io import read_mask, read_scan
+from deeplung_nb.imaging.lungs import LungMask, lungs_for
+from deeplung_nb.imaging.phantom.make import write_cohort
+from deeplung_nb.imaging.phantom.spec import read_specs
+from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.labels import GGO, LESION_STRUCTURES
-from deeplung_nb.runs import (
-    Run,
-    check_inputs,
-    code_digest,
-    is_phantom,
-    manifest_digest,
-    manifest_folder,
-)
+from deeplung_nb.registry import cohort_files, is_phantom
+from deeplung_nb.runs import Run, check_inputs, code_digest, manifest_digest
 
 
 class Case(NamedTuple):
@@ -46,14 +42,13 @@ def load_cohorts(run: Run) -> list[Cohort]:
     """
     cohorts = []
     for name in run.config.cohorts:
-        manifest = manifest_folder() / f"{name}.csv"
         data = run.data
         if is_phantom(name):
             # Beside the runs, addressed by its manifest and code: all runs share it.
             key = manifest_digest((name,)) + code_digest((name,))
             key = hashlib.sha256(key.encode()).hexdigest()[:12]
             data = run.folder.parent / "cohorts" / f"{name}-{key}"
-            phantom.write_cohort(phantom.read_specs(manifest), data)
+            write_cohort(read_specs(cohort_files(name)[0]), data)
         else:
             check_inputs(run.config, data)
         cohorts.append(read_cohort(name, data, verify=not _verified(run, name)))
@@ -80,13 +75,19 @@ def find_cases(cohorts: list[Cohort], role: str) -> Iterator[tuple[Cohort, pd.Se
 
 
 def load_splits(run: Run, cohorts: list[Cohort] | None = None) -> pd.DataFrame:
-    """The frozen folds of the run's cohorts for cross-validation."""
+    """The frozen folds of the run's cohorts for cross-validation.
+
+    Raises
+    ------
+    SplitError
+        Folds that are no folds, or a patient of several cohorts in different ones.
+    """
     frames = [
-        read_splits(manifest_folder() / f"splits_{cohort.name}.csv", cohort.frame)
+        read_splits(cohort_files(cohort.name)[1], cohort.frame)
         for cohort in cohorts or load_cohorts(run)
         if len(cohort.cases("cv"))
     ]
-    splits = pd.concat(frames, ignore_index=True)
+    splits = check_splits(pd.concat(frames, ignore_index=True), source="folds of all cohorts")
     if not run.config.training.use_validation:
         splits["validation_in"] = pd.array([pd.NA] * len(splits), dtype="Int64")
     return splits
@@ -95,24 +96,31 @@ def load_splits(run: Run, cohorts: list[Cohort] | None = None) -> pd.DataFrame:
 def read_case(cohort: Cohort, case_id: str) -> Case:
     """Scan, expert mask and lung mask of a case.
 
-    The manifest's lung mask wins; else the built-in segmenter finds one; its failure leaves the
-    burden empty and is said in the note. A binary expert mask serves the merged lesion only.
+    The manifest's lung mask wins, else the built-in segmenter's. A binary expert mask serves the
+    merged lesion only.
     """
-    row = cohort.case(case_id)
     scan = read_scan(cohort.image_path(case_id), case_id=case_id)
-    binary = row.mask_kind == "binary"
+    binary = cohort.case(case_id).mask_kind == "binary"
     codes = {1: GGO.code} if binary else cohort.mask_codes
     expert = read_mask(cohort.mask_path(case_id), scan, codes)
-    path = cohort.lung_mask_path(case_id)
-    lungs: LungMask | None
-    if path is not None:
-        lungs = LungMask(read_lung_mask(path, scan), "reference")
-    else:
-        try:
-            lungs = segment_lungs(scan)
-        except LungError:
-            lungs = None
+    lungs = lungs_for(scan, cohort.lung_mask_path(case_id))
     return Case(scan, expert, lungs, ("lesion",) if binary else LESION_STRUCTURES)
+
+
+def read_for_training(cohort: Cohort, case_id: str) -> tuple[Scan, LesionMask]:
+    """Scan and expert mask of a case that trains.
+
+    Raises
+    ------
+    ValueError
+        Its mask is binary: the network would learn consolidation as ground glass.
+    """
+    if cohort.case(case_id).mask_kind == "binary":
+        raise ValueError(f"case {cohort.name}/{case_id}: mask_kind is 'binary', expected a mask "
+                         "that tells ground glass from high opacity: the network would learn both "
+                         "as ground glass. Give it the role 'external', or exclude it")
+    scan = read_scan(cohort.image_path(case_id), case_id=case_id)
+    return scan, read_mask(cohort.mask_path(case_id), scan, cohort.mask_codes)
 
 
 def read_reading(run: Run, cohort_name: str, case_id: str) -> tuple[Case, LesionMask]:

@@ -16,7 +16,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from deeplung_nb.imaging.errors import ScanError
-from deeplung_nb.imaging.scan import Scan, image_of, scan_from_image
+from deeplung_nb.imaging.grid import Grid
+from deeplung_nb.imaging.scan import Scan, scan_from_image
 
 GAP_TOLERANCE = 0.01
 TILT_TOLERANCE_DEGREES = 0.5
@@ -325,4 +326,5 @@ def read_series(path: str | os.PathLike, case_id: str | None = None,
     volume = np.stack([s.hu for s in slices])
     first = chosen[0][1]
     about = f"{first.get('SeriesInstanceUID', 'none')} {first.get('SeriesDescription') or ''}"
-    return scan_from_image(image_of(volume, affine), case, str(path), about.strip())
+    image = Grid(volume.shape, affine).to_image(volume)
+    return scan_from_image(image, case, str(path), about.strip())

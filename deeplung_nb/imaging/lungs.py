@@ -9,16 +9,19 @@ was.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
 from deeplung_nb.imaging.errors import ScanError
+from deeplung_nb.imaging.grid import Grid
+from deeplung_nb.imaging.io import read_lung_mask
 from deeplung_nb.imaging.preprocess import resize_matrix
 from deeplung_nb.imaging.scan import Scan
 
 ORIGINS = ("reference", "built-in", "lungmask")
-AIR_HU = -400.0
+AERATED_BELOW_HU = -400.0
 """Between aerated lung with ground-glass opacity and soft tissue."""
 GRID_MM = 2.0
 CLOSING_MM = 14.0
@@ -36,10 +39,36 @@ class LungError(ScanError):
 
 @dataclass(frozen=True, eq=False)
 class LungMask:
-    """Lungs with their lesions, bool [z, y, x], and where the mask comes from (`ORIGINS`)."""
+    """Lungs with their lesions on the grid of a scan.
+
+    Attributes
+    ----------
+    mask
+        bool [z, y, x].
+    grid
+        That of the scan.
+    origin
+        Where the mask comes from: one of `ORIGINS`.
+    source
+        The file it came from, if any.
+    """
 
     mask: np.ndarray
+    grid: Grid
     origin: str
+    source: str = ""
+
+    @classmethod
+    def like(cls, scan: Scan, mask: np.ndarray, origin: str, source: str = "") -> LungMask:
+        """A lung mask with the geometry of a scan.
+
+        Raises
+        ------
+        ScanError
+            The shapes differ.
+        """
+        scan.require_shape(mask, "lung mask")
+        return cls(mask, scan.grid, origin, source)
 
     def __post_init__(self) -> None:
         if self.origin not in ORIGINS:
@@ -61,7 +90,7 @@ def coarse_hu(scan: Scan) -> tuple[np.ndarray, tuple[float, float]]:
 def find_body(hu: np.ndarray) -> np.ndarray:
     """The body with all air inside, slice by slice; table and clothes are left out."""
     body = np.zeros(hu.shape, bool)
-    for z, dense in enumerate(hu > AIR_HU):
+    for z, dense in enumerate(hu > AERATED_BELOW_HU):
         parts, n = ndimage.label(ndimage.binary_opening(dense, np.ones((3, 3), bool)))
         if n == 0:
             continue
@@ -138,7 +167,7 @@ def segment_lungs(scan: Scan, closing_mm: float = CLOSING_MM) -> LungMask:
     """
     hu, pixel_mm = coarse_hu(scan)
     body = find_body(hu)
-    air = _large_parts(body & (hu < AIR_HU))
+    air = _large_parts(body & (hu < AERATED_BELOW_HU))
     area = air.sum(axis=(1, 2)).max(initial=0) * pixel_mm[0] * pixel_mm[1]
     if area < LEAST_AREA_MM2:
         raise LungError(
@@ -161,4 +190,22 @@ def segment_lungs(scan: Scan, closing_mm: float = CLOSING_MM) -> LungMask:
             if lung[:, side].any():
                 both[:, side] = _closed(lung[:, side], pixel_mm, closing_mm)
         mask[z] = up @ (both & body[z]).astype(np.float32) @ out > 0.5
-    return LungMask(mask, "built-in")
+    return LungMask.like(scan, mask, "built-in")
+
+
+def lungs_for(scan: Scan, path: Path | None = None) -> LungMask | None:
+    """The lungs of a mask file where one is given, else the built-in ones, else None.
+
+    Without lungs there is no burden; the table of measurements says so.
+
+    Raises
+    ------
+    ScanError
+        The file is no mask on the scan's grid.
+    """
+    if path is not None:
+        return LungMask.like(scan, read_lung_mask(path, scan), "reference", str(path))
+    try:
+        return segment_lungs(scan)
+    except LungError:
+        return None

@@ -26,6 +26,11 @@ BODY_MARGIN_MM = 5.0
 COARSE_MM = 4.0
 
 
+def window_indices(z: int, n_slices: int, offsets: range) -> np.ndarray:
+    """Slice indices z + offsets, the first and last slice repeated beyond the ends."""
+    return np.clip(z + np.asarray(offsets), 0, n_slices - 1)
+
+
 @dataclass(frozen=True)
 class BodyBox:
     """A square in the image plane, in pixels: rows `top` ... `top + side`, columns `left` ...

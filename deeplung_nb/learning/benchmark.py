@@ -14,11 +14,12 @@ import torch
 
 from deeplung_nb.config import FULL_WIDTHS, UNetConfig
 from deeplung_nb.files import write_text
-from deeplung_nb.learning.predict import Predictor
-from deeplung_nb.learning.train import Network, choose_device, keep_freed_memory, use_threads
 from deeplung_nb.network.baselines import UNet
+from deeplung_nb.network.checkpoint import Network
 from deeplung_nb.network.deeplung import DeepLungNet
+from deeplung_nb.network.device import choose_device, keep_freed_memory, use_threads
 from deeplung_nb.progress import track
+from deeplung_nb.reading.predict import Predictor
 from deeplung_nb.runs import Run, peak_memory_gb, processor_name
 
 TABLE_4_SLICES = 16

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from deeplung_nb.config import TrainingConfig
 from deeplung_nb.files import atomic_path
-from deeplung_nb.imaging.preprocess import HU_WINDOW, prepare_mask, to_model_grid
+from deeplung_nb.imaging.preprocess import HU_WINDOW, prepare_mask, to_model_grid, window_indices
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.labels import HIGH_OPACITY, LABELS
 
@@ -35,23 +35,18 @@ def prepare_case(scan: Scan, mask: LesionMask, size: int) -> PreparedCase:
 
 
 def write_prepared(case: PreparedCase, folder: Path) -> None:
-    """Keep a prepared case; `read_prepared` maps it into memory without loading it."""
+    """Keep a prepared case in its cohort's folder; `read_prepared` maps it without loading it."""
     for name, array in (("target", case.target), ("hu", case.hu)):
         with atomic_path(folder / f"{case.case_id}.{name}.npy") as part, part.open("wb") as stream:
             np.save(stream, array)
 
 
 def read_prepared(case_id: str, folder: Path) -> PreparedCase | None:
-    """A kept case, or None where there is none."""
+    """A kept case of a cohort, or None where there is none."""
     paths = [folder / f"{case_id}.{name}.npy" for name in ("hu", "target")]
     if not all(path.exists() for path in paths):
         return None
     return PreparedCase(case_id, *(np.load(path, mmap_mode="r") for path in paths))
-
-
-def window_indices(z: int, n_slices: int, offsets: range) -> np.ndarray:
-    """Slice indices z + offsets, the first and last slice repeated beyond the ends."""
-    return np.clip(z + np.asarray(offsets), 0, n_slices - 1)
 
 
 def normalise(hu: Tensor) -> Tensor:

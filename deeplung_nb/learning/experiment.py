@@ -6,9 +6,11 @@ notebooks can call them in any order and an interrupted study goes on where it s
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,39 +19,51 @@ import torch
 
 from deeplung_nb import measurements
 from deeplung_nb.cohorts.manifest import Cohort
-from deeplung_nb.cohorts.splits import fold_cases
-from deeplung_nb.cohorts.study import find_cases, load_cohorts, load_splits, read_case
+from deeplung_nb.cohorts.splits import CaseKey, fold_cases
+from deeplung_nb.cohorts.study import (
+    find_cases,
+    load_cohorts,
+    load_splits,
+    read_case,
+    read_for_training,
+)
 from deeplung_nb.files import write_text
+from deeplung_nb.imaging.io import write_mask
 from deeplung_nb.imaging.plausibility import examine
 from deeplung_nb.imaging.preprocess import Restorer, prepare
-from deeplung_nb.imaging.scan import LesionMask, Scan, read_mask, read_scan, write_mask
+from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.labels import LESION_STRUCTURES
 from deeplung_nb.learning.dataset import PreparedCase, prepare_case, read_prepared, write_prepared
-from deeplung_nb.learning.measure import measure
-from deeplung_nb.learning.predict import Predictor
-from deeplung_nb.learning.train import CHECKPOINT, choose_device, train, use_threads
+from deeplung_nb.learning.train import train
+from deeplung_nb.network.checkpoint import CHECKPOINT
 from deeplung_nb.network.deeplung import DeepLungNet
+from deeplung_nb.network.device import choose_device, use_threads
 from deeplung_nb.progress import Progress, track
+from deeplung_nb.reading.measure import measure
+from deeplung_nb.reading.predict import Predictor
 from deeplung_nb.runs import Run
 
-ROLES = ("cv", "external")
 FACTS = ("cohort", "role", "case_id", "patient_id", "protocol", "scanner", "centre")
 
 
 def prepared_cases(
-    run: Run, cohorts: list[Cohort], case_ids: list[str], progress: bool = True
+    run: Run, cohorts: list[Cohort], keys: Sequence[CaseKey], progress: bool = True
 ) -> list[PreparedCase]:
-    """Cases on the network's grid, prepared once and kept in the run folder."""
-    by_case = {str(row.case_id): cohort for cohort, row in find_cases(cohorts, "cv")}
-    folder = run.path("prepared", "x").parent
+    """Cases on the network's grid, prepared once and kept in `prepared/<cohort>/`.
+
+    Raises
+    ------
+    ValueError
+        A case can't train: its mask does not tell the classes apart.
+    """
+    by_name = {cohort.name: cohort for cohort in cohorts}
     prepared = []
-    for case_id in track(case_ids, "prepare", "case", shown=progress):
-        case = read_prepared(case_id, folder)
+    for key in track(keys, "prepare", "case", shown=progress):
+        folder = run.folder / "prepared" / key.cohort
+        case = read_prepared(key.case_id, folder)
         if case is None:
-            cohort = by_case[case_id]
-            scan = read_scan(cohort.image_path(case_id), case_id=case_id)
-            expert = read_mask(cohort.mask_path(case_id), scan, cohort.mask_codes)
-            case = prepare_case(scan, expert, run.config.network.image_size)
+            case = prepare_case(*read_for_training(by_name[key.cohort], key.case_id),
+                                run.config.network.image_size)
             write_prepared(case, folder)
         prepared.append(case)
     return prepared
@@ -64,13 +78,13 @@ def train_fold(run: Run, fold: int, progress: bool = True, *, name: str = DeepLu
     cohorts = load_cohorts(run)
     parts = fold_cases(load_splits(run, cohorts), fold)
     history = train(
-        prepared_cases(run, cohorts, list(parts.train), progress),
-        prepared_cases(run, cohorts, list(parts.validation), progress),
+        prepared_cases(run, cohorts, parts.train, progress),
+        prepared_cases(run, cohorts, parts.validation, progress),
         run.config, run.path(run.fold_folder(fold, name), CHECKPOINT).parent,
         seed=run.config.seed + fold, name=name, progress=progress, **options,
     )
     label = f"fold_{fold}" if name == DeepLungNet.name else f"{name}_fold_{fold}"
-    run.record(device=str(choose_device()), threads=torch.get_num_threads(),
+    run.record(f"train_{label}", device=str(choose_device()), threads=torch.get_num_threads(),
                torch_cpu=torch.backends.cpu.get_cpu_capability(),
                **{f"seconds_train_{label}": round(float(history["seconds"].sum()), 1)})
     return history
@@ -93,36 +107,45 @@ def _failed(run: Run, row: pd.Series, folds: dict[str, int | None],
 
 
 class Reader(NamedTuple):
-    """A machine reader: the mean score of some of a predictor's networks."""
+    """A machine reader: the mean score of some networks of one kind."""
 
-    predictor: Predictor
-    networks: tuple[int, ...]
-    """Places in the predictor's list."""
+    network: str
+    """`deeplung`, or the name of a baseline."""
+    checkpoints: tuple[Path, ...]
     fold: int | None
 
 
 class Work(NamedTuple):
-    """A case to measure, and the machine readers to measure it with."""
+    """A case to measure, and the machine readers to measure it with: values, no live network."""
 
     cohort: Cohort
     row: pd.Series
     readers: dict[str, Reader]
 
 
-def _machine_masks(work: Work, scan: Scan, size: int) -> dict[str, LesionMask]:
-    """Each reader's mask; every network scores the scan once."""
-    prepared, box = prepare(scan, size)
-    restorers = {name: Restorer(box, scan) for name in work.readers}
-    for predictor in {reader.predictor: None for reader in work.readers.values()}:
-        mine = {name: reader for name, reader in work.readers.items()
-                if reader.predictor is predictor}
-        for scores in predictor.scores_per_network(prepared):
-            for name, reader in mine.items():
-                restorers[name].add(scores[list(reader.networks)].mean(axis=0))
-    return {name: restorer.mask() for name, restorer in restorers.items()}
+class _Predictors:
+    """The predictors of a run, each loaded once."""
+
+    def __init__(self, batch: int) -> None:
+        self._load = functools.cache(
+            lambda checkpoints: Predictor.from_checkpoints(checkpoints, batch=batch))
+
+    def masks(self, readers: dict[str, Reader], scan: Scan, size: int) -> dict[str, LesionMask]:
+        """Each reader's mask of a scan; every network scores it once."""
+        prepared, box = prepare(scan, size)
+        restorers = {name: Restorer(box, scan) for name in readers}
+        for kind in dict.fromkeys(reader.network for reader in readers.values()):
+            mine = {name: reader for name, reader in readers.items() if reader.network == kind}
+            files = tuple(dict.fromkeys(
+                path for reader in mine.values() for path in reader.checkpoints))
+            for scores in self._load(files).scores_per_network(prepared):
+                for name, reader in mine.items():
+                    own = [files.index(path) for path in reader.checkpoints]
+                    restorers[name].add(scores[own].mean(axis=0))
+        return {name: restorer.mask() for name, restorer in restorers.items()}
 
 
-def _evaluate_case(run: Run, work: Work) -> list[dict[str, Any]]:
+def _evaluate_case(run: Run, work: Work, predictors: _Predictors) -> list[dict[str, Any]]:
     """Rows of the expert and of each reader for one case; the mask of `model` is written."""
     config = run.config
     cohort, row = work.cohort, work.row
@@ -135,7 +158,7 @@ def _evaluate_case(run: Run, work: Work) -> list[dict[str, Any]]:
         odd = examine(case.scan, case.lungs)
         lines = _rows(run, row, "expert", folds["expert"], measure(
             case.scan, case.expert, case.lungs, structures=case.structures))
-        masks = _machine_masks(work, case.scan, config.network.image_size)
+        masks = predictors.masks(work.readers, case.scan, config.network.image_size)
         for name, mask in masks.items():
             lines += _rows(run, row, name, folds[name], measure(
                 case.scan, mask, case.lungs, reference=case.expert, structures=case.structures,
@@ -151,21 +174,20 @@ def _evaluate_case(run: Run, work: Work) -> list[dict[str, Any]]:
     return lines
 
 
-def _part(run: Run, role: str, row: pd.Series) -> Any:
-    return run.path("measured", role, f"{row.cohort}-{row.case_id}.json")
+def _part(run: Run, role: str, row: pd.Series) -> Path:
+    return run.path("measured", role, row.cohort, f"{row.case_id}.json")
 
 
 def _collect(run: Run) -> pd.DataFrame:
     """measurements.csv from all parts there are."""
-    lines = [line for path in sorted(run.folder.glob("measured/*/*.json"))
+    lines = [line for path in sorted(run.folder.glob("measured/*/*/*.json"))
              for line in json.loads(path.read_text(encoding="utf-8"))]
     frame = pd.DataFrame(lines)
     for name in measurements.COLUMNS:
         if name not in frame:
             frame[name] = np.nan
     frame = frame[list(measurements.COLUMNS)]
-    measurements.write(frame, run.path("measurements.csv"))
-    return run.measurements()
+    return measurements.read(measurements.write(frame, run.path("measurements.csv")))
 
 
 def _evaluate(run: Run, role: str, todo: list[Work], progress: bool) -> pd.DataFrame:
@@ -173,13 +195,15 @@ def _evaluate(run: Run, role: str, todo: list[Work], progress: bool) -> pd.DataF
     start = time.perf_counter()
     parts = [_part(run, role, work.row) for work in todo]
     left = [(work, part) for work, part in zip(todo, parts, strict=True) if not part.exists()]
+    predictors = _Predictors(run.config.batch_predict)
     with Progress(f"measure {role}", len(todo), "case", len(todo) - len(left), progress) as bar:
         for work, part in left:
-            write_text(part, json.dumps(_evaluate_case(run, work), default=_plain))
+            write_text(part, json.dumps(_evaluate_case(run, work, predictors), default=_plain))
             bar.update()
     frame = _collect(run)
     if left:
-        run.record(**{f"seconds_measure_{role}": round(time.perf_counter() - start, 1)})
+        seconds = round(time.perf_counter() - start, 1)
+        run.record(f"measure_{role}", **{f"seconds_measure_{role}": seconds})
     return frame.query("role == @role").reset_index(drop=True)
 
 
@@ -207,23 +231,19 @@ def cross_validate(run: Run, progress: bool = True) -> pd.DataFrame:
     for name in names.values():
         for fold in folds:
             train_fold(run, fold, progress, name=name)
-    predictors = {(reader, fold): _predictor(run, [fold], name)
-                  for reader, name in names.items() for fold in folds}
     todo = []
     for cohort, row in find_cases(cohorts, "cv"):
         fold = int(fold_of[row.cohort, row.case_id])
         todo.append(Work(cohort, row, {
-            reader: Reader(predictors[reader, fold], (0,), fold) for reader in names}))
+            reader: Reader(name, _checkpoints(run, [fold], name), fold)
+            for reader, name in names.items()}))
     return _evaluate(run, "cv", todo, progress)
 
 
-def _predictor(run: Run, folds: Sequence[int], name: str = DeepLungNet.name) -> Predictor:
-    """The networks of these folds."""
-    return Predictor.from_checkpoints(
-        [run.require(run.fold_folder(fold, name), CHECKPOINT, made_by="05_cross_validation.ipynb")
-         for fold in folds],
-        batch=run.config.batch_predict,
-    )
+def _checkpoints(run: Run, folds: Sequence[int], name: str = DeepLungNet.name) -> tuple[Path, ...]:
+    """The trained networks of these folds."""
+    return tuple(run.require(run.fold_folder(fold, name), CHECKPOINT,
+                             made_by="05_cross_validation.ipynb") for fold in folds)
 
 
 def chosen_fold(run: Run) -> int:
@@ -250,13 +270,13 @@ def validate_external(run: Run, progress: bool = True) -> pd.DataFrame:
     cohorts = load_cohorts(run)
     cases = list(find_cases(cohorts, "external"))
     if not cases:
-        return run.measurements().query("role == 'external'")
+        return measurements.read(run.measurements_csv).query("role == 'external'")
     chosen = chosen_fold(run)
     folds = range(run.config.n_folds)
-    predictor = _predictor(run, folds)
-    readers = {"model": Reader(predictor, (chosen,), chosen),
-               **{f"fold-{fold}": Reader(predictor, (fold,), fold) for fold in folds},
-               "ensemble": Reader(predictor, tuple(folds), None)}
-    run.record(external_model_fold=chosen)
+    kind, files = DeepLungNet.name, _checkpoints(run, folds)
+    readers = {"model": Reader(kind, (files[chosen],), chosen),
+               **{f"fold-{fold}": Reader(kind, (files[fold],), fold) for fold in folds},
+               "ensemble": Reader(kind, files, None)}
+    run.record("choice", external_model_fold=chosen)
     todo = [Work(cohort, row, readers) for cohort, row in cases]
     return _evaluate(run, "external", todo, progress)

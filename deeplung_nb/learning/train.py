@@ -1,11 +1,10 @@
-"""Training of one fold: schedule, checkpoints, history, exact resume."""
+"""Training of one network: schedule, checkpoints, history, exact resume."""
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from deeplung_nb import __version__
-from deeplung_nb.config import Config, NetworkConfig, TrainingConfig, UNetConfig
+from deeplung_nb.config import Config, TrainingConfig
 from deeplung_nb.files import atomic_path, write_text
 from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
 from deeplung_nb.learning.dataset import (
@@ -26,50 +24,74 @@ from deeplung_nb.learning.dataset import (
     one_hot,
 )
 from deeplung_nb.network.baselines import UNet
+from deeplung_nb.network.checkpoint import (
+    CHECKPOINT,
+    Network,
+    build_network,
+    describe_training,
+    save_network,
+)
 from deeplung_nb.network.deeplung import DeepLungNet
+from deeplung_nb.network.device import autocast, choose_device, keep_freed_memory, use_threads
 from deeplung_nb.network.losses import RMILoss
-from deeplung_nb.network.pretrained import load_trunk_weights
 from deeplung_nb.progress import Progress
-from deeplung_nb.runs import is_phantom
 
-CHECKPOINT, LAST = "checkpoint.pt", "last.pt"
-Network = DeepLungNet | UNet
+LAST = "last.pt"
 
 
-def choose_device() -> torch.device:
-    """CUDA when there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+class Watcher:
+    """Somebody who follows a training; each method may be left as it is.
 
-
-def use_threads(n: int | None) -> None:
-    """Compute with so many threads; None: as many as torch chose.
-
-    Sums are split among the threads, so that another number rounds otherwise, and a training ends
-    elsewhere.
+    `step` and `epoch` may return True to ask for a stop. The training then ends at once; what its
+    last whole epoch left goes on, the next time, as if nothing had happened: the steps of an
+    unfinished epoch are done again.
     """
-    if n is not None:
-        torch.set_num_threads(n)
+
+    def start(self, n_steps: int, n_done: int) -> None:
+        """Before the first step: steps planned in all, and done in earlier calls."""
+
+    def step(self, epoch: int, loss: float) -> bool | None:
+        """After each step."""
+
+    def epoch(self, row: dict[str, Any], network: Network) -> bool | None:
+        """After each epoch, once its files are written: its row of history.csv."""
+
+    def end(self, finished: bool) -> None:
+        """When the training is left: whether nothing is left to do. Also after an error."""
 
 
-def keep_freed_memory() -> None:
-    """Ask glibc to keep freed blocks instead of returning them to the system after each step.
+class _Bar(Watcher):
+    """The progress bar."""
 
-    Large tensors otherwise cost page faults anew in every step: measured here, up to half of a
-    step's time. Elsewhere than glibc nothing happens.
-    """
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    for parameter, value in ((-3, 2**30), (-1, 2**31 - 1)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-        mallopt(parameter, value)
+    def __init__(self, label: str, shown: bool) -> None:
+        self.label, self.shown = label, shown
+
+    def start(self, n_steps: int, n_done: int) -> None:
+        self.bar = Progress(self.label, n_steps, "step", n_done, shown=self.shown)
+
+    def step(self, epoch: int, loss: float) -> None:
+        self.bar.update(epoch=epoch, loss=f"{loss:.3f}")
+
+    def end(self, finished: bool) -> None:
+        if finished:  # on a plateau, before all planned steps
+            self.bar.update(self.bar.state.total - self.bar.state.done)
+        self.bar.close()
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The autocast context of a precision, `float32` or `bfloat16`."""
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f"precision {precision!r}: expected 'float32' or 'bfloat16'")
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+class _Stopped(Exception):
+    """A watcher asked for a stop."""
+
+
+class _Watchers:
+    """Tells all of them, and stops where one asks."""
+
+    def __init__(self, watchers: Sequence[Watcher]) -> None:
+        self.watchers = watchers
+
+    def tell(self, event: str, *facts: Any) -> None:
+        # Each hears of it, even where the first has asked for a stop.
+        if any([getattr(watcher, event)(*facts) for watcher in self.watchers]):
+            raise _Stopped
 
 
 def make_optimiser(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
@@ -100,93 +122,6 @@ def make_scheduler(
     if config.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.max_epochs)
     raise ValueError(f"schedule {config.schedule!r}: expected 'plateau' or 'cosine'")
-
-
-def build_network(config: Config, name: str = DeepLungNet.name) -> Network:
-    """A new network of a configuration: `deeplung`, or one of its `baselines` by name.
-
-    Raises
-    ------
-    ValueError
-        The configuration has no baseline of this name.
-    """
-    if name == DeepLungNet.name:
-        network = DeepLungNet(config.network)
-        if config.pretrained:
-            load_trunk_weights(network, config.pretrained)
-        return network
-    for unet in config.baselines:
-        if unet.name == name:
-            return UNet(unet, config.network.image_size)
-    known = ", ".join((DeepLungNet.name, *(unet.name for unet in config.baselines)))
-    raise ValueError(f"network {name!r}: this configuration has {known}")
-
-
-def describe_training(config: Config) -> dict[str, Any]:
-    """What a network was trained on, for its checkpoint and for all that it segments."""
-    return {"profile": config.profile, "cohorts": list(config.cohorts),
-            "synthetic": all(map(is_phantom, config.cohorts))}
-
-
-def save_network(network: Network, path: Path, **facts: Any) -> None:
-    """State dict and settings: all that is needed to predict, loadable with weights_only."""
-    state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
-    with atomic_path(path) as part:
-        torch.save({"state": state, "name": network.name, "network": asdict(network.config),
-                    "image_size": network.image_size, **facts}, part)
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What a checkpoint holds: `state`, `name`, `network`, `trained_on`, `software`, ...
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        The file is missing or no checkpoint of this package.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"checkpoint {path}: a folder, expected a file: give one of "
-                         f"{', '.join(sorted(str(p) for p in path.rglob(CHECKPOINT))[:6]) or 'its'}"
-                         " checkpoint files")
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"checkpoint {path}: no such file. Train a fold (notebook 04) or give another path."
-        )
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        if {"state", "name", "network"} - set(saved):
-            raise KeyError("no state, name and network in it")
-    except Exception as error:
-        raise _no_checkpoint(path, error) from error
-    return saved
-
-
-def _no_checkpoint(path: str | Path, error: Exception) -> ValueError:
-    known = isinstance(error, RuntimeError)  # torch's own words; others only tell of internals
-    why = f" ({str(error).partition(chr(10))[0][:120]})" if known else ""
-    return ValueError(f"checkpoint {path}: not a checkpoint of this package, or damaged{why}. "
-                      "Expected a file 'checkpoint.pt' of a fold.")
-
-
-def load_network(path: str | Path) -> Network:
-    """A network from a checkpoint, ready to predict.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        The file is missing or no checkpoint of this package.
-    """
-    saved = read_checkpoint(path)
-    try:
-        if saved["name"] == DeepLungNet.name:
-            network = DeepLungNet(NetworkConfig(**saved["network"]))
-        else:
-            network = UNet(UNetConfig(**saved["network"]), saved["image_size"])
-        network.load_state_dict(saved["state"])
-    except Exception as error:
-        raise _no_checkpoint(path, error) from error
-    return network.eval()
 
 
 @torch.no_grad()
@@ -230,7 +165,7 @@ def validate(
 
 def train_epoch(
     network: Network, sampler: SliceSampler, epoch: int, optimiser: torch.optim.Optimizer,
-    loss_function: RMILoss, device: torch.device, bar: Progress,
+    loss_function: RMILoss, device: torch.device, watchers: _Watchers,
 ) -> float:
     """One epoch of steps; the mean training loss."""
     config = sampler.config
@@ -255,14 +190,14 @@ def train_epoch(
         loss.backward()
         optimiser.step()
         total += loss.item()
-        bar.update(epoch=epoch, loss=f"{loss.item():.3f}")
+        watchers.tell("step", epoch, loss.item())
     return total / sampler.steps
 
 
 def train(
     training: Sequence[PreparedCase], validation: Sequence[PreparedCase], config: Config,
     folder: Path, *, seed: int, name: str = DeepLungNet.name, device: torch.device | None = None,
-    progress: bool = True, stop_after_epoch: int | None = None,
+    progress: bool = True, watchers: Sequence[Watcher] = (),
 ) -> pd.DataFrame:
     """Train one network until the learning rate or the epochs are used up.
 
@@ -280,8 +215,8 @@ def train(
         Decides initial weights, the draw of slices and the augmentation.
     name
         Which network: `deeplung`, or one of `config.baselines`.
-    stop_after_epoch
-        Leave early (as an interruption would), to go on later.
+    watchers
+        Told of each step and epoch; each can ask for a stop, to go on later.
 
     Returns
     -------
@@ -326,36 +261,45 @@ def train(
         # A tolerance, since 1e-3 * 0.1^4 is not 1e-7 to the last bit.
         return len(history) >= settings.max_epochs or rate <= settings.stop_learning_rate * 1.001
 
+    def one_epoch() -> None:
+        nonlocal best
+        start, epoch = time.perf_counter(), len(history)
+        rate = optimiser.param_groups[0]["lr"]
+        train_loss = train_epoch(
+            network, sampler, epoch, optimiser, loss_function, device, told)
+        scores = validate(network, validation, settings, loss_function, device)
+        if settings.schedule == "plateau":
+            scheduler.step(scores["validation_loss"])
+        else:
+            scheduler.step()
+        history.append({
+            "epoch": epoch, "step": (epoch + 1) * sampler.steps, "lr": rate,
+            "train_loss": train_loss, **scores,
+            "seconds": round(time.perf_counter() - start, 2),
+        })
+        improved = scores["validation_loss"] < best
+        best = min(best, scores["validation_loss"])
+        if improved or settings.keep == "last":
+            save_network(network, folder / CHECKPOINT, describe_training(config), epoch=epoch,
+                         validation_loss=scores["validation_loss"])
+        with atomic_path(last) as part:
+            torch.save({
+                "state": network.state_dict(), "optimiser": optimiser.state_dict(),
+                "scheduler": scheduler.state_dict(), "history": history, "best": best,
+            }, part)
+        write_text(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
+
+    everybody = [_Bar(f"train {name} {folder.name}", progress), *watchers]
+    told = _Watchers(everybody)
     n_steps = settings.max_epochs * sampler.steps
-    with Progress(f"train {name} {folder.name}", n_steps, "step",
-                  n_steps if ended() else len(history) * sampler.steps, shown=progress) as bar:
-        while not ended() and (stop_after_epoch is None or len(history) < stop_after_epoch):
-            start = time.perf_counter()
-            epoch = len(history)
-            rate = optimiser.param_groups[0]["lr"]
-            train_loss = train_epoch(
-                network, sampler, epoch, optimiser, loss_function, device, bar
-            )
-            scores = validate(network, validation, settings, loss_function, device)
-            if settings.schedule == "plateau":
-                scheduler.step(scores["validation_loss"])
-            else:
-                scheduler.step()
-            history.append({
-                "epoch": epoch, "step": (epoch + 1) * sampler.steps, "lr": rate,
-                "train_loss": train_loss, **scores,
-                "seconds": round(time.perf_counter() - start, 2),
-            })
-            improved = scores["validation_loss"] < best
-            best = min(best, scores["validation_loss"])
-            if improved or settings.keep == "last":
-                save_network(network, folder / CHECKPOINT, epoch=epoch,
-                             validation_loss=scores["validation_loss"],
-                             software=__version__, trained_on=describe_training(config))
-            with atomic_path(last) as part:
-                torch.save({
-                    "state": network.state_dict(), "optimiser": optimiser.state_dict(),
-                    "scheduler": scheduler.state_dict(), "history": history, "best": best,
-                }, part)
-            write_text(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
+    told.tell("start", n_steps, n_steps if ended() else len(history) * sampler.steps)
+    try:
+        while not ended():
+            one_epoch()
+            told.tell("epoch", history[-1], network)
+    except _Stopped:
+        pass
+    finally:
+        for watcher in everybody:
+            watcher.end(ended())
     return pd.DataFrame(history)

@@ -218,12 +218,11 @@ def write_report(run: Run) -> Path:
 
     Returns the path of the page.
     """
-    record, table = run.path("run.json"), run.path("measurements.csv")
-    info = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    table = run.path("measurements.csv")
     measured = measurements.read(table) if table.exists() else None
     chapters = order_pieces([*_tables(run.folder / "tables"), *_figures(run.folder / "figures")])
     page = Environment(autoescape=True, trim_blocks=True).from_string(TEMPLATE).render(
-        run_id=run.run_id, synthetic=run.synthetic, chapters=chapters, facts=flatten(info),
+        run_id=run.run_id, synthetic=run.synthetic, chapters=chapters, facts=flatten(run.info()),
         warnings=list_warnings(run, measured), methods=describe_methods(run.config),
     )
     write_word(run, [run.folder / "tables" / f"{piece['name']}.html" for chapter in chapters

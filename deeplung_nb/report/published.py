@@ -15,8 +15,8 @@ import pandas as pd
 
 from deeplung_nb import measurements as table
 from deeplung_nb.config import FULL_WIDTHS, Config
+from deeplung_nb.registry import manifest_folder
 from deeplung_nb.report import counts
-from deeplung_nb.runs import manifest_folder
 from deeplung_nb.stats import agreement, correlation, paired, summary
 
 CLASSES = ("ggo", "high_opacity")

@@ -11,16 +11,14 @@ import tempfile
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from IPython import get_ipython
 from IPython.display import display
 
-from deeplung_nb.imaging.scan import LesionMask, image_of, write_mask, write_scan
-
-if TYPE_CHECKING:
-    from deeplung_nb.widgets.viewer import CTViewer
+from deeplung_nb.imaging.io import write_mask, write_scan
+from deeplung_nb.imaging.scan import LesionMask, Scan
 
 REMEDIES = {
     "itkwidgets": "itkwidgets 0.32.6 shows its viewer offline, but can't share an environment with "
@@ -29,12 +27,16 @@ REMEDIES = {
 }
 
 
-def _labels(viewer: CTViewer) -> np.ndarray | None:
-    """The first mask, or None."""
-    return next(iter(viewer.masks.values()), None)
+class View(NamedTuple):
+    """What is to be seen: a scan, the labels of one mask, (level, width) in HU, and how strong."""
+
+    scan: Scan
+    labels: np.ndarray | None
+    window: tuple[float, float]
+    opacity: float
 
 
-def _itkwidgets(viewer: CTViewer) -> Any:
+def _itkwidgets(view: View) -> Any:
     # Versions from 1 on replace the kernel's execute_request handler when they are imported, and
     # a run without a browser then loses all later outputs: what they replace is put back.
     shell = get_ipython()
@@ -52,24 +54,23 @@ def _itkwidgets(viewer: CTViewer) -> Any:
     version = str(getattr(itkwidgets, "__version__", "0"))
     if not version.startswith("0."):
         raise ImportError(f"itkwidgets {version} loads its viewer from the internet")
-    labels = _labels(viewer)
+    grid = view.scan.grid
     return itkwidgets.view(
-        image=image_of(viewer.scan.hu, viewer.scan.affine),
-        label_image=None if labels is None else image_of(labels, viewer.scan.affine))
+        image=grid.to_image(view.scan.hu),
+        label_image=None if view.labels is None else grid.to_image(view.labels))
 
 
-def _niivue(viewer: CTViewer) -> Any:
+def _niivue(view: View) -> Any:
     ipyniivue = importlib.import_module("ipyniivue")
     folder = Path(tempfile.mkdtemp(prefix="deeplung-"))
-    write_scan(viewer.scan, folder / "ct.nii.gz")
-    level, width = viewer.window
+    write_scan(view.scan, folder / "ct.nii.gz")
+    level, width = view.window
     volumes = [{"path": folder / "ct.nii.gz", "colormap": "gray", "cal_min": level - width / 2,
                 "cal_max": level + width / 2}]
-    labels = _labels(viewer)
-    if labels is not None:
-        write_mask(LesionMask.like(viewer.scan, labels), folder / "mask.nii.gz")
+    if view.labels is not None:
+        write_mask(LesionMask.like(view.scan, view.labels), folder / "mask.nii.gz")
         volumes.append({"path": folder / "mask.nii.gz", "colormap": "warm",
-                        "opacity": viewer.opacity})
+                        "opacity": view.opacity})
     # The patient's right on the left, as radiologists look at it.
     shown = ipyniivue.NiiVue(is_radiological_convention=True, sagittal_nose_left=True)
     shown.load_volumes(volumes)
@@ -78,11 +79,11 @@ def _niivue(viewer: CTViewer) -> Any:
     return shown
 
 
-BACKENDS: dict[str, Callable[[CTViewer], Any]] = {"itkwidgets": _itkwidgets, "niivue": _niivue}
+BACKENDS: dict[str, Callable[[View], Any]] = {"itkwidgets": _itkwidgets, "niivue": _niivue}
 
 
-def show_elsewhere(backend: str, viewer: CTViewer) -> Any:
-    """Show a scan and its first mask in another viewer; the still picture stands above it.
+def show_elsewhere(backend: str, view: View, still: Any) -> Any:
+    """Show a scan and a mask in another viewer; the `still` picture stands above it.
 
     Returns
     -------
@@ -95,9 +96,9 @@ def show_elsewhere(backend: str, viewer: CTViewer) -> Any:
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r}: expected builtin, {', '.join(BACKENDS)}")
-    display(viewer.still())
+    display(still)
     try:
-        return BACKENDS[backend](viewer)
+        return BACKENDS[backend](view)
     except Exception as error:
         print(f"{backend} can't be shown here ({type(error).__name__}: {str(error)[:120]}). "
               f"{REMEDIES[backend]}; or use backend='builtin'.")

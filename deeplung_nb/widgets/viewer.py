@@ -12,11 +12,13 @@ import numpy as np
 import traitlets
 
 from deeplung_nb.cohorts.study import read_reading
+from deeplung_nb.imaging.io import read_mask, read_scan
 from deeplung_nb.imaging.lungs import LungMask
-from deeplung_nb.imaging.scan import LesionMask, Scan, read_mask, read_scan
+from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.labels import COLOURS, LABELS, TITLES
 from deeplung_nb.report.panels import AGREEMENT_COLOURS, choose_slice, draw_planes
 from deeplung_nb.runs import Run
+from deeplung_nb.widgets.backends import View, show_elsewhere
 from deeplung_nb.widgets.planes import (
     AGREEMENT,
     LETTERS,
@@ -210,10 +212,8 @@ def _scan(scan: Any, series: str | None) -> Scan:
         return read_scan(scan, series=series)
     if not isinstance(scan, Scan):
         raise ValueError(f"scan: a {type(scan).__name__}, expected a Scan or the path of one. An "
-                         "array knows no millimetres: use Scan(hu, spacing_mm, affine, case_id)")
-    if scan.hu.ndim != 3:
-        raise ValueError(f"scan {scan.case_id!r}: {scan.hu.ndim} dimensions, expected 3 (z, y, x). "
-                         "Give a single slice as hu[None]")
+                         "array knows no millimetres: use "
+                         "Scan(hu, Grid.upright(hu.shape, spacing_mm), case_id)")
     if scan.hu.dtype.kind == "f" and not np.isfinite(scan.hu).all():
         raise ValueError(f"scan {scan.case_id!r}: {int((~np.isfinite(scan.hu)).sum())} voxels are "
                          "NaN or infinite, expected HU. Fill them with -1024")
@@ -279,9 +279,9 @@ def view_ct(
     viewer = CTViewer(scan, labels, pair, note, window=list(_window(window)), layout_mode=layout)
     if backend == "builtin":
         return viewer
-    from deeplung_nb.widgets.backends import show_elsewhere
-
-    return show_elsewhere(backend, viewer)
+    first = next(iter(viewer.masks.values()), None)
+    view = View(scan, first, tuple(viewer.window), viewer.opacity)
+    return show_elsewhere(backend, view, viewer.still())
 
 
 def view_case(run: Run, cohort: str, case_id: str, **options: Any) -> Any:

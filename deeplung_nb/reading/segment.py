@@ -24,19 +24,13 @@ from deeplung_nb.files import (
     write_text,
 )
 from deeplung_nb.imaging.errors import ScanError
-from deeplung_nb.imaging.lungs import LungError, LungMask, segment_lungs
+from deeplung_nb.imaging.io import case_name, read_scan, write_mask
+from deeplung_nb.imaging.lungs import LungMask, lungs_for
 from deeplung_nb.imaging.plausibility import Findings, examine, require_plausible
-from deeplung_nb.imaging.scan import (
-    LesionMask,
-    Scan,
-    case_name,
-    read_lung_mask,
-    read_scan,
-    write_mask,
-)
-from deeplung_nb.learning.measure import measure
-from deeplung_nb.learning.predict import Predictor
-from deeplung_nb.learning.train import CHECKPOINT, read_checkpoint
+from deeplung_nb.imaging.scan import LesionMask, Scan
+from deeplung_nb.network.checkpoint import CHECKPOINT, read_checkpoint
+from deeplung_nb.reading.measure import measure
+from deeplung_nb.reading.predict import Predictor
 from deeplung_nb.runs import package_versions, results_folder
 from deeplung_nb.stats.overlap import confusion
 
@@ -161,36 +155,29 @@ def plan_outputs(folder: Path, case_id: str, inputs: Sequence[Path],
     return outputs
 
 
-def find_lungs(scan: Scan, path: Path | None = None, *, force: bool = False) -> LungMask | None:
-    """The lung mask of a file, else of the built-in segmenter; None where that finds none.
+def require_fitting_lungs(scan: Scan, lungs: LungMask | None) -> None:
+    """Compare a given lung mask with the lungs that the built-in segmenter finds, if it finds any.
 
     Raises
     ------
     ScanError
-        The file is no mask on the scan's grid, or (unless `force`) does not fit the lungs that the
-        built-in segmenter finds.
+        It is another scan's, or of something else than lungs.
     """
-    try:
-        found = segment_lungs(scan)
-    except LungError:
-        found = None
-    if path is None:
-        return found
-    given = LungMask(read_lung_mask(path, scan), "reference")
-    if found is not None and given.mask.any() and not force:
-        dice = confusion(found.mask, given.mask).dice()
-        odd = examine(scan, given).errors
-        why = ""
-        if dice < LEAST_LUNG_DICE:
-            why = f"Dice {dice:.2f}, expected at least {LEAST_LUNG_DICE:g}"
-        elif odd and not examine(scan, found).errors:
-            why = odd[0]
-        if why:
-            raise ScanError(
-                f"case {scan.case_id!r}: lung mask {path} does not fit the lungs that are found in "
-                f"the scan ({why}): is it this scan's, and of the lungs, not of lesions? Give the "
-                "right one, or none; --force takes it all the same")
-    return given
+    found = lungs_for(scan) if lungs is not None and lungs.origin == "reference" else None
+    if found is None or not lungs.mask.any():
+        return
+    dice = confusion(found.mask, lungs.mask).dice()
+    odd = examine(scan, lungs).errors
+    why = ""
+    if dice < LEAST_LUNG_DICE:
+        why = f"Dice {dice:.2f}, expected at least {LEAST_LUNG_DICE:g}"
+    elif odd and not examine(scan, found).errors:
+        why = odd[0]
+    if why:
+        raise ScanError(
+            f"case {scan.case_id!r}: lung mask {lungs.source} does not fit the lungs that are "
+            f"found in the scan ({why}): is it this scan's, and of the lungs, not of lesions? Give "
+            "the right one, or none; --force takes it all the same")
 
 
 def segment(scan: Scan, lungs: LungMask | None, predictor: Predictor, network: dict[str, Any],
@@ -287,7 +274,9 @@ def segment_file(
     outputs = plan_outputs(output, case, inputs, overwrite)
     network = describe_network(chosen)
     scan = read_scan(scan_path, case_id=case, series=series)
-    lungs = find_lungs(scan, lung_mask, force=force)
+    lungs = lungs_for(scan, lung_mask)
+    if not force:
+        require_fitting_lungs(scan, lungs)
     findings = require_plausible(scan, lungs, force=force)
     # A mask of labels packs to a hundredth as a rule; a twentieth is room enough.
     check_writable(output, scan.hu.size // 20 + 1_000_000)

@@ -8,16 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from deeplung_nb.imaging.preprocess import prepare, restore
+from deeplung_nb.imaging.preprocess import prepare, restore, window_indices
 from deeplung_nb.imaging.scan import LesionMask, Scan
-from deeplung_nb.learning.dataset import window_indices
-from deeplung_nb.learning.train import (
-    Network,
-    autocast,
-    choose_device,
-    keep_freed_memory,
-    load_network,
-)
+from deeplung_nb.network.checkpoint import Network, load_network
+from deeplung_nb.network.device import autocast, choose_device, keep_freed_memory
 from deeplung_nb.progress import track
 
 

@@ -1,6 +1,6 @@
 """The synthetic cohort: who is in it, on which scanner, with which disease.
 
-`python -m deeplung_nb.imaging.phantom_cohort` writes `data_manifests/phantom.csv` anew. The cohort
+`python -m deeplung_nb.imaging.phantom.cohort` writes `data_manifests/phantom.csv` anew. The cohort
 is drawn so that it resembles the paper's in what statistics see: most cases without contrast
 medium, skewed volumes, many cases without high opacity, a table of patients like Table 1. The
 external part comes from other scanners.
@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from deeplung_nb.files import atomic_path
-from deeplung_nb.imaging.phantom import PARTS, Lesion, PhantomSpec, row_of_spec
-from deeplung_nb.imaging.phantom_anatomy import Chest
-from deeplung_nb.runs import manifest_folder
+from deeplung_nb.imaging.phantom.anatomy import Chest
+from deeplung_nb.imaging.phantom.spec import PARTS, Lesion, PhantomSpec, row_of_spec
+from deeplung_nb.registry import manifest_folder
 
 SEED = 20210322
 COHORT = "phantom"

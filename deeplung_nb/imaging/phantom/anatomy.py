@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deeplung_nb.imaging.phantom_shapes import (
+from deeplung_nb.imaging.phantom.shapes import (
     REACH_MM,
     Tubes,
     ellipsoid,

@@ -6,16 +6,12 @@ of the voxel that it covers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from scipy import ndimage
 
-from deeplung_nb.imaging import phantom_anatomy as anatomy
-from deeplung_nb.imaging.phantom_shapes import Field, covered, ellipsoid, grow_tree, ring
-
-if TYPE_CHECKING:
-    from deeplung_nb.imaging.phantom import Lesion, PhantomSpec
+from deeplung_nb.imaging.phantom import anatomy
+from deeplung_nb.imaging.phantom.shapes import Field, covered, ellipsoid, grow_tree, ring
+from deeplung_nb.imaging.phantom.spec import Lesion, PhantomSpec
 
 
 def mix(hu: np.ndarray, part: np.ndarray, value) -> None:

@@ -1,0 +1,1 @@
+"""Synthetic chests of known truth: `spec` says what, `make` makes it, `cohort` draws many."""

@@ -1,0 +1,61 @@
+"""The data sets that this project knows, as `data_manifests/cohorts.toml` describes them."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+KINDS = ("patients", "phantoms", "simulated readings")
+"""What a cohort's cases are; `patients` where nothing is said."""
+
+
+def manifest_folder() -> Path:
+    """Where the manifests lie: `DEEPLUNG_MANIFESTS`, else `data_manifests/` beside the package."""
+    return Path(os.environ.get("DEEPLUNG_MANIFESTS")
+                or Path(__file__).resolve().parent.parent / "data_manifests")
+
+
+def read_registry() -> dict[str, dict[str, Any]]:
+    """What `cohorts.toml` says of each cohort: title, kind, DOI, licence, citation, files, counts.
+
+    Raises
+    ------
+    ValueError
+        The file is missing or no TOML, or a cohort is of an unknown kind.
+    """
+    path = manifest_folder() / "cohorts.toml"
+    try:
+        registry = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: can't be read as TOML ({error}), expected the list of cohorts. "
+                         "Correct it, or set DEEPLUNG_MANIFESTS to the folder that has it"
+                         ) from error
+    for name, entry in registry.items():
+        if entry.get("kind", KINDS[0]) not in KINDS:
+            raise ValueError(f"{path}: cohort {name!r} has kind {entry['kind']!r}, expected one of "
+                             f"{', '.join(KINDS)}. Correct it")
+    return registry
+
+
+def _is(cohort: str, kind: str) -> bool:
+    return read_registry().get(cohort, {}).get("kind") == kind
+
+
+def is_phantom(cohort: str) -> bool:
+    """Whether a cohort's CTs are generated."""
+    return _is(cohort, "phantoms")
+
+
+def is_simulated(cohort: str) -> bool:
+    """Whether a cohort is a table of simulated readings, without any CT."""
+    return _is(cohort, "simulated readings")
+
+
+def cohort_files(cohort: str) -> tuple[Path, Path]:
+    """The manifest and the frozen folds of a cohort; neither need be there."""
+    entry = read_registry().get(cohort, {})
+    folder = manifest_folder()
+    return (folder / entry.get("manifest", f"{cohort}.csv"),
+            folder / entry.get("splits", f"splits_{cohort}.csv"))
