@@ -10,13 +10,14 @@ import pandas as pd
 
 from deeplung_nb import measurements
 from deeplung_nb.stats import summary
+from deeplung_nb.stats.dice import dice_table
 
 KEY = ["cohort", "case_id", "reader", "structure"]
 def main_numbers(frame: pd.DataFrame) -> pd.DataFrame:
     """Role and structure -> rank correlation, bias and limits (mL), Dice (empty pairs left out)."""
     by = ["role", "structure"]
     agreement = summary.agreement_table(frame, by=tuple(by)).set_index(by)
-    dice = summary.dice_table(frame, by=("role",))
+    dice = dice_table(frame, by=("role",))
     dice = dice[(dice["empty"] == "nan") | (dice["averaging"] == "pooled")]
     wide = dice.drop_duplicates([*by, "averaging"]).pivot(index=by, columns="averaging",
                                                           values="dice").add_prefix("dice ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,17 +19,19 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from deeplung_nb.config import load_profile
 from deeplung_nb.labels import GGO, HIGH_OPACITY
 from deeplung_nb.measurements import COLUMNS, check, pair
 from deeplung_nb.registry import manifest_folder
-from deeplung_nb.report import counts, errors, figures, html, panels, published, tables
+from deeplung_nb.report import counts, errors, figures, html, numbers, panels, published, tables
 from deeplung_nb.report.discrepancies import check_published
 from deeplung_nb.report.style import MM, PAGE_MM, STYLE, new_figure, save_figure
 from deeplung_nb.report.word import PrintedTable
 from deeplung_nb.stats import agreement, correlation, summary
+from deeplung_nb.stats.dice import dice_table
 
 CLASSES = ("ggo", "high_opacity")
 HOSTILE = '<script>alert("x")</script>'
@@ -258,8 +261,8 @@ def test_agreement_figure_prints_the_numbers_it_was_given(measured):
     assert f"n = {len(p)}" in said
     assert f"both {both}" in said
     assert f"×{both}" in said
-    assert f"bias {figures.number(result.bias)}" in said
-    assert figures.number(result.loa_upper) in said
+    assert f"bias {numbers.number(result.bias)}" in said
+    assert numbers.number(result.loa_upper) in said
     assert "automatic − expert" in said
 
 
@@ -278,13 +281,128 @@ def test_every_kind_of_limits_and_scale_can_be_drawn(measured, options):
     assert result.limits in said
     if result.n_excluded:
         assert f"{result.n_excluded} left out" in said
-    # The printed limits are the mean of the drawn ones over the cases.
-    axes = figure.axes[0]
-    if options == {"limits": "regression"}:
-        sloped = [line for line in axes.lines if line.get_linestyle() == "--"]
-        x, y = sloped[1].get_data()
-        over_cases = np.interp((p["reference"] + p["test"]) / 2, x, y)
-        assert over_cases.mean() == pytest.approx(result.loa_upper, rel=1e-3)
+    # The drawn limits are the printed ones; with regression, at the mean size of the readings.
+    a, b = (p[name][(p["reference"] > 0) & (p["test"] > 0)] if options.get("scale") == "ratio"
+            else p[name] for name in ("reference", "test"))
+    size = np.sqrt(a * b) if options.get("scale") == "ratio" else (a + b) / 2
+    drawn = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+    for line, value in zip(drawn, (result.loa_lower, result.loa_upper), strict=True):
+        x, y = map(np.asarray, line.get_data())
+        at = np.interp(size.mean(), x, np.log(y)) if options.get("scale") == "ratio" else \
+            np.interp(size.mean(), x, y)
+        assert (np.exp(at) if options.get("scale") == "ratio" else at) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("multiplier", [1.0, 1.959963984540054])
+@pytest.mark.parametrize("scale", ["difference", "percent", "ratio"])
+def test_sloped_limits_are_drawn_where_the_regression_puts_them(scale, multiplier):
+    """By hand: bias and |residual| on size by least squares, half-width z sqrt(pi/2) |residual|."""
+    rng = np.random.default_rng(4)
+    a = rng.uniform(5, 200, 60)
+    b = a * np.exp(rng.normal(0.1, 0.05 + a / 500))
+    size = np.sqrt(a * b) if scale == "ratio" else (a + b) / 2
+    d = {"difference": b - a, "percent": 200 * (b - a) / (a + b), "ratio": np.log(b / a)}[scale]
+    line = np.polynomial.Polynomial.fit(size, d, 1)
+    spread = np.polynomial.Polynomial.fit(size, np.abs(d - line(size)), 1)
+    result = agreement.bland_altman(a, b, limits="regression", scale=scale, multiplier=multiplier)
+    figure = Figure()
+    axes = figure.subplots()
+    figures.draw_bland_altman(axes, pd.DataFrame({"reference": a, "test": b}), result, "ggo")
+    drawn = [line for line in axes.lines if line.get_linestyle() == "--"]
+    for sign, of_limit in zip((-1, 1), drawn, strict=True):
+        x, y = map(np.asarray, of_limit.get_data())
+        wanted = line(x) + sign * multiplier * np.sqrt(np.pi / 2) * np.maximum(spread(x), 0)
+        np.testing.assert_allclose(y, np.exp(wanted) if scale == "ratio" else wanted)
+
+
+def plotted(axes):
+    """(x, y) of every point that is drawn, filled or hollow; the ring of double zeros apart."""
+    points = [(x, y) for line in axes.lines
+              if line.get_marker() == "o" and line.get_markerfacecolor() != "none"
+              for x, y in zip(*map(np.asarray, line.get_data()), strict=True)]
+    return sorted(points)
+
+
+TWO_READERS = pd.DataFrame({"reference": [0.0, 0.0, 4.0, 10.0, 20.0, 31.0, 50.0],
+                            "test": [0.0, 3.0, 0.0, 12.0, 19.0, 30.0, 56.0]})
+
+
+@pytest.mark.parametrize(("scale", "points"), [
+    ("difference", [(1.5, 3.0), (2.0, -4.0), (11.0, 2.0), (19.5, -1.0), (30.5, -1.0), (53.0, 6.0)]),
+    ("percent", [(1.5, 200.0), (2.0, -200.0), (11.0, 200 / 11), (19.5, -100 / 19.5),
+                 (30.5, -100 / 30.5), (53.0, 600 / 53)]),
+    ("ratio", [(120**0.5, 1.2), (380**0.5, 0.95), (930**0.5, 30 / 31), (2800**0.5, 1.12)]),
+])
+def test_every_pair_stands_where_it_belongs_zeros_too(scale, points):
+    result = agreement.bland_altman(TWO_READERS.reference, TWO_READERS.test, scale=scale)
+    axes = Figure().subplots()
+    figures.draw_bland_altman(axes, TWO_READERS, result, "ggo")
+    np.testing.assert_allclose(plotted(axes), points)
+    hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
+    assert sum(len(line.get_xdata()) for line in hollow) == (0 if scale == "ratio" else 2)
+
+
+def test_every_pair_is_in_the_scatter_plot():
+    axes = Figure().subplots()
+    ranks = correlation.spearman(TWO_READERS.reference, TWO_READERS.test)
+    figures.draw_correlation(axes, TWO_READERS, ranks, "ggo")
+    both = TWO_READERS[(TWO_READERS > 0).any(axis=1)]
+    np.testing.assert_allclose(plotted(axes), sorted(both.itertuples(index=False)))
+
+
+def test_figures_and_tables_name_the_readers_that_were_compared(measured):
+    second = measured[measured.reader == "model"].assign(reader="second reader")
+    frame = pd.concat([measured, second])
+    p = pair(frame, "second reader", "expert", "ggo")
+    figure = figures.draw_agreement(
+        {"ggo": p}, {"ggo": agreement.bland_altman(p.reference, p.test)},
+        {"ggo": correlation.spearman(p.reference, p.test)})
+    said = words(figure)
+    for expected in ("expert − second reader, mL", "mean of second reader and expert, mL",
+                     f"0 mL: second reader {(p.reference == 0).sum()}"):
+        assert expected in said
+    assert "automatic" not in said + figure.alt
+    waterfall = errors.draw_waterfall({"ggo": p})
+    assert "expert − second reader, mL" in words(waterfall)
+    assert "automatic" not in words(waterfall)
+    table = summary.agreement_table(frame, reference="second reader", test="expert")
+    page = tables.format_agreement(table).as_raw_html()
+    assert "Difference = expert − second reader" in page
+    assert "automatic" not in page.lower()
+
+
+def test_the_agreement_table_has_each_reader_in_its_own_column(measured):
+    frame = summary.agreement_table(measured, by=("structure",))
+    row = frame.query("structure == 'ggo'").iloc[0]
+    p = pair(measured, "expert", "model", "ggo")
+    assert row.reference_median == p.reference.median() != row.test_median == p.test.median()
+    page = tables.format_agreement(frame.query("structure == 'ggo'")).as_raw_html()
+    heads = re.findall(r'<th[^>]*scope="col"[^>]*>(.*?)</th>', page)[1:]  # the first names rows
+    cells = dict(zip(heads, re.findall(r'<td[^>]*gt_row[^>]*>(.*?)</td>', page), strict=True))
+    assert cells["Expert, mL"].startswith(f"{p.reference.median():.1f} [")
+    assert cells["Automatic, mL"].startswith(f"{p.test.median():.1f} [")
+
+
+@pytest.mark.parametrize(("name", "words_"), [
+    ("s2.4.image_size", "a setting: equal or chosen otherwise"),
+    ("table4.ours.cpu_time", "no: own hardware; only ratios compare"),
+    ("s3.1.dice.cv.mean", "no: which Dice is averaged is not printed"),
+    ("s3.1.dice.cv.spread", "no: what it spreads over is not printed"),
+    ("s3.1.p.cv.ggo", "no: a p value is not a target"),
+    ("table4.unet2d.dice.ggo",
+     "same statistic, other patients; width and schedule as in Table 4 of this run"),
+    ("table4.ours.dice.ggo", "same statistic, other patients; empty references: not printed"),
+    ("s3.1.bias.cv.ggo", "same statistic, other patients; sign not printed"),
+])
+def test_whether_a_published_number_can_be_compared_is_said_in_these_words(name, words_):
+    told = published.compare(None, {name: 1.0}).set_index("id").comparability
+    assert told[name] == words_
+    assert (told.drop(name) == "no counterpart in this run").all()
+    own = published.compare(None, {name: 1.0}, same_patients=True).set_index("id").comparability
+    assert own[name] == words_.replace("same statistic, other patients", "yes")
+    made = published.compare(None, {name: 1.0}, simulated=True).set_index("id").comparability
+    assert made[name] == (words_ if words_.startswith(("a setting", "no")) else
+                          "no: simulated from the printed numbers")
 
 
 def test_dice_figure_counts_what_is_undefined(measured):
@@ -300,7 +418,7 @@ def test_dice_figure_counts_what_is_undefined(measured):
     (np.inf, "∞"), (999.6, "1000"),
 ])
 def test_numbers_in_figures_have_about_three_digits(value, printed):
-    assert figures.number(value) == printed
+    assert numbers.number(value) == printed
 
 
 def test_waterfall_shows_every_error_in_order(measured):
@@ -471,7 +589,7 @@ def test_latex_escapes_what_a_manifest_may_hold(run):
 
 
 def test_dice_and_agreement_tables_name_their_estimand(measured):
-    frame = summary.dice_table(measured)
+    frame = dice_table(measured)
     page = Page(tables.format_dice(frame).as_raw_html()).words
     for words_of_row in ("per case", "pooled", "per fold", "left out", "both empty: 0"):
         assert words_of_row in page
@@ -525,10 +643,10 @@ def test_digest_holds_each_case_and_the_agreement(measured, tmp_path, capsys):
     table = pair(measured, "expert", "model", "ggo", role="external")
     bias = agreement.bland_altman(table.reference, table.test).bias
     assert f"| Ground-glass opacity (external) | {len(table)} |" in text
-    assert figures.number(bias) in text
+    assert numbers.number(bias) in text
     for case in table.itertuples():
         if len(table) <= 20:
-            assert f"| {case.case_id} | {figures.number(case.reference)}, " in text
+            assert f"| {case.case_id} | {numbers.number(case.reference)}, " in text
     assert main(["digest", str(tmp_path / "absent.csv")]) == 1
     assert "absent.csv: no such file, expected a measurements.csv" in capsys.readouterr().err
 
@@ -600,7 +718,7 @@ def test_report_goes_from_the_cases_to_the_agreement(run, measured):
 
 
 def test_word_file_holds_the_printed_tables(run, measured):
-    frame = summary.dice_table(measured)
+    frame = dice_table(measured)
     tables.save_table(tables.format_dice(frame), frame, run, "dice_cv")
     html.write_report(run)
     document = docx.Document(run.path("tables.docx"))
@@ -712,7 +830,7 @@ def printed_tables(measured, timings) -> str:
         "table3": tables.format_times(timings),
         "table4": tables.format_models(counts.collect_models(timings, trained)),
         "agreement": tables.format_agreement(summary.agreement_table(measured)),
-        "dice": tables.format_dice(summary.dice_table(measured)),
+        "dice": tables.format_dice(dice_table(measured)),
         "published": tables.format_comparison(comparison),
         "checks": tables.format_checks(check_published()),
     }

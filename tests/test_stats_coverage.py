@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from deeplung_nb.stats import agreement, correlation, paired, regression
+from deeplung_nb.stats import agreement, correlation, limits, paired, regression
 
 Z = stats.norm.ppf(0.975)
 SIZES = (20, 67, 197)
@@ -43,7 +43,7 @@ def of_differences(rng, n):
 
 @functools.cache
 def factors_of_carkeet(n):
-    return [agreement.carkeet_factor(n, q, Z) for q in (0.025, 0.975)]
+    return [limits.carkeet_factor(n, q, Z) for q in (0.025, 0.975)]
 
 
 def pair_of_limits(rng, n):

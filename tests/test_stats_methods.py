@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deeplung_nb.stats import agreement, regression
+from deeplung_nb.stats import agreement, equivalence, regression, reliability
 
 ORACLE = Path(__file__).parent / "oracle"
 
@@ -24,36 +24,36 @@ def replicates():
 
 
 def test_the_coefficients_printed_by_shrout_and_fleiss(ratings):
-    r = agreement.icc(ratings, "target", "variable", "value")
+    r = reliability.icc(ratings, "target", "variable", "value")
     assert [round(v, 2) for v in (r.icc1, r.icc_a1, r.icc_c1, r.icc1k, r.icc_ak, r.icc_ck)] == [
         0.17, 0.29, 0.71, 0.44, 0.62, 0.91]
 
 
 def test_consistency_ignores_a_constant_between_readers_and_agreement_does_not(ratings):
     shifted = ratings.assign(value=ratings["value"] + 10.0 * (ratings["variable"] == "judge1"))
-    before, after = (agreement.icc(f, "target", "variable", "value") for f in (ratings, shifted))
+    before, after = (reliability.icc(f, "target", "variable", "value") for f in (ratings, shifted))
     assert after.icc_c1 == pytest.approx(before.icc_c1)
     assert after.icc_a1 < before.icc_a1 / 2
 
 
 def test_icc_refuses_gaps_and_repeats(ratings):
     with pytest.raises(ValueError, match="lacks a reader"):
-        agreement.icc(ratings.iloc[1:], "target", "variable", "value")
+        reliability.icc(ratings.iloc[1:], "target", "variable", "value")
     with pytest.raises(ValueError, match="more than one reading"):
-        agreement.icc(pd.concat([ratings, ratings[:1]]), "target", "variable", "value")
-    same = agreement.icc(ratings.assign(value=3.0), "target", "variable", "value")
+        reliability.icc(pd.concat([ratings, ratings[:1]]), "target", "variable", "value")
+    same = reliability.icc(ratings.assign(value=3.0), "target", "variable", "value")
     assert np.isnan(same.icc1)
     assert same.reason
 
 
 def test_the_corrected_sd_printed_by_bland_and_altman_1986(replicates):
-    r = agreement.clustered_limits(replicates, "subject", "mini", "wright", method="replicates")
+    r = reliability.clustered_limits(replicates, "subject", "mini", "wright", method="replicates")
     assert round(r.sd, 1) == 37.7
     assert round(r.bias, 1) == -6.0
 
 
 def test_anova_and_reml_agree_where_subjects_have_equal_numbers(replicates):
-    anova, reml = (agreement.clustered_limits(replicates, "subject", "mini", "wright", method=m)
+    anova, reml = (reliability.clustered_limits(replicates, "subject", "mini", "wright", method=m)
                    for m in ("anova", "reml"))
     assert anova.loa_lower == pytest.approx(reml.loa_lower, rel=1e-4)
     assert anova.bias_ci == pytest.approx(reml.bias_ci, rel=1e-4)
@@ -66,14 +66,14 @@ def test_clusters_widen_the_interval_of_the_bias():
     frame = pd.DataFrame({"s": np.repeat(np.arange(12), sizes), "a": 0.0,
                           "b": own + rng.normal(0, 1, len(own))})
     naive = agreement.bland_altman(frame.a, frame.b)
-    r = agreement.clustered_limits(frame, "s", "a", "b")
+    r = reliability.clustered_limits(frame, "s", "a", "b")
     assert np.ptp(r.bias_ci) > 1.5 * np.ptp(naive.bias_ci)
     assert r.variance_within == pytest.approx(1, rel=0.5)
     assert r.variance_between == pytest.approx(25, rel=0.8)
 
 
 def test_one_pair_a_subject_is_no_cluster(replicates):
-    r = agreement.clustered_limits(replicates[:17], "subject", "mini", "wright")
+    r = reliability.clustered_limits(replicates[:17], "subject", "mini", "wright")
     assert "bland_altman" in r.reason
 
 
@@ -82,26 +82,26 @@ def test_equivalence_is_the_interval_within_the_margin():
     a = rng.normal(size=30)
     b = a + rng.normal(0.1, 0.3, 30)
     for margin in (0.05, 0.15, 0.2, 0.25, 0.5):
-        r = agreement.tost(a, b, margin)
+        r = equivalence.tost(a, b, margin)
         assert (r.p_value < 0.05) == (-margin < r.bias_ci[0] and r.bias_ci[1] < margin)
 
 
 @pytest.mark.parametrize("margin", [0, -1, np.nan])
 def test_a_margin_must_be_declared(margin):
     with pytest.raises(ValueError, match="margin"):
-        agreement.tost([1, 2, 3], [1, 2, 4], margin)
+        equivalence.tost([1, 2, 3], [1, 2, 4], margin)
 
 
 @pytest.mark.parametrize("n", [0, 1, 3])
 def test_equivalence_without_spread_says_why(n):
-    assert agreement.tost(np.arange(n), np.arange(n) + 1.0, 2).reason
-    assert agreement.total_deviation_index(np.arange(n), np.arange(n) + 1.0).reason
+    assert equivalence.tost(np.arange(n), np.arange(n) + 1.0, 2).reason
+    assert equivalence.total_deviation_index(np.arange(n), np.arange(n) + 1.0).reason
 
 
 def test_no_sample_is_large_enough_beyond_the_margin():
     with pytest.raises(ValueError, match="no number of pairs"):
-        agreement.sample_size(1.0, 1.0, 2.0)
-    less, more = (agreement.sample_size(0, 1, 3, power=power).n for power in (0.8, 0.9))
+        equivalence.sample_size(1.0, 1.0, 2.0)
+    less, more = (equivalence.sample_size(0, 1, 3, power=power).n for power in (0.8, 0.9))
     assert less < more
 
 

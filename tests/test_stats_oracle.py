@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deeplung_nb.stats import agreement, correlation, paired, regression
+from deeplung_nb.stats import (
+    agreement,
+    correlation,
+    equivalence,
+    limits,
+    paired,
+    regression,
+    reliability,
+)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +94,7 @@ def test_pair_factors_of_carkeet(oracle):
     _, wanted = oracle("carkeet_factors")
     for df, row in zip(wanted["df"], wanted["R_K_factor_exact_P_1p96"], strict=True):
         for q, expected in zip(wanted["columns"], row, strict=True):
-            found = agreement.carkeet_factor(df + 1, float(q), 1.96)
+            found = limits.carkeet_factor(df + 1, float(q), 1.96)
             # R integrates to about four digits here; the published table has four decimals.
             close(found, expected, 1e-4)
 
@@ -159,7 +167,7 @@ def test_intraclass_correlation(oracle, name):
     table = found if isinstance(found, pd.DataFrame) else pd.concat(found, axis=1)
     wanted = wanted.get("icc", wanted)["psych"]
     long = table.reset_index(names="subject").melt("subject", var_name="reader")
-    r = agreement.icc(long, "subject", "reader", "value")
+    r = reliability.icc(long, "subject", "reader", "value")
     for form, key in (("1", "ICC1"), ("_a1", "ICC2"), ("_c1", "ICC3"), ("1k", "ICC1k"),
                       ("_ak", "ICC2k"), ("_ck", "ICC3k")):
         way = "one_way" if "1" in key else "two_way"
@@ -169,11 +177,11 @@ def test_intraclass_correlation(oracle, name):
 
 def test_equivalence_and_total_deviation(oracle):
     (x, y), wanted = oracle("tost_pefr")
-    r, told = agreement.tost(x, y, 25), wanted["tost"]
+    r, told = equivalence.tost(x, y, 25), wanted["tost"]
     close([r.t_lower, r.p_lower, r.t_upper, r.p_upper, r.p_value, *r.bias_ci],
           [told[key] for key in ("t_lower", "p_lower", "t_upper", "p_upper", "p_tost")]
           + told["ci90"])
-    r, told = agreement.total_deviation_index(x, y, margin=50), wanted["tdi"]
+    r, told = equivalence.total_deviation_index(x, y, margin=50), wanted["tdi"]
     close([r.tdi_approximate, r.tdi_empirical, r.coverage, r.coverage_empirical],
           [told[key] for key in ("tdi95_approx", "tdi95_empirical_type7", "cp_normal",
                                  "cp_empirical")])
@@ -182,7 +190,7 @@ def test_equivalence_and_total_deviation(oracle):
 
 def test_sample_size(oracle):
     _, wanted = oracle("sample_size_loa")
-    r = agreement.sample_size(wanted["mu"], wanted["sd"], wanted["delta"])
+    r = equivalence.sample_size(wanted["mu"], wanted["sd"], wanted["delta"])
     assert r.n == wanted["n_noncentral_t"]
     close(r.power, wanted["power_at_79"])
 
@@ -191,7 +199,7 @@ def test_limits_of_replicated_readings(oracle):
     table, wanted = oracle("sbp_replicates_1999")
     long = pd.concat([table[["id", f"S{i}", f"J{i}"]].set_axis(["id", "S", "J"], axis=1)
                       for i in (1, 2, 3)])
-    r = agreement.clustered_limits(long, "id", "S", "J", method="replicates")
+    r = reliability.clustered_limits(long, "id", "S", "J", method="replicates")
     close([r.bias, r.sd, r.loa_lower, r.loa_upper],
           [wanted["bias"], wanted["corrected_sd"], *wanted["loa"]])
 

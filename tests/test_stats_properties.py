@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from deeplung_nb.stats import agreement, correlation, paired, regression, summary
+from deeplung_nb.report.prose import report_text
+from deeplung_nb.stats import agreement, correlation, equivalence, paired, regression
 
 settings.register_profile("suite", max_examples=60, deadline=None, derandomize=True)
 settings.load_profile("suite")
@@ -103,7 +104,7 @@ def test_equivalence_is_the_interval_of_the_bias_within_the_margin(pair):
     a, b = pair
     assume(np.ptp(b - a) > 1e-6)
     for margin in (1.0, 100.0, 10_000.0):
-        r = agreement.tost(a, b, margin)
+        r = equivalence.tost(a, b, margin)
         inside = -margin < r.bias_ci[0] and r.bias_ci[1] < margin
         assert inside == (r.p_value < 0.05)
 
@@ -137,7 +138,7 @@ def test_a_million_pairs_are_no_trouble():
     assert agreement.concordance(a, b).ccc > 0.99
     assert correlation.spearman(a, b).r > 0.9
     assert regression.deming(a, b).slope == pytest.approx(1, abs=0.01)
-    assert agreement.tost(a, b, 3).p_value < 1e-6
+    assert equivalence.tost(a, b, 3).p_value < 1e-6
     assert "pairs" in regression.passing_bablok(a, b).reason
     few = slice(0, 5000)
     r = paired.wilcoxon_signed_rank(a[few], b[few])
@@ -145,8 +146,8 @@ def test_a_million_pairs_are_no_trouble():
 
 
 FUNCTIONS = [
-    agreement.bland_altman, agreement.concordance, lambda x, y: agreement.tost(x, y, 5),
-    lambda x, y: agreement.total_deviation_index(x, y, margin=5),
+    agreement.bland_altman, agreement.concordance, lambda x, y: equivalence.tost(x, y, 5),
+    lambda x, y: equivalence.total_deviation_index(x, y, margin=5),
     paired.wilcoxon_signed_rank, paired.mann_whitney,
     paired.sign_test, correlation.spearman, correlation.pearson, regression.deming,
     regression.passing_bablok,
@@ -182,7 +183,7 @@ def test_negative_readings_have_no_percent_and_no_ratio():
 @given(readings(least=0, most=8), st.sampled_from([None, 5.0]))
 def test_the_paragraph_says_something_about_any_readings(pair, margin):
     a, b = pair
-    text = summary.report_text(pd.DataFrame({"reference": a, "test": b}), margin=margin)
+    text = report_text(pd.DataFrame({"reference": a, "test": b}), margin=margin)
     assert text.startswith("Methods. ")
     assert "\n\nResults. Both readers found it in" in text
     assert "nan" not in text.lower()
@@ -193,7 +194,7 @@ def test_the_paragraph_holds_the_numbers_of_the_functions():
     rng = np.random.default_rng(3)
     a = rng.lognormal(4, 1, 40)
     b = 1.2 * a + rng.normal(0, 4, 40)
-    text = summary.report_text(pd.DataFrame({"reference": a, "test": b}), margin=50,
+    text = report_text(pd.DataFrame({"reference": a, "test": b}), margin=50,
                                reference="reader A", test="reader B", unit="cm³")
     r = agreement.bland_altman(a, b)
     assert f"was {r.bias:.1f} cm³" in text
@@ -206,6 +207,6 @@ def test_the_paragraph_holds_the_numbers_of_the_functions():
 
 def test_the_paragraph_needs_paired_columns():
     with pytest.raises(ValueError, match="has no column test"):
-        summary.report_text(pd.DataFrame({"reference": [1.0]}))
+        report_text(pd.DataFrame({"reference": [1.0]}))
     with pytest.raises(ValueError, match="NaN"):
-        summary.report_text(pd.DataFrame({"reference": [1.0, None], "test": [1.0, 2.0]}))
+        report_text(pd.DataFrame({"reference": [1.0, None], "test": [1.0, 2.0]}))

@@ -9,6 +9,7 @@ import pytest
 
 from deeplung_nb import measurements
 from deeplung_nb.stats import summary
+from deeplung_nb.stats.dice import bootstrap_ratio_ci, dice_table
 
 
 def table(n=24, seed=0, structures=("ggo", "high_opacity", "lesion"), cohort="site"):
@@ -71,7 +72,7 @@ def test_agreement_has_a_row_for_each_group_and_for_all_protocols(frame):
     assert whole["bias"] == pytest.approx((pairs.test - pairs.reference).mean())
     assert whole["loa_lower_ci_lower"] < whole["loa_lower"] < whole["loa_lower_ci_upper"]
     assert sum(whole[f"detected_{name}"] for name in
-               ("both", "expert_only", "model_only", "neither")) == 24
+               ("both", "reference_only", "test_only", "neither")) == 24
     assert summary.agreement_table(frame, by=("cohort",))["n"].tolist() == [24] * 3
 
 
@@ -107,7 +108,7 @@ def test_failed_cases_are_counted_and_change_no_estimate(frame):
                      for f in (frame, more))
     assert after["n_failed"].tolist() == [1, 1, 1]
     pd.testing.assert_series_equal(before["bias"], after["bias"])
-    assert (summary.dice_table(more)["n_failed"] == 1).all()
+    assert (dice_table(more)["n_failed"] == 1).all()
 
 
 def test_a_group_of_two_keeps_its_row_and_says_why():
@@ -125,7 +126,7 @@ def test_a_structure_that_is_not_told_apart_has_no_row():
 
 
 def test_each_dice_is_named_and_computed_as_named(frame):
-    rows = summary.dice_table(frame).set_index(["structure", "averaging", "empty"])
+    rows = dice_table(frame).set_index(["structure", "averaging", "empty"])
     cases = frame.query("structure == 'ggo' and reader == 'model'")
     size = (2 * cases.tp + cases.fp + cases.fn).astype(float)
     scores = (2 * cases.tp.astype(float) / size.where(size > 0))
@@ -152,7 +153,7 @@ def test_each_dice_is_named_and_computed_as_named(frame):
 
 
 def test_background_and_the_means_over_classes_come_on_request(frame):
-    rows = summary.dice_table(frame, background=True).set_index(["structure", "averaging",
+    rows = dice_table(frame, background=True).set_index(["structure", "averaging",
                                                                  "empty"])["dice"]
     where = ("pooled", "no weight")
     cases = frame.query("structure == 'lesion' and reader == 'model'")
@@ -168,17 +169,17 @@ def test_dice_without_counts_is_refused(frame):
     bare = frame.copy()
     bare.loc[(bare.reader == "model") & (bare.case_id == "004"), "tp"] = pd.NA
     with pytest.raises(ValueError, match="first case '004'"):
-        summary.dice_table(bare)
+        dice_table(bare)
 
 
 def test_the_bootstrap_resamples_patients_and_repeats_itself():
     values = np.repeat(np.random.default_rng(0).normal(size=20), 5)
-    alone = summary.bootstrap_ratio_ci(values)
-    clustered = summary.bootstrap_ratio_ci(values, groups=np.repeat(np.arange(20), 5))
-    assert clustered == summary.bootstrap_ratio_ci(values, groups=np.repeat(np.arange(20), 5))
+    alone = bootstrap_ratio_ci(values)
+    clustered = bootstrap_ratio_ci(values, groups=np.repeat(np.arange(20), 5))
+    assert clustered == bootstrap_ratio_ci(values, groups=np.repeat(np.arange(20), 5))
     # Five copies of a patient are no new knowledge: the interval is sqrt(5) times as wide.
     assert np.ptp(clustered) / np.ptp(alone) == pytest.approx(np.sqrt(5), rel=0.15)
-    assert np.isnan(summary.bootstrap_ratio_ci([1.0])).all()
+    assert np.isnan(bootstrap_ratio_ci([1.0])).all()
 
 
 def test_statistics_need_no_torch_and_no_image_reader():

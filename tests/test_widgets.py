@@ -19,7 +19,6 @@ from deeplung_nb.imaging.lungs import LungMask
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
 from deeplung_nb.stats import overlap
-from deeplung_nb.widgets import CTViewer, view_ct
 from deeplung_nb.widgets.planes import (
     AGREEMENT,
     PLANES,
@@ -30,6 +29,7 @@ from deeplung_nb.widgets.planes import (
     pixel_mm,
 )
 from deeplung_nb.widgets.surface import smooth_field, view_surface
+from deeplung_nb.widgets.viewer import CTViewer, view_ct
 
 
 @pytest.fixture
@@ -274,7 +274,8 @@ def test_a_viewer_that_is_not_there_is_one_line_and_the_picture(scan, masks, bac
 
 def test_a_case_of_a_run(monkeypatch, chest_file, tmp_path):
     from deeplung_nb.cohorts.study import Case
-    from deeplung_nb.widgets import view_case, viewer
+    from deeplung_nb.widgets import viewer
+    from deeplung_nb.widgets.viewer import view_case
     scan = read_scan(chest_file)
     mask = LesionMask.like(scan, (scan.hu > 200).astype(np.uint8))
     case = Case(scan, mask, LungMask.like(scan, scan.hu < -500, "reference"), LESION_STRUCTURES)

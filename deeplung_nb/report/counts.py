@@ -27,6 +27,13 @@ NEGATIVE = {"0", "false", "no"}
 """Levels of a yes-or-no column that get no row of their own."""
 
 
+def case_names(frame: pd.DataFrame) -> pd.Series:
+    """What to call the case of each row: its id, after its cohort where there are several."""
+    ids = frame["case_id"].astype(str)
+    several = "cohort" in frame and frame["cohort"].nunique() > 1
+    return frame["cohort"].astype(str) + "/" + ids if several else ids
+
+
 def _text(values: pd.Series) -> pd.Series:
     """Levels as text: 1.0 and True become `1`; empty stays missing."""
     def word(value: object) -> str:
@@ -105,7 +112,7 @@ def count_slices(measurements: pd.DataFrame, reader: str = "expert") -> pd.DataF
     rows = []
     read = measurements.query("reader == @reader and status == 'ok'")
     for (cohort, role), group in read.groupby(["cohort", "role"], sort=True):
-        cases = group.drop_duplicates("case_id")
+        cases = group.drop_duplicates("case_id")  # of one cohort
         row = {"cohort": cohort, "role": role, "n_patients": cases["patient_id"].nunique(),
                "n_cases": len(cases), "n_slices": int(cases["n_slices"].sum())}
         for structure in LESION_STRUCTURES:

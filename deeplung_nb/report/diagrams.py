@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
+from deeplung_nb.report.counts import case_names
 from deeplung_nb.report.style import GREY, INK, PAGE_MM, PrintFigure, new_figure, styled
 
 HEAD = ("2 × [3×3 conv, norm,", "LeakyReLU], 1×1 conv")
@@ -157,7 +158,7 @@ def draw_splits(splits: pd.DataFrame, width_mm: float = PAGE_MM) -> PrintFigure:
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
     if len(cases) <= 40:
-        axes.set_xticks([place + 0.5 for place in range(len(cases))], cases["case_id"].astype(str),
+        axes.set_xticks([place + 0.5 for place in range(len(cases))], case_names(cases),
                         rotation=90, fontsize=5.5)
         axes.tick_params(axis="x", length=0)
     n_patients = cases["patient_id"].nunique()

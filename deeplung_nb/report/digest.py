@@ -5,8 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from deeplung_nb.labels import LESION_STRUCTURES, TITLES
-from deeplung_nb.report.figures import interval, number
+from deeplung_nb.report.counts import case_names
+from deeplung_nb.report.numbers import interval, number
 from deeplung_nb.stats import summary
+from deeplung_nb.stats.dice import dice_table
 
 MOST_CASES = 20
 """More cases than this are summarised only."""
@@ -21,8 +23,8 @@ def _markdown(rows: list[list[str]]) -> str:
 def _cases(rows: pd.DataFrame, reader: str) -> str:
     head = ["case", *(f"{TITLES[s]}, mL: expert, automatic (Dice)" for s in LESION_STRUCTURES)]
     table = [head]
-    for case_id, case in rows.groupby("case_id", sort=False):
-        cells = [str(case_id)]
+    for name, case in rows.groupby(case_names(rows), sort=False):
+        cells = [name]
         for structure in LESION_STRUCTURES:
             part = case[case["structure"] == structure].set_index("reader")
             if not {"expert", reader} <= set(part.index):
@@ -58,7 +60,7 @@ def write_digest(measurements: pd.DataFrame, reader: str = "model") -> str:
     agreement = summary.agreement_table(measurements, by=("role", "structure"), test=reader)
     # Simulated readings have no masks, and so no Dice.
     has_dice = measurements.loc[measurements["reader"] == reader, "tp"].notna().any()
-    dice = summary.dice_table(measurements, test=reader, by=("role",)) if has_dice else None
+    dice = dice_table(measurements, test=reader, by=("role",)) if has_dice else None
     for role, rows in measurements.groupby("role", sort=True):
         n_cases = rows[["cohort", "case_id"]].drop_duplicates().shape[0]
         if n_cases <= MOST_CASES:

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from deeplung_nb.labels import COLOURS, TITLES, structure_mask
+from deeplung_nb.report.counts import case_names
 from deeplung_nb.report.style import (
     GREY,
     INK,
@@ -17,6 +18,7 @@ from deeplung_nb.report.style import (
     foot_y,
     letter,
     new_figure,
+    reader_names,
     styled,
 )
 
@@ -26,11 +28,12 @@ MOST_NAMES = 45
 
 @styled
 def draw_waterfall(pairs: Mapping[str, pd.DataFrame], width_mm: float = PAGE_MM) -> PrintFigure:
-    """Automatic − expert of every case, from the most missed to the most overcalled.
+    """test - reference (automatic − expert) of every case, from the most missed on.
 
     `pairs` maps a structure to a table of `measurements.pair` (mL). A pale bar behind each shows
-    how much the expert saw, as the largest possible miss.
+    how much the reference holds, as the largest possible miss.
     """
+    reference, test = reader_names(next(iter(pairs.values())))
     figure = new_figure(width_mm, 14 + 42 * len(pairs), foot_mm=5)
     panels = figure.subplots(len(pairs), 1, squeeze=False)[:, 0]
     said = []
@@ -44,19 +47,19 @@ def draw_waterfall(pairs: Mapping[str, pd.DataFrame], width_mm: float = PAGE_MM)
                  linewidth=0.4 if len(rows) <= MOST_NAMES else 0.0)
         axes.axhline(0, color=INK, linewidth=0.7)
         axes.set_xlim(-0.8, len(rows) - 0.2)
-        axes.set_ylabel("automatic − expert, mL")
+        axes.set_ylabel(f"{test} − {reference}, mL")
         less, more = int((rows["error"] < 0).sum()), int((rows["error"] > 0).sum())
         axes.set_title(f"{TITLES[structure]}: {less} of {len(rows)} cases read smaller, "
                        f"{more} larger", loc="left")
         if len(rows) <= MOST_NAMES:
-            axes.set_xticks(place, rows["case_id"].astype(str), rotation=90, fontsize=5.5)
+            axes.set_xticks(place, case_names(rows), rotation=90, fontsize=5.5)
             axes.tick_params(axis="x", length=0)
         else:
             axes.set_xlabel("cases, in the order of their error")
         said.append(f"{TITLES[structure]}: {less} smaller, {more} larger.")
     for axes, name in zip(panels, "ABCDEF", strict=False):
         letter(axes, name)
-    figure.text(0.5, foot_y(figure), "solid: the error     pale: the expert's volume, downwards",
+    figure.text(0.5, foot_y(figure), f"solid: the error     pale: volume of {reference}, downwards",
                 ha="center", va="center", fontsize=6.3, color=GREY)
     figure.alt = "Errors of volume by case, sorted. " + " ".join(said)
     return figure

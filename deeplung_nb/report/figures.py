@@ -2,7 +2,7 @@
 
 Each function takes a table or a result of `deeplung_nb.stats` and returns a figure. Nothing is
 estimated here: bias, limits, correlations and their intervals arrive as numbers. The difference
-is always automatic - expert.
+is always test - reference (automatic - expert); readers go by the names in the pairs' `attrs`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from deeplung_nb.labels import COLOURS, LESION_STRUCTURES, TITLES
 from deeplung_nb.report.diagrams import draw_architecture, draw_splits
+from deeplung_nb.report.numbers import interval, number, p_words
 from deeplung_nb.report.panels import choose_case, choose_slice, draw_case, draw_preparation
 from deeplung_nb.report.style import (
     FOLD_COLOURS,
@@ -29,40 +30,22 @@ from deeplung_nb.report.style import (
     foot_y,
     letter,
     new_figure,
+    reader_names,
     save_figure,
     styled,
 )
+from deeplung_nb.stats.limits import differences
 
 __all__ = [
     "choose_case", "choose_slice", "draw_agreement", "draw_architecture", "draw_bland_altman",
     "draw_case", "draw_correlation", "draw_dice_by", "draw_learning_curves", "draw_preparation",
-    "draw_splits", "format_p", "save_figure",
+    "draw_splits", "save_figure",
 ]
 
 AGREEMENT_NAMES = {"cv": "fig6_agreement_cv", "external": "fig_i_agreement_external"}
 """Role -> file of its agreement figure: the paper's Fig. 6 and supplementary Fig. i."""
 MIN_BOX = 5
 """Fewer values than this get no box, only points and their median."""
-
-
-def format_p(p: float) -> str:
-    """A p value for print: three decimals, `< 0.001` below, `not defined` where it is NaN."""
-    if np.isnan(p):
-        return "p not defined"
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def number(value: float, digits: int = 3) -> str:
-    """A number for a figure: as many digits as matter, a real minus, a dash where undefined."""
-    if not np.isfinite(value):
-        return "–" if np.isnan(value) else ("∞" if value > 0 else "−∞")
-    decimals = max(0, digits - 1 - int(np.floor(np.log10(abs(value))))) if value else 0
-    return f"{value:.{min(decimals, digits)}f}".replace("-", "−")
-
-
-def interval(ends: Sequence[float]) -> str:
-    """`[low, high]`; `[–]` where it is not defined."""
-    return "[–]" if np.isnan(ends).all() else f"[{number(ends[0])}, {number(ends[1])}]"
 
 
 def _markers(axes: Axes, x: np.ndarray, y: np.ndarray, pair: pd.DataFrame, colour: str,
@@ -85,7 +68,8 @@ def _markers(axes: Axes, x: np.ndarray, y: np.ndarray, pair: pd.DataFrame, colou
 
 def _zero_counts(pair: pd.DataFrame) -> str:
     reference, test = pair["reference"] == 0, pair["test"] == 0
-    return (f"0 mL: expert {int(reference.sum())}, automatic {int(test.sum())}, "
+    names = reader_names(pair)
+    return (f"0 mL: {names[0]} {int(reference.sum())}, {names[1]} {int(test.sum())}, "
             f"both {int((reference & test).sum())}")
 
 
@@ -96,34 +80,17 @@ def _label_line(axes: Axes, y: float, text: str) -> None:
 
 SCALES: dict[str, tuple[str, str, str, float]] = {
     # scale: label of x, label of y, unit, value of no difference
-    "difference": ("mean of expert and automatic, mL", "automatic − expert, mL", " mL", 0.0),
-    "percent": ("mean of expert and automatic, mL", "(automatic − expert) / mean, %", " %", 0.0),
-    "ratio": ("geometric mean of expert and automatic, mL", "automatic / expert", "", 1.0),
+    "difference": ("mean of {0} and {1}, mL", "{1} − {0}, mL", " mL", 0.0),
+    "percent": ("mean of {0} and {1}, mL", "({1} − {0}) / mean, %", " %", 0.0),
+    "ratio": ("geometric mean of {0} and {1}, mL", "{1} / {0}", "", 1.0),
 }
-
-
-def _places(reference: np.ndarray, test: np.ndarray, scale: str) -> tuple[np.ndarray, np.ndarray]:
-    """Where each pair stands; NaN where the scale can't express it."""
-    mean, difference = (reference + test) / 2, test - reference
-    if scale == "difference":
-        return mean, difference
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if scale == "percent":
-            return mean, 100 * difference / mean
-        ratio = np.where((reference > 0) & (test > 0), test / reference, np.nan)
-    return np.sqrt(reference * test), ratio
 
 
 def _draw_lines(axes: Axes, x: np.ndarray, result: Any) -> None:
     """Bias and limits with the bands of their intervals; over the observed range where sloped."""
     if result.limits == "regression" and np.isfinite(result.loa_lower):
-        line = np.linspace(np.nanmin(x), np.nanmax(x), 200)
-        spread = np.maximum(np.polyval(result.sd_line[::-1], x[np.isfinite(x)]), 0).mean()
-        multiple = (result.loa_upper - result.loa_lower) / 2 / spread
-        half = multiple * np.maximum(np.polyval(result.sd_line[::-1], line), 0)
-        bias = np.polyval(result.bias_line[::-1], line)
-        for y, dash in ((bias, "-"), (bias - half, "--"), (bias + half, "--")):
-            y = np.exp(y) if result.scale == "ratio" else y
+        line = np.linspace(x.min(), x.max(), 200)
+        for y, dash in zip(result.lines(line), ("-", "--", "--"), strict=True):
             axes.plot(line, y, color=INK, linewidth=0.9, linestyle=dash, zorder=2)
         return
     for value, ends, name, dash in (
@@ -144,14 +111,15 @@ def draw_bland_altman(axes: Axes, pair: pd.DataFrame, result: Any, structure: st
     Parameters
     ----------
     pair
-        Columns `reference` (expert, mL) and `test` (automatic, mL).
+        Columns `reference` and `test`, mL.
     result
         The `stats.agreement.BlandAltman` of this pair, on any scale and with any limits.
     """
     reference, test = (pair[name].to_numpy(float) for name in ("reference", "test"))
-    x, y = _places(reference, test, result.scale)
+    x, y, usable = differences(reference, test, result.scale)
+    y = np.exp(y) if result.scale == "ratio" else y
     x_label, y_label, unit, none = SCALES[result.scale]
-    _markers(axes, x, y, pair, COLOURS[structure], ring=result.scale == "difference")
+    _markers(axes, x, y, pair[usable], COLOURS[structure], ring=result.scale == "difference")
     if result.scale == "ratio":
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -164,8 +132,8 @@ def draw_bland_altman(axes: Axes, pair: pd.DataFrame, result: Any, structure: st
         low, high = axes.get_ylim()
         marks = (1, 1.2, 1.5, 2, 3, 5, 7, 8) if high < 20 * low else (1,)
         axes.yaxis.set_major_locator(LogLocator(subs=marks))
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
+    axes.set_xlabel(x_label.format(*reader_names(pair)))
+    axes.set_ylabel(y_label.format(*reader_names(pair)))
     where = " at the mean" if result.limits == "regression" else ""
     left_out = f", {result.n_excluded} left out" if result.n_excluded else ""
     axes.set_title(
@@ -178,7 +146,7 @@ def draw_bland_altman(axes: Axes, pair: pd.DataFrame, result: Any, structure: st
 
 
 def draw_correlation(axes: Axes, pair: pd.DataFrame, result: Any, structure: str) -> None:
-    """Automatic against expert volume with the line of identity; the correlation in the title."""
+    """The test reader's volume against the reference's, with the line of identity and r."""
     reference, test = (pair[name].to_numpy(float) for name in ("reference", "test"))
     top = max(reference.max(), test.max(), 1e-9) * 1.06
     axes.plot([0, top], [0, top], color=GREY, linewidth=0.7, linestyle=":", zorder=1)
@@ -188,12 +156,12 @@ def draw_correlation(axes: Axes, pair: pd.DataFrame, result: Any, structure: str
     axes.set_aspect("equal")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.set_xlabel("expert, mL")
-    axes.set_ylabel("automatic, mL")
+    for name, label in zip(reader_names(pair), (axes.set_xlabel, axes.set_ylabel), strict=True):
+        label(f"{name}, mL")
     axes.set_title(
         f"{TITLES[structure]}, n = {result.n}\n"
         f"{_method(result)} {number(result.r)} {interval(result.ci)}, "
-        f"{format_p(result.p_value)}\n(null hypothesis: no association)",
+        f"{p_words(result.p_value)}\n(null hypothesis: no association)",
         loc="left", fontsize=6.3, linespacing=1.25,
     )
 
@@ -238,8 +206,9 @@ def draw_agreement(pairs: Mapping[str, pd.DataFrame], agreement: Mapping[str, An
         "confidence intervals" + (f" ({result.ci})" if result.limits == "constant" else ""),
         fontsize=6.3, color=GREY, ha="center", va="center", linespacing=1.4,
     )
-    figure.alt = ("Bland-Altman plots (automatic - expert against the mean) and scatter plots with "
-                  "the line of identity. " + " ".join(said))
+    reference, test = reader_names(next(iter(pairs.values())))
+    figure.alt = (f"Bland-Altman plots ({test} - {reference} against the mean) and scatter plots "
+                  "with the line of identity. " + " ".join(said))
     return figure
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 
 from deeplung_nb.config import PROFILES, Config
 from deeplung_nb.labels import TITLES
+from deeplung_nb.report.counts import case_names
 from deeplung_nb.runs import Run
 
 ROLES = {"cv": "cross-validation", "external": "external"}
@@ -71,10 +72,10 @@ def list_warnings(run: Run, measurements: pd.DataFrame | None) -> list[str]:
     if measurements is None:
         return [*found, "Nothing has been measured yet."]
     rows = measurements[measurements["reader"].isin(["expert", "model"])]
-    failed = rows.loc[rows["status"] == "failed", "case_id"].unique()
-    if len(failed):
-        found.append(f"{len(failed)} case(s) failed and are in no estimate: "
-                     f"{', '.join(sorted(failed))}.")
+    names = case_names(rows)
+    failed = sorted(set(names[rows["status"] == "failed"]))
+    if failed:
+        found.append(f"{len(failed)} case(s) failed and are in no estimate: {', '.join(failed)}.")
     if "external" not in set(rows["role"]):
         found.append("There are no external cases.")
     ok = rows[rows["status"] == "ok"]
@@ -91,15 +92,16 @@ def list_warnings(run: Run, measurements: pd.DataFrame | None) -> list[str]:
                     found.append(f"{TITLES[structure]} ({ROLES[role]}): {zeros} of "
                                  f"{len(expert[[structure]])} expert volumes are 0; look at the "
                                  "detection first.")
-    over = ok.loc[ok["burden_percent"] > 100, "case_id"].nunique()
+    names = names[ok.index]
+    over = names[ok["burden_percent"] > 100].nunique()
     if over:
         found.append(f"Burden over 100 % of the lung in {over} case(s): check the lung mask.")
     notes = ok["note"].fillna("")
-    odd = sorted(ok.loc[notes.str.contains("implausible:", regex=False), "case_id"].unique())
+    odd = sorted(set(names[notes.str.contains("implausible:", regex=False)]))
     if odd:
         found.append(f"No plausible chest CT, yet measured: {', '.join(odd)} (the column note of "
                      "measurements.csv says why).")
-    without = ok.loc[ok["note"].fillna("").str.startswith("no lung mask"), "case_id"].nunique()
+    without = names[notes.str.startswith("no lung mask")].nunique()
     if without:
         found.append(f"No lung mask, so no burden, in {without} case(s).")
     paper = PROFILES["paper"].training

@@ -11,6 +11,7 @@ from typing import Any
 from unittest import mock
 
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import RendererSVG
 from matplotlib.figure import Figure
@@ -28,6 +29,8 @@ FOOTER_MM = 4.0
 INK = "#222222"
 GREY = "#6b7280"
 PALE = "#d8dce2"
+READERS = {"model": "automatic"}
+"""Readers whose name in a figure is not that of the table."""
 FOLD_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#444444")
 """Okabe and Ito's colours, which colour-blind readers can tell apart."""
 
@@ -184,3 +187,9 @@ def save_figure(figure: Figure, run: Run, name: str, caption: str = "", alt: str
     write_text(run.path("figures", f"{name}.json"),
                json.dumps(words, indent=2, ensure_ascii=False) + "\n")
     return run.path("figures", f"{name}.png")
+
+
+def reader_names(pair: pd.DataFrame) -> tuple[str, str]:
+    """What to call the two readers of a table of pairs, as `measurements.pair` names them."""
+    return tuple(READERS.get(name, name) for name in
+                 (str(pair.attrs.get(side, side)) for side in ("reference", "test")))

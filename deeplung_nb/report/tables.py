@@ -16,32 +16,13 @@ from great_tables import GT
 
 from deeplung_nb.files import atomic_path, write_text
 from deeplung_nb.labels import TITLES
+from deeplung_nb.report.numbers import MISSING, fixed, p_cell, with_interval
+from deeplung_nb.report.style import READERS
 from deeplung_nb.runs import Run
 
-MISSING = "–"
 ROLES = {"cv": "Training (cross-validation)", "external": "External validation"}
 MODELS = {"ours": "ConvLSTM with attention (ours)", "unet2d": "U-Net 2D", "unet3d": "U-Net 3D"}
 PAGE_HEAD = '<!doctype html>\n<meta charset="utf-8">\n'
-
-
-def text(value: object, decimals: int = 1) -> str:
-    """A number for print: thousands apart, a real minus, `–` where there is none."""
-    if value is None or value is pd.NA or (np.isscalar(value) and pd.isna(value)):
-        return MISSING
-    return f"{float(value):,.{decimals}f}".replace("-", "−")
-
-
-def p_text(p: float) -> str:
-    """A p value for print: three decimals, `<0.001` below."""
-    return MISSING if pd.isna(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def with_interval(value: object, low: object, high: object, decimals: int = 1) -> str:
-    """`value [low, high]`; the brackets are left out where there is no interval."""
-    whole = text(value, decimals)
-    if pd.isna(low) and pd.isna(high):
-        return whole
-    return f"{whole} [{text(low, decimals)}, {text(high, decimals)}]"
 
 
 def format_frame(display: pd.DataFrame, name: str, title: str, subtitle: str = "",
@@ -65,11 +46,11 @@ def format_characteristics(frame: pd.DataFrame) -> GT:
     def cell(row: pd.Series) -> str:
         if pd.notna(row["mean"]):
             known = "" if row["n_known"] == row["n_total"] else f" (n = {int(row['n_known'])})"
-            return f"{text(row['mean'])} ± {text(row['sd'])}{known}"
+            return f"{fixed(row['mean'])} ± {fixed(row['sd'])}{known}"
         if pd.isna(row["percent"]):
-            return text(row["n"], 0)
+            return fixed(row["n"], 0)
         known = "" if row["n_known"] == row["n_total"] else f" of {int(row['n_known'])}"
-        return f"{text(row['n'], 0)}{known} ({text(row['percent'])})"
+        return f"{fixed(row['n'], 0)}{known} ({fixed(row['percent'])})"
 
     rows = frame.assign(cell=frame.apply(cell, axis=1))
     display = rows.pivot(index=["section", "characteristic"], columns="role", values="cell")
@@ -93,7 +74,7 @@ def format_slices(frame: pd.DataFrame) -> GT:
         "slices_ggo": "With GGO", "slices_high_opacity": "With high opacity",
         "slices_both": "With both", "slices_lesion": "With any lesion",
     }.items():
-        display[title] = [text(value, 0) for value in frame[column]]
+        display[title] = [fixed(value, 0) for value in frame[column]]
     return format_frame(display, "table2", "Table 2. Slices by class, as marked by the expert",
                         notes=["– the reference does not tell the classes apart."], stub="Cohort")
 
@@ -111,9 +92,9 @@ def format_times(frame: pd.DataFrame, model: str = "ours") -> GT:
                         if device == "cpu" else f"{device}: {hardware}"
                         for device, hardware, threads in zip(rows["device"], rows["hardware"],
                                                              rows["threads"], strict=True)]
-    rows["cell"] = [f"{text(middle, 2)} ({text(low, 2)} to {text(high, 2)})" for middle, low, high
-                    in zip(rows["seconds_median"], rows["seconds_min"], rows["seconds_max"],
-                           strict=True)]
+    columns = ["seconds_median", "seconds_min", "seconds_max"]
+    rows["cell"] = ["{} ({} to {})".format(*(fixed(value, 2) for value in row))
+                    for row in rows[columns].itertuples(index=False)]
     display = rows.pivot(index="Hardware", columns="n_slices", values="cell").fillna(MISSING)
     display.columns = [f"{int(n)} slices" for n in display.columns]
     return format_frame(display.reset_index(), "table3", "Table 3. Computation time, s",
@@ -137,7 +118,7 @@ def format_models(frame: pd.DataFrame) -> GT:
         ("gpu_seconds", "GPU, s", 3), ("gpu_ratio", "GPU, × ours", 2),
         ("memory_gb", "Memory, GB", 2),
     ):
-        display[title] = [text(value, decimals) for value in frame[column]]
+        display[title] = [fixed(value, decimals) for value in frame[column]]
     notes = ["Dice: mean over the test cases of all folds in which it is defined. Times and peak "
              f"memory over {n_slices} slices, all in this run. – not trained or not measured here."]
     if frame["training_steps"].dropna().nunique() > 1:
@@ -161,7 +142,7 @@ def _group(frame: pd.DataFrame) -> list[str]:
 
 
 def format_agreement(frame: pd.DataFrame) -> GT:
-    """Agreement of automatic and expert volumes, from `stats.summary.agreement_table`."""
+    """Agreement of two readers' volumes, from `stats.summary.agreement_table`."""
     display = pd.DataFrame({
         "Group": _group(frame), "Structure": frame["structure"].map(TITLES),
     })
@@ -169,21 +150,24 @@ def format_agreement(frame: pd.DataFrame) -> GT:
         display["Protocol"] = frame["protocol"].to_numpy()
     rows = list(frame.itertuples())
     display["n (a 0)"] = [f"{row.n} ({row.n_zero})" for row in rows]
-    for reader, title in (("expert", "Expert, mL"), ("model", "Automatic, mL")):
-        display[title] = [with_interval(*(getattr(row, f"{reader}_{name}")
-                                          for name in ("median", "q1", "q3"))) for row in rows]
+    names = {side: READERS.get(frame[side].iloc[0], frame[side].iloc[0]) if len(frame) else side
+             for side in ("reference", "test")}
+    for side, name in names.items():
+        display[f"{name[:1].upper()}{name[1:]}, mL"] = [
+            with_interval(*(getattr(row, f"{side}_{value}") for value in ("median", "q1", "q3")))
+            for row in rows]
     display["Bias, mL"] = [with_interval(row.bias, row.bias_lower, row.bias_upper) for row in rows]
-    display["Limits, mL"] = [f"{text(row.loa_lower)} to {text(row.loa_upper)}" for row in rows]
+    display["Limits, mL"] = [f"{fixed(row.loa_lower)} to {fixed(row.loa_upper)}" for row in rows]
     for name, title in (("spearman", "Spearman ρ"), ("ccc", "CCC")):
         display[title] = [with_interval(getattr(row, name), getattr(row, f"{name}_lower"),
                                         getattr(row, f"{name}_upper"), 3) for row in rows]
-    display["Slope p"] = [p_text(row.slope_p) for row in rows]
-    display["Signed-rank p"] = [p_text(row.signed_rank_p) for row in rows]
+    display["Slope p"] = [p_cell(row.slope_p) for row in rows]
+    display["Signed-rank p"] = [p_cell(row.signed_rank_p) for row in rows]
     display["Mind"] = frame["flags"].to_numpy()
     failed = int(frame["n_failed"].sum()) if "n_failed" in frame else 0
     return format_frame(
-        display, "agreement", "Agreement of automatic and expert volumes",
-        "Difference = automatic − expert",
+        display, "agreement", f"Agreement of {names['test']} and {names['reference']} volumes",
+        f"Difference = {names['test']} − {names['reference']}",
         notes=[
             "n (a 0): pairs, and those in which one or both readings are 0 mL. Volumes: median "
             "[quartiles, type 7]. Bias, ρ, CCC: estimate [95 % interval]; limits: bias ± 1.96 SD.",
@@ -194,7 +178,7 @@ def format_agreement(frame: pd.DataFrame) -> GT:
 
 
 def format_dice(frame: pd.DataFrame) -> GT:
-    """Dice in each averaging, named, from `stats.summary.dice_table`."""
+    """Dice in each averaging, named, from `stats.dice.dice_table`."""
     display = pd.DataFrame({
         "Group": _group(frame), "Structure": frame["structure"].map(TITLES),
         "Averaging": frame["averaging"],
@@ -203,10 +187,10 @@ def format_dice(frame: pd.DataFrame) -> GT:
     rows = list(frame.itertuples())
     display["n used of n"] = [f"{row.n_used} of {row.n}" for row in rows]
     display["Dice"] = [with_interval(row.dice, row.ci_lower, row.ci_upper, 3) for row in rows]
-    display["SD, cases"] = [text(row.sd_cases, 3) for row in rows]
-    display["SD, folds"] = [text(row.sd_folds, 3) for row in rows]
+    display["SD, cases"] = [fixed(row.sd_cases, 3) for row in rows]
+    display["SD, folds"] = [fixed(row.sd_folds, 3) for row in rows]
     for side, title in (("both", "both"), ("reference", "expert"), ("prediction", "automatic")):
-        display[title] = [text(value, 0) for value in frame[f"n_{side}_empty"]]
+        display[title] = [fixed(value, 0) for value in frame[f"n_{side}_empty"]]
     gt = format_frame(
         display, "dice", "Dice of automatic against expert, in every averaging",
         notes=["Per case: mean over cases. Pooled: all voxels together. Per fold: mean over folds "
@@ -223,8 +207,8 @@ def format_flow(frame: pd.DataFrame) -> GT:
     display = pd.DataFrame({"Step": steps})
     if "cohort" in frame:
         display.insert(0, "Cohort", frame["cohort"])
-    display["Scans"] = [text(value, 0) for value in frame["n_cases"]]
-    display["Patients"] = [text(value, 0) for value in frame["n_patients"]]
+    display["Scans"] = [fixed(value, 0) for value in frame["n_cases"]]
+    display["Patients"] = [fixed(value, 0) for value in frame["n_patients"]]
     return format_frame(display, "flow", "From the cases assessed to the cases used", stub="Step",
                         group="Cohort" if "cohort" in frame else None)
 
@@ -242,7 +226,7 @@ def format_comparison(frame: pd.DataFrame, measured_only: bool = True) -> GT:
                                                                  strict=True)],
         "Quantity": what, "Cohort": rows["cohort"].fillna(""),
         "Printed": rows["printed"],
-        "This run": [f"{text(value, decimals_for(value))}" for value in rows["measured"]],
+        "This run": [f"{fixed(value, decimals_for(value))}" for value in rows["measured"]],
         "Unit": rows["unit"].fillna(""), "Comparable?": rows["comparability"],
     })
     gt = format_frame(display, "published", "What the paper prints and what this run gives",
@@ -254,7 +238,7 @@ def format_comparison(frame: pd.DataFrame, measured_only: bool = True) -> GT:
 def format_checks(frame: pd.DataFrame) -> GT:
     """Whether the paper's numbers fit each other, from `discrepancies.check_published`."""
     def shown(value: float) -> str:
-        return "<0.001" if 0 < value < 0.001 else text(value, decimals_for(value))
+        return "<0.001" if 0 < value < 0.001 else fixed(value, decimals_for(value))
 
     display = pd.DataFrame({
         "Where": [f"Section {place}" if place[0].isdigit() else place for place in frame["place"]],

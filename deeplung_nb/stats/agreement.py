@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from deeplung_nb.stats._clustered import clustered_limits, icc
-from deeplung_nb.stats._equivalence import sample_size, tost, total_deviation_index
-from deeplung_nb.stats._limits import (
+from deeplung_nb.stats._results import Result, check_confidence, two_arrays
+from deeplung_nb.stats.limits import (
     NAN,
     NO_CI,
-    carkeet_factor,
     differences,
     limit_intervals,
     plain,
@@ -22,18 +20,20 @@ from deeplung_nb.stats._limits import (
     regression_limits,
     trend,
 )
-from deeplung_nb.stats._results import Result, check_confidence, two_arrays
-
-__all__ = [
-    "BlandAltman", "Concordance", "bland_altman", "carkeet_factor", "clustered_limits",
-    "concordance", "icc", "sample_size", "tost", "total_deviation_index",
-]
 
 LIMITS = ("constant", "regression", "quantile", "harrell-davis")
 SCALES = ("difference", "percent", "ratio")
 INTERVALS = ("approximate", "mover", "exact", "pair")
 MOST_FOR_SHAPIRO = 5000
 """Pairs up to which the p value of Royston's algorithm is sound."""
+
+
+class Lines(NamedTuple):
+    """Bias and limits over the size of the readings, in the unit of the result's scale."""
+
+    bias: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,8 +65,21 @@ class BlandAltman(Result):
     """Intercept and slope of the bias on the mean (slope 0 but for regression limits)."""
     sd_line: tuple[float, float]
     """Intercept and slope of the SD on the mean."""
+    multiplier: float
+    """SDs from bias to limit."""
     reason: str
     """Why a field is NaN; empty where none is."""
+
+    def lines(self, mean: Any) -> Lines:
+        """Bias and limits at these means of pairs (geometric means on the scale `ratio`)."""
+        mean = np.asarray(mean, float)
+        if self.limits != "regression" or not np.isfinite(self.loa_lower):
+            ends = (self.bias, self.loa_lower, self.loa_upper)
+            return Lines(*(np.full(mean.shape, value) for value in ends))
+        bias = self.bias_line[0] + self.bias_line[1] * mean
+        half = self.multiplier * np.maximum(self.sd_line[0] + self.sd_line[1] * mean, 0.0)
+        lines = Lines(bias, bias - half, bias + half)
+        return Lines(*map(np.exp, lines)) if self.scale == "ratio" else lines
 
 
 @dataclass(frozen=True, repr=False)
@@ -145,8 +158,8 @@ def bland_altman(
     if scale != "difference" and ((a < 0) | (b < 0)).any():
         raise ValueError(f"scale {scale!r} needs readings of 0 or more: correct the negative ones")
     n_zero = int(((a == 0) | (b == 0)).sum())
-    mean, d, n_excluded = differences(a, b, scale)
-    n = len(d)
+    mean, d, usable = differences(a, b, scale)
+    n, n_excluded = len(d), int((~usable).sum())
     z = float(stats.norm.ppf(0.975)) if multiplier is None else float(multiplier)
     bias = float(d.mean()) if n else NAN
     sd = float(d.std(ddof=1)) if n > 1 else NAN
@@ -206,7 +219,7 @@ def bland_altman(
         n_excluded=n_excluded, slope=slope, slope_ci=slope_ci, slope_p=slope_p,
         heteroscedasticity_p=spread_p, shapiro_p=shapiro, limits=limits, scale=scale, ci=ci,
         confidence=confidence, n_zero=n_zero, n_missing=n_missing, bias_line=bias_line,
-        sd_line=sd_line, reason="; ".join(reasons))
+        sd_line=sd_line, multiplier=z, reason="; ".join(reasons))
 
 
 def concordance(reference: Any, test: Any, *, confidence: float = 0.95,

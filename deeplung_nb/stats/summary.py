@@ -12,12 +12,8 @@ import pandas as pd
 from deeplung_nb import measurements
 from deeplung_nb.labels import LESION_STRUCTURES
 from deeplung_nb.stats import agreement, correlation, paired
-from deeplung_nb.stats._dice import bootstrap_ratio_ci, dice_table, groups_of
 from deeplung_nb.stats._results import Result, one_array
-from deeplung_nb.stats._text import report_text
-
-__all__ = ["Description", "agreement_row", "agreement_table", "bootstrap_ratio_ci", "describe",
-           "detection", "dice_table", "report_text"]
+from deeplung_nb.stats.dice import groups_of
 
 NAN = float("nan")
 
@@ -79,8 +75,8 @@ def describe(values: Any, *, missing: str = "raise") -> Description:
 def detection(pair: pd.DataFrame) -> dict[str, int]:
     """2 x 2 of any against none: who sees the structure at all."""
     wanted, found = pair.reference > 0, pair.test > 0
-    return {"both": int((wanted & found).sum()), "expert_only": int((wanted & ~found).sum()),
-            "model_only": int((~wanted & found).sum()), "neither": int((~wanted & ~found).sum())}
+    return {"both": int((wanted & found).sum()), "reference_only": int((wanted & ~found).sum()),
+            "test_only": int((~wanted & found).sum()), "neither": int((~wanted & ~found).sum())}
 
 
 def _flags(row: dict[str, Any]) -> str:
@@ -105,22 +101,23 @@ def agreement_row(pair: pd.DataFrame, confidence: float = 0.95, *,
     both = pair[["reference", "test"]]
     if missing == "drop":
         both = both.dropna()
-    expert, model = both["reference"].to_numpy(float), both["test"].to_numpy(float)
-    limits = agreement.bland_altman(expert, model, confidence=confidence)
-    quantiles = agreement.bland_altman(expert, model, limits="quantile", confidence=confidence)
-    regression = agreement.bland_altman(expert, model, limits="regression", confidence=confidence)
-    rank = paired.wilcoxon_signed_rank(expert, model, confidence=confidence)
-    ranks = correlation.spearman(expert, model, confidence=confidence)
-    line = correlation.pearson(expert, model, confidence=confidence)
-    ccc = agreement.concordance(expert, model, confidence=confidence)
-    a, b = describe(expert), describe(model)
+    reference, test = (both[name].to_numpy(float) for name in ("reference", "test"))
+    limits = agreement.bland_altman(reference, test, confidence=confidence)
+    quantiles = agreement.bland_altman(reference, test, limits="quantile", confidence=confidence)
+    regression = agreement.bland_altman(reference, test, limits="regression", confidence=confidence)
+    rank = paired.wilcoxon_signed_rank(reference, test, confidence=confidence)
+    ranks = correlation.spearman(reference, test, confidence=confidence)
+    line = correlation.pearson(reference, test, confidence=confidence)
+    ccc = agreement.concordance(reference, test, confidence=confidence)
+    a, b = describe(reference), describe(test)
     row = {
+        **{side: pair.attrs.get(side, side) for side in ("reference", "test")},
         "n": limits.n, "n_zero": limits.n_zero, "n_missing": len(pair) - len(both),
         "n_failed": pair.attrs.get("n_failed", 0),
         **{f"detected_{key}": value for key, value in detection(both).items()},
-        "expert_median": a.median, "expert_q1": a.q1, "expert_q3": a.q3,
-        "model_median": b.median, "model_q1": b.q1, "model_q3": b.q3,
-        "expert_mean": a.mean, "expert_sd": a.sd, "model_mean": b.mean, "model_sd": b.sd,
+        "reference_median": a.median, "reference_q1": a.q1, "reference_q3": a.q3,
+        "test_median": b.median, "test_q1": b.q1, "test_q3": b.q3,
+        "reference_mean": a.mean, "reference_sd": a.sd, "test_mean": b.mean, "test_sd": b.sd,
         "bias": limits.bias, "bias_lower": limits.bias_ci[0], "bias_upper": limits.bias_ci[1],
         "sd": limits.sd, "loa_lower": limits.loa_lower, "loa_upper": limits.loa_upper,
         "loa_lower_ci_lower": limits.loa_lower_ci[0], "loa_lower_ci_upper": limits.loa_lower_ci[1],
@@ -199,7 +196,8 @@ def agreement_table(
     Returns
     -------
     DataFrame
-        The group's columns, `subset`, then those of `agreement_row`: counts (pairs, zeros, failed,
+        The group's columns, `subset`, then those of `agreement_row`: who is compared (`reference`,
+        `test`; columns that begin so are that reader's), counts (pairs, zeros, failed,
         missing, the 2 x 2 of detection), both readers, bias, limits with intervals (MOVER), limits
         by quantiles and by regression, slope and spread, correlations, CCC, signed-rank p with its
         method, `flags` (what to mind), `reasons` (why a field is empty) and `same_p_as`: the
@@ -229,8 +227,9 @@ def agreement_table(
                 if subset == "both-positive":
                     pair = pair[~((pair["reference"] <= 0) | (pair["test"] <= 0))]
                 row = agreement_row(pair, confidence, missing=missing)
-                over = read[read["reader"].isin([reference, test])
-                            & (read["burden_percent"] > 100)]["case_id"].nunique()
+                over = len(read[read["reader"].isin([reference, test])
+                                & (read["burden_percent"] > 100)][["cohort", "case_id"]]
+                           .drop_duplicates())
                 if over:
                     row["flags"] = "; ".join(filter(None, [
                         row["flags"], f"burden over 100 % of the lung in {over}"]))

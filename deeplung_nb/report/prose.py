@@ -9,29 +9,20 @@ import numpy as np
 import pandas as pd
 
 from deeplung_nb import __version__
-from deeplung_nb.stats import agreement, correlation, paired
+from deeplung_nb.report.numbers import number, p_words
+from deeplung_nb.stats import agreement, correlation, equivalence, paired
 
 PACKAGES = ("numpy", "scipy", "statsmodels")
 
 
 def _number(value: float) -> str:
-    """Three significant digits, never fewer than are left of the point; a true minus sign."""
-    if not np.isfinite(value):
-        return {np.inf: "∞", -np.inf: "−∞"}.get(value, "not estimable")
-    digits = 0 if value == 0 else max(0, 2 - int(np.floor(np.log10(abs(value)))))
-    return f"{value:.{min(digits, 6)}f}".replace("-", "−")
+    return "not estimable" if np.isnan(value) else number(value, most_decimals=6)
 
 
 def _interval(ends: tuple[float, float], level: str) -> str:
     if np.isnan(ends).any():
         return f"{level} CI not estimable"
     return f"{level} CI {_number(ends[0])} to {_number(ends[1])}"
-
-
-def _p(value: float) -> str:
-    if np.isnan(value):
-        return "p not estimable"
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def _cases(n: int) -> str:
@@ -112,7 +103,7 @@ def report_text(
         "identity by Lin's concordance correlation coefficient (CCC).",
     ]
     if margin is not None:
-        equal = agreement.tost(a, b, margin)
+        equal = equivalence.tost(a, b, margin)
         methods.append(f"Equivalence of the means within ± {_number(margin)} {unit}, a margin "
                        "declared in advance, was tested by two one-sided t tests (TOST, 5 %).")
     methods.append("P values were not adjusted for their number.")
@@ -142,7 +133,7 @@ def report_text(
         f"{_number(limits.loa_upper)} {unit} ({_interval(limits.loa_upper_ci, level)}); "
         f"{_number(limits.percent_outside)} % of the differences lay outside them.",
         f"Of {rank.n} differences {rank.n_zero} were zero, {rank.n_positive} positive and "
-        f"{rank.n_negative} negative (signed-rank {_p(rank.p_value)}; null hypothesis: "
+        f"{rank.n_negative} negative (signed-rank {p_words(rank.p_value)}; null hypothesis: "
         f"differences symmetric about zero), the Hodges–Lehmann shift "
         f"{_number(rank.hodges_lehmann)} {unit} ({_interval(rank.hodges_lehmann_ci, level)}).",
         f"Spearman's ρ was {_number(order.r)} ({_interval(order.ci, level)}), the CCC "
@@ -151,16 +142,17 @@ def report_text(
     if margin is not None:
         verdict = "lay within" if equal.p_value < 0.05 else "was not shown to lie within"
         results.append(f"The bias {verdict} the margin of ± {_number(margin)} {unit} "
-                       f"(TOST {_p(equal.p_value)}).")
+                       f"(TOST {p_words(equal.p_value)}).")
     if limits.slope_p < 0.05:
         results.append(f"The difference changed with the size of the reading (slope "
-                       f"{_number(limits.slope)} per {unit}, {_p(limits.slope_p)}): constant "
+                       f"{_number(limits.slope)} per {unit}, {p_words(limits.slope_p)}): constant "
                        "limits describe neither small nor large readings well.")
     if limits.heteroscedasticity_p < 0.05:
-        results.append(f"The spread changed with the size ({_p(limits.heteroscedasticity_p)}): "
-                       "limits by regression should be shown beside these.")
+        results.append("The spread changed with the size "
+                       f"({p_words(limits.heteroscedasticity_p)}): limits by regression should be "
+                       "shown beside these.")
     if limits.shapiro_p < 0.05:
-        results.append(f"The differences were not normal ({_p(limits.shapiro_p)}): limits by "
+        results.append(f"The differences were not normal ({p_words(limits.shapiro_p)}): limits by "
                        "quantiles should be shown beside these.")
     if limits.n_zero > limits.n / 3:
         results.append(f"In {limits.n_zero} of {limits.n} pairs a reading was zero: the "

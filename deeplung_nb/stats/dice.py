@@ -1,4 +1,4 @@
-"""Dice in its averagings, for `summary.dice_table`."""
+"""Dice in its averagings, for `dice_table`."""
 
 from __future__ import annotations
 
@@ -90,7 +90,8 @@ def dice_table(frame: pd.DataFrame, *, test: str = "model", by: Sequence[str] = 
                          "counts")
     rows = []
     for group, part in groups_of(mine, by):
-        n_failed = int(part.loc[part["status"] == "failed", "case_id"].nunique())
+        failed = part.loc[part["status"] == "failed", ["cohort", "case_id"]]
+        n_failed = len(failed.drop_duplicates())
         scored = part[part["status"] == "ok"]
         classes: dict[str, list[dict[str, Any]]] = {}
         for structure in LESION_STRUCTURES:

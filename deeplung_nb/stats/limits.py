@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy import optimize, stats
 
@@ -9,18 +11,29 @@ NAN = float("nan")
 NO_CI = (NAN, NAN)
 
 
-def differences(a: np.ndarray, b: np.ndarray, scale: str) -> tuple[np.ndarray, np.ndarray, int]:
-    """Means, differences on the scale asked for, and how many pairs it can't express."""
+class Differences(NamedTuple):
+    """Where each pair stands in a Bland-Altman plot."""
+
+    mean: np.ndarray
+    """Of the pair; the geometric mean on the scale `ratio`."""
+    difference: np.ndarray
+    """test - reference; in percent of the mean; or the logarithm of test / reference."""
+    usable: np.ndarray
+    """bool, one for each pair that came in: whether the scale can express it."""
+
+
+def differences(reference: np.ndarray, test: np.ndarray, scale: str) -> Differences:
+    """Means and differences of the usable pairs on a scale: `difference`, `percent`, `ratio`."""
+    a, b = reference, test
     mean = (a + b) / 2
     if scale == "difference":
-        return mean, b - a, 0
+        return Differences(mean, b - a, np.ones(len(a), bool))
     if scale == "percent":
         usable = mean != 0
-        return mean[usable], 100 * (b - a)[usable] / mean[usable], int((~usable).sum())
+        return Differences(mean[usable], 100 * (b - a)[usable] / mean[usable], usable)
     usable = (a > 0) & (b > 0)
     with np.errstate(divide="ignore"):
-        return (np.sqrt(a[usable] * b[usable]), np.log(b[usable] / a[usable]),
-                int((~usable).sum()))
+        return Differences(np.sqrt(a[usable] * b[usable]), np.log(b[usable] / a[usable]), usable)
 
 
 def carkeet_factor(n: int, confidence: float, multiplier: float) -> float:
