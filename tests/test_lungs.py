@@ -42,6 +42,17 @@ def test_lungs_hold_their_lesions_and_nothing_else():
     assert not found.mask[10, 68:73, 74:77].any()  # windpipe
 
 
+def test_a_windpipe_that_opens_into_both_lungs_is_left_out_above_its_fork():
+    """Joined by the main bronchi it is no small part of the air any more: it must be followed."""
+    scan, _ = make_chest()
+    hu = scan.hu.copy()
+    hu[11, 66:74, 55:95] = -990
+    found = segment_lungs(Scan(hu, scan.grid, "forked")).mask
+    assert not found[14:, 66:74, 71:79].any()
+    assert found[14, 75, 45]
+    assert found[14, 75, 105]
+
+
 def test_one_slice_is_enough():
     scan, true = make_chest()
     one = Scan(scan.hu[11:12], Grid((1, *scan.shape[1:]), scan.affine), "one")

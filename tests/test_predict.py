@@ -98,6 +98,23 @@ def test_rows_of_measurement_by_hand():
     assert lesion["burden_in_lung_percent"] == pytest.approx(100 * 20 / 800)
 
 
+def test_burden_in_the_lung_leaves_out_high_opacity_outside_it_and_nothing_else():
+    """Effusion lies outside the lungs; ground glass outside means that their mask is too tight."""
+    scan = make_scan(3)
+    labels = np.zeros(scan.shape, np.uint8)
+    labels[1, 8:10, 8:13] = 1        # 10 voxels of ground glass in the lung mask
+    labels[1, 30:32, 30:37] = 1      # 14 outside it
+    labels[2, 8:10, 8:10] = 2        # 4 of high opacity in it
+    labels[2, 30:31, 30:36] = 2      # 6 outside it
+    lung = np.zeros(scan.shape, bool)
+    lung[1:3, 8:28, 8:18] = True     # 400 voxels
+    rows = {row["structure"]: row for row in measure(
+        scan, LesionMask.like(scan, labels), LungMask.like(scan, lung, "reference"))}
+    shares = {name: (rows[name]["burden_percent"], rows[name]["burden_in_lung_percent"])
+              for name in ("ggo", "high_opacity", "lesion")}
+    assert shares == {"ggo": (6.0, 6.0), "high_opacity": (2.5, 1.0), "lesion": (8.5, 7.0)}
+
+
 def test_both_empty_has_no_dice_and_no_lung_has_no_burden():
     scan = make_scan(3)
     empty = LesionMask.like(scan, np.zeros(scan.shape, np.uint8))

@@ -161,6 +161,24 @@ def test_masks_that_do_not_fit_are_refused(tmp_path):
             read_mask(changed(name, change), scan)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_mask_may_lie_a_tenth_of_a_voxel_off_and_no_more(tmp_path, axis):
+    """A tenth of the smallest side, for headers that round; the mask is the scan's all the same."""
+    image = make_image()
+    scan = read_scan(write(image, tmp_path / "s.nii.gz"))
+    labels = sitk.Cast(image > 0, sitk.sitkUInt8)
+    for share, fits in ((0.09, True), (0.11, False), (0.5, False)):
+        origin = list(image.GetOrigin())
+        origin[axis] += share * min(image.GetSpacing())
+        labels.SetOrigin(origin)
+        path = write(labels, tmp_path / f"{share}.nii.gz")
+        if fits:
+            assert read_mask(path, scan).affine is scan.affine
+        else:
+            with pytest.raises(ScanError, match="from the scan's grid"):
+                read_mask(path, scan)
+
+
 def test_codes_of_a_file_are_translated(tmp_path):
     scan = read_scan(write(make_image(), tmp_path / "s.nii.gz"))
     path = write(sitk.Cast(make_image() > 0, sitk.sitkUInt8) * 3, tmp_path / "m.nii.gz")
