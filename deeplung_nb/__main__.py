@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from deeplung_nb.cohorts.adapters import names
 from deeplung_nb.files import explain
 
 
@@ -51,16 +52,11 @@ def _digest(options: argparse.Namespace) -> None:
 
 
 def _manifest(options: argparse.Namespace) -> None:
-    from deeplung_nb.cohorts import public
+    from deeplung_nb.cohorts.adapters import make_manifest
     from deeplung_nb.registry import manifest_folder
 
-    folder = options.output or manifest_folder()
-    manifest, splits = folder / "medseg2.csv", folder / "splits_medseg2.csv"
-    there = [str(path) for path in (manifest, splits) if path.exists()]
-    if there and not options.overwrite:
-        raise FileExistsError(f"{', '.join(there)}: there already, and the folds are frozen. "
-                              "Choose another --output, or --overwrite them")
-    public.write_medseg2_manifest(options.folder, manifest, splits)
+    manifest, splits = make_manifest(options.dataset, options.folder,
+                                     options.output or manifest_folder(), options.overwrite)
     print(f"wrote {manifest} and {splits}")
 
 
@@ -110,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "manifest", help="write a manifest of a data set on disk",
         description="Write <set>.csv and its frozen folds splits_<set>.csv, from the files found.")
-    command.add_argument("dataset", choices=("medseg2",))
+    command.add_argument("dataset", choices=names())
     command.add_argument("folder", type=Path, help="the data set's folder")
     command.add_argument("--output", type=Path, help="folder to write to (default: data_manifests)")
     command.add_argument("--overwrite", action="store_true", help="replace what is there")

@@ -41,6 +41,12 @@ COLOURS: dict[str, str] = {
     "lesion": "#3a9d6e",
 }
 
+ROLES: dict[str, str] = {
+    "cv": "Training (cross-validation)",
+    "external": "External validation",
+}
+"""What a case serves for; each of `cv` is scored by the fold that never saw its patient."""
+
 
 def structure_mask(labels: np.ndarray, structure: str) -> np.ndarray:
     """Voxels of one lesion structure, as a boolean array of the shape of `labels`.

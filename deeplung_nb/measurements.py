@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from deeplung_nb.files import atomic_path
-from deeplung_nb.labels import STRUCTURES
+from deeplung_nb.labels import ROLES, STRUCTURES
 from deeplung_nb.spreadsheets import read_csv, read_table
 
 COLUMNS: dict[str, tuple[str, str]] = {
@@ -54,7 +54,6 @@ COLUMNS: dict[str, tuple[str, str]] = {
 """Name -> (kind, meaning), in the order of the file."""
 
 KEY = ("cohort", "case_id", "reader", "structure")
-ROLES = ("cv", "external")
 STATUSES = ("ok", "failed")
 FACTS = ("role", "patient_id", "protocol", "scanner", "centre", "fold")
 """Facts of a case that go along with a pair of readings."""

@@ -12,7 +12,8 @@ import pooch
 import pytest
 import SimpleITK as sitk
 
-from deeplung_nb.cohorts import manifest, public, splits
+from deeplung_nb.cohorts import adapters, fetch, manifest, splits
+from deeplung_nb.cohorts.adapters import medseg2
 
 MANIFESTS = Path(__file__).resolve().parent.parent / "data_manifests"
 
@@ -28,9 +29,9 @@ def fake_medseg2(folder: Path, numbers: tuple[int, ...]) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", sorted(public.datasets()))
+@pytest.mark.parametrize("name", sorted(fetch.datasets()))
 def test_every_data_set_says_what_it_is_and_under_which_terms(name):
-    dataset = public.datasets()[name]
+    dataset = fetch.datasets()[name]
     assert dataset.title
     assert dataset.licence
     assert dataset.citation
@@ -41,8 +42,7 @@ def test_every_data_set_says_what_it_is_and_under_which_terms(name):
 
 def test_headers_and_hashes_become_a_valid_manifest(tmp_path):
     folder = fake_medseg2(tmp_path / "data", (1, 2, 3, 5, 6, 8))
-    csv, splits_csv = tmp_path / "medseg2.csv", tmp_path / "splits.csv"
-    public.write_medseg2_manifest(folder, csv, splits_csv)
+    csv, splits_csv = adapters.make_manifest("medseg2", folder, tmp_path)
     cohort = manifest.read_manifest(csv, folder)
     assert cohort.frame.n_slices.tolist() == [4] * 6
     assert cohort.frame.slice_gap_mm.tolist() == [6.0] * 6
@@ -54,7 +54,8 @@ def test_headers_and_hashes_become_a_valid_manifest(tmp_path):
 
 def test_all_nine_published_cases_are_dealt_anew(tmp_path):
     folder = fake_medseg2(tmp_path / "data", tuple(range(1, 10)))
-    table, split = public.write_medseg2_manifest(folder, tmp_path / "m.csv", tmp_path / "s.csv")
+    csv, splits_csv = adapters.make_manifest("medseg2", folder, tmp_path)
+    table, split = pd.read_csv(csv), splits.read_splits(splits_csv)
     assert len(table) == len(split) == 9
     assert split.set_index("case_id").fold[["2", "3"]].nunique() == 1
     assert all(all(splits.fold_cases(split, fold)) for fold in range(3))
@@ -64,12 +65,12 @@ def test_a_case_without_its_mask_is_named(tmp_path):
     folder = fake_medseg2(tmp_path / "data", (1, 2))
     (folder / "rp_msk" / "2.nii.gz").unlink()
     with pytest.raises(ValueError, match=r"case '2': rp_msk/2.nii.gz missing"):
-        public.adapt_medseg2(folder)
+        medseg2.adapt(folder)
 
 
 def test_an_empty_folder_names_where_to_get_the_data(tmp_path):
     with pytest.raises(ValueError, match=r"no MedSeg 2 case found.*figshare"):
-        public.adapt_medseg2(tmp_path)
+        medseg2.adapt(tmp_path)
 
 
 def test_other_files_than_the_shipped_manifests_name_the_command(tmp_path):
@@ -80,9 +81,14 @@ def test_other_files_than_the_shipped_manifests_name_the_command(tmp_path):
 
 
 def test_the_shipped_manifest_is_what_the_files_give(shared_data, tmp_path):
-    public.write_medseg2_manifest(shared_data("medseg2"), tmp_path / "m.csv", tmp_path / "s.csv")
-    assert (tmp_path / "m.csv").read_bytes() == (MANIFESTS / "medseg2.csv").read_bytes()
-    assert (tmp_path / "s.csv").read_bytes() == (MANIFESTS / "splits_medseg2.csv").read_bytes()
+    for path in adapters.make_manifest("medseg2", shared_data("medseg2"), tmp_path):
+        assert path.read_bytes() == (MANIFESTS / path.name).read_bytes()
+
+
+def test_every_adapter_is_of_a_registered_set_and_an_unknown_one_is_named(tmp_path):
+    assert set(adapters.names()) <= set(fetch.datasets())
+    with pytest.raises(ValueError, match="data set 'nowhere': no adapter, expected one of"):
+        adapters.make_manifest("nowhere", tmp_path, tmp_path)
 
 
 def test_without_a_network_the_expected_path_is_named(tmp_path, monkeypatch):
@@ -90,8 +96,8 @@ def test_without_a_network_the_expected_path_is_named(tmp_path, monkeypatch):
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(pooch, "retrieve", no_network)
-    with pytest.raises(public.FetchError, match="no route to host") as caught:
-        public.fetch("medseg2", tmp_path)
+    with pytest.raises(fetch.FetchError, match="no route to host") as caught:
+        fetch.fetch("medseg2", tmp_path)
     assert str(tmp_path / "rp_im.zip") in str(caught.value)
     assert "10.6084/m9.figshare.13521509.v2" in str(caught.value)
 
@@ -101,16 +107,16 @@ def test_a_file_with_another_hash_is_refused(tmp_path, monkeypatch):
         raise ValueError("hash of downloaded file does not match")
 
     monkeypatch.setattr(pooch, "retrieve", wrong_hash)
-    with pytest.raises(public.FetchError, match="expected md5:54f82e3a9ac01bf6cc2300ca53d820ae"):
-        public.fetch("medseg1", tmp_path)
+    with pytest.raises(fetch.FetchError, match="expected md5:54f82e3a9ac01bf6cc2300ca53d820ae"):
+        fetch.fetch("medseg1", tmp_path)
 
 
 @pytest.mark.parametrize(("name", "said"), [
     ("nowhere", "expected one of"), ("mosmed", "no direct download"),
 ])
 def test_what_cannot_be_fetched_says_why(tmp_path, name, said):
-    with pytest.raises(public.FetchError, match=said):
-        public.fetch(name, tmp_path)
+    with pytest.raises(fetch.FetchError, match=said):
+        fetch.fetch(name, tmp_path)
 
 
 def local_archives(folder: Path, members: dict[str, bytes], monkeypatch) -> None:
@@ -127,7 +133,7 @@ def local_archives(folder: Path, members: dict[str, bytes], monkeypatch) -> None
 @pytest.mark.parametrize("member", ["1.nii.gz", "{stem}/1.nii.gz"])
 def test_archives_unpack_into_a_folder_of_their_name(tmp_path, monkeypatch, member):
     local_archives(tmp_path, {member: b"voxels", "__MACOSX/._1": b"x"}, monkeypatch)
-    paths = public.fetch("medseg2", tmp_path)
+    paths = fetch.fetch("medseg2", tmp_path)
     assert paths == [tmp_path / part / "1.nii.gz" for part in ("rp_im", "rp_lung_msk", "rp_msk")]
     assert paths[0].read_bytes() == b"voxels"
     assert not (tmp_path / "rp_im" / "__MACOSX").exists()
@@ -135,6 +141,6 @@ def test_archives_unpack_into_a_folder_of_their_name(tmp_path, monkeypatch, memb
 
 def test_an_archive_that_writes_elsewhere_is_refused(tmp_path, monkeypatch):
     local_archives(tmp_path, {"../outside.txt": b"x"}, monkeypatch)
-    with pytest.raises(public.FetchError, match=r"'../outside.txt' leaves"):
-        public.fetch("medseg2", tmp_path / "data")
+    with pytest.raises(fetch.FetchError, match=r"'../outside.txt' leaves"):
+        fetch.fetch("medseg2", tmp_path / "data")
     assert not (tmp_path / "outside.txt").exists()

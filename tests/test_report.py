@@ -711,7 +711,7 @@ def test_report_goes_from_the_cases_to_the_agreement(run, measured):
               and attributes.get("id", "").startswith(("table-", "figure-"))]
     assert pieces == ["table-table2_slices", "figure-fig3_cross_validation", "table-agreement",
                       "figure-fig6_agreement_cv", "figure-zz_of_a_user"]
-    assert "20 patients (cross-validation): intervals are wide" in page.words
+    assert "Training (cross-validation): 20 patients; intervals are wide" in page.words
     assert "Fig. 6 agreement (cross-validation)" in page.words
     assert "window of 11 slices" in page.words
     assert "U-Nets were trained and tested on the same folds: 2-D (16 to 256" in page.words

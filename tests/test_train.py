@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
+import deeplung_nb.learning.train as learning_train
 from deeplung_nb.config import Config, NetworkConfig, TrainingConfig, UNetConfig, load_profile
+from deeplung_nb.labels import LESION_STRUCTURES
 from deeplung_nb.learning.dataset import PreparedCase
 from deeplung_nb.learning.train import LAST, Watcher, make_optimiser, make_scheduler, train
 from deeplung_nb.network.checkpoint import CHECKPOINT, describe_training, load_network, save_network
@@ -90,6 +92,19 @@ def test_a_training_stopped_in_an_epoch_does_that_epoch_again(tmp_path):
     run(tmp_path / "parts", watchers=[other])
     assert other.heard[-1] is True
     assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize(("keep", "epoch"), [("best", 1), ("last", 2)])
+def test_the_weights_are_kept_that_the_settings_ask_for(tmp_path, monkeypatch, keep, epoch):
+    losses = iter((0.5, 0.2, 0.4))
+    dice = {f"dice_{name}": 0.0 for name in LESION_STRUCTURES}
+    monkeypatch.setattr(learning_train, "validate",
+                        lambda *_: {"validation_loss": next(losses), **dice})
+    training = dataclasses.replace(SMALL.training, keep=keep)
+    run(tmp_path, dataclasses.replace(SMALL, training=training))
+    saved = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    assert saved["epoch"] == epoch
+    assert saved["validation_loss"] == (0.5, 0.2, 0.4)[epoch]
 
 
 KILLED = """

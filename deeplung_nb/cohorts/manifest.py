@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from deeplung_nb.cohorts.schema import ROLES, SCHEMA, ManifestError, check_manifest
+from deeplung_nb.cohorts.schema import SCHEMA, ManifestError, check_manifest
 from deeplung_nb.files import atomic_path
-from deeplung_nb.labels import LABELS
+from deeplung_nb.labels import LABELS, ROLES
 from deeplung_nb.registry import cohort_files, read_registry
 from deeplung_nb.spreadsheets import CsvError, read_csv
 

@@ -13,8 +13,8 @@ import pandas as pd
 import pandera.pandas as pa
 
 from deeplung_nb.files import NAME_PATTERN, sha256_of, write_text
+from deeplung_nb.labels import ROLES
 
-ROLES = ("cv", "external")
 MASK_KINDS = ("ggo+high_opacity", "binary")
 PROTOCOLS = ("non-contrast", "contrast", "unknown")
 SMOKING = ("never", "former", "current")
@@ -73,7 +73,7 @@ SCHEMA = pa.DataFrameSchema({
     "case_id": _text("one CT, unique in the cohort", _ID, expected=_ID_EXPECTED),
     "patient_id": _text("one person; scans of one person never meet across folds", _ID,
                         expected=_ID_EXPECTED),
-    "role": _choice("cross-validation, or external validation", ROLES),
+    "role": _choice("cross-validation, or external validation", tuple(ROLES)),
     "image": _text("CT: a file, or a folder of DICOM slices", nullable=True,
                    expected="a path inside the data folder; empty only where excluded"),
     "mask": _text("the expert's lesion mask", nullable=True,

@@ -5,11 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from deeplung_nb.config import PROFILES, Config
-from deeplung_nb.labels import TITLES
+from deeplung_nb.labels import ROLES, TITLES
 from deeplung_nb.report.counts import case_names
 from deeplung_nb.runs import Run
-
-ROLES = {"cv": "cross-validation", "external": "external"}
 
 
 def describe_methods(config: Config) -> list[str]:
@@ -82,15 +80,15 @@ def list_warnings(run: Run, measurements: pd.DataFrame | None) -> list[str]:
     for role, part in ok.groupby("role"):
         n = part["patient_id"].nunique()
         if n < 30:
-            found.append(f"{n} patients ({ROLES[role]}): intervals are wide, limits of agreement "
+            found.append(f"{ROLES[role]}: {n} patients; intervals are wide, limits of agreement "
                          "badly known.")
         expert = part[part["reader"] == "expert"].set_index("structure")["volume_ml"]
         for structure in ("ggo", "high_opacity"):
             if structure in expert.index:
                 zeros = int((expert[[structure]] == 0).sum())
                 if 3 * zeros > len(expert[[structure]]):
-                    found.append(f"{TITLES[structure]} ({ROLES[role]}): {zeros} of "
-                                 f"{len(expert[[structure]])} expert volumes are 0; look at the "
+                    found.append(f"{ROLES[role]}: {zeros} of {len(expert[[structure]])} expert "
+                                 f"volumes of {TITLES[structure].lower()} are 0; look at the "
                                  "detection first.")
     names = names[ok.index]
     over = names[ok["burden_percent"] > 100].nunique()

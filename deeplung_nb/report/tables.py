@@ -15,12 +15,11 @@ import pandas as pd
 from great_tables import GT
 
 from deeplung_nb.files import atomic_path, write_text
-from deeplung_nb.labels import TITLES
+from deeplung_nb.labels import ROLES, TITLES
 from deeplung_nb.report.numbers import MISSING, fixed, p_cell, with_interval
 from deeplung_nb.report.style import READERS
 from deeplung_nb.runs import Run
 
-ROLES = {"cv": "Training (cross-validation)", "external": "External validation"}
 MODELS = {"ours": "ConvLSTM with attention (ours)", "unet2d": "U-Net 2D", "unet3d": "U-Net 3D"}
 PAGE_HEAD = '<!doctype html>\n<meta charset="utf-8">\n'
 

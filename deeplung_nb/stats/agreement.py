@@ -187,7 +187,7 @@ def bland_altman(
             lower_line = upper_line = np.full(n, NAN)
             reasons.append("regression limits need 3 pairs of different size")
         else:
-            bias_line, sd_line = regression_limits(mean, d, z)
+            bias_line, sd_line = regression_limits(mean, d)
             centre = bias_line[0] + bias_line[1] * mean
             spread = z * np.maximum(sd_line[0] + sd_line[1] * mean, 0.0)
             lower_line, upper_line = centre - spread, centre + spread

@@ -64,6 +64,18 @@ def spearman(x: Any, y: Any, *, ci: str = "bonett-wright", confidence: float = 0
     ci
         `bonett-wright`: Fisher's z with SE sqrt((1 + r^2 / 2) / (n - 3)); `fisher`: sqrt(1 /
         (n - 3)), too narrow for large r.
+    confidence, missing
+        Of the interval, 0 to 1; `raise` on an empty reading, or `drop` and count.
+
+    Returns
+    -------
+    Correlation
+        `p_value`: t approximation on n - 2, null hypothesis no association. NaN with a `reason`
+        where a reader is constant or there are too few pairs.
+
+    Formula
+    -------
+    Pearson's r of the ranks; ties share their mean rank.
 
     Source
     ------
@@ -97,9 +109,29 @@ def spearman(x: Any, y: Any, *, ci: str = "bonett-wright", confidence: float = 0
 def pearson(x: Any, y: Any, *, confidence: float = 0.95, missing: str = "raise") -> Correlation:
     """Pearson's product-moment correlation, interval by Fisher's z.
 
+    Parameters
+    ----------
+    x, y
+        Paired readings, 1-D.
+    confidence, missing
+        Of the interval, 0 to 1; `raise` on an empty reading, or `drop` and count.
+
+    Returns
+    -------
+    Correlation
+        As of `spearman`.
+
+    Formula
+    -------
+    r = s_xy / (s_x s_y); interval tanh(atanh r ± z / sqrt(n - 3)).
+
     Source
     ------
-    Fisher 1921, Metron 1:3. Checked against R stats::cor.test.
+    Fisher 1921, Metron 1:3.
+
+    Checked against
+    ---------------
+    R stats::cor.test.
 
     Examples
     --------

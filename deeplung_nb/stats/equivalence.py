@@ -191,6 +191,13 @@ def sample_size(bias: float, sd: float, margin: float, *, confidence: float = 0.
         Expected mean and SD of the differences.
     margin
         Largest difference of a single pair that does not matter, same unit.
+    confidence, power
+        Of the limits' intervals; with which they are to lie within the margin.
+
+    Returns
+    -------
+    SampleSize
+        `n` pairs, and what they rest on.
 
     Formula
     -------
@@ -199,8 +206,11 @@ def sample_size(bias: float, sd: float, margin: float, *, confidence: float = 0.
 
     Source
     ------
-    Lu et al. 2016, Int J Biostat 12(2). The paper's own example prints 83 where this gives 79, as
-    R SimplyAgree does.
+    Lu et al. 2016, Int J Biostat 12(2). The paper's own example prints 83 where this gives 79.
+
+    Checked against
+    ---------------
+    R SimplyAgree 0.3.0 (79, as here).
 
     Examples
     --------

@@ -40,8 +40,19 @@ def carkeet_factor(n: int, confidence: float, multiplier: float) -> float:
     """Carkeet's k: with this confidence, mean ± k SD holds at least the central share of the
     differences that mean ± `multiplier` sigma holds (an exact two-sided tolerance factor).
 
-    The outer bounds of a 95 % interval of the pair of limits take `confidence` 0.975, the inner
-    bounds 0.025.
+    Parameters
+    ----------
+    n
+        Pairs.
+    confidence
+        The outer bounds of a 95 % interval of the pair of limits take 0.975, the inner ones 0.025.
+    multiplier
+        SDs from bias to limit.
+
+    Returns
+    -------
+    float
+        k.
 
     Formula
     -------
@@ -51,6 +62,15 @@ def carkeet_factor(n: int, confidence: float, multiplier: float) -> float:
     Source
     ------
     Carkeet 2015, Optom Vis Sci 92:e71.
+
+    Checked against
+    ---------------
+    The paper's table of factors.
+
+    Examples
+    --------
+    >>> round(carkeet_factor(30, 0.975, 1.959964), 2)
+    2.69
     """
     share = 2 * stats.norm.cdf(multiplier) - 1
     nodes, weights = np.polynomial.legendre.leggauss(200)
@@ -107,8 +127,8 @@ def trend(mean: np.ndarray, difference: np.ndarray, confidence: float
     return float(fit.params[1]), (float(low), float(high)), float(fit.pvalues[1]), spread_p
 
 
-def regression_limits(mean: np.ndarray, difference: np.ndarray, multiplier: float
-                       ) -> tuple[tuple[float, float], tuple[float, float]]:
+def regression_limits(mean: np.ndarray, difference: np.ndarray
+                      ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Bland & Altman 1999, section 3.2: difference on mean, then |residual| on mean."""
     slope, intercept = np.polyfit(mean, difference, 1)
     residual = np.abs(difference - intercept - slope * mean)

@@ -301,6 +301,10 @@ def mann_whitney(a: Any, b: Any, *, confidence: float = 0.95,
         than 50 values and no tie (as R), else `asymptotic` with ties and continuity corrected.
         Hodges-Lehmann is the median of all a - b, its interval of the same method.
 
+    Formula
+    -------
+    u = sum over pairs of [a > b] + [a = b] / 2; rank_biserial = 2 u / (n_a n_b) - 1.
+
     Source
     ------
     Mann & Whitney 1947, Ann Math Stat 18:50; interval: Hollander, Wolfe & Chicken 2014, ch. 4.
@@ -339,6 +343,30 @@ def mann_whitney(a: Any, b: Any, *, confidence: float = 0.95,
 def sign_test(reference: Any, test: Any, *, missing: str = "raise") -> SignTest:
     """Exact sign test of paired readings: is test above reference as often as below?
 
+    Parameters
+    ----------
+    reference, test
+        Paired readings, 1-D.
+    missing
+        `raise` on an empty reading, or `drop` and count.
+
+    Returns
+    -------
+    SignTest
+        Counts of differences test - reference above, below and at zero, and the two-sided p.
+
+    Formula
+    -------
+    Zeros left out, the number above is binomial with share 1/2.
+
+    Source
+    ------
+    Conover 1999, Practical Nonparametric Statistics, section 3.4.
+
+    Checked against
+    ---------------
+    The binomial distribution by hand.
+
     Examples
     --------
     >>> sign_test([0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, -1]).p_value
@@ -355,6 +383,28 @@ def sign_test(reference: Any, test: Any, *, missing: str = "raise") -> SignTest:
 
 def holm(p_values: Any) -> np.ndarray:
     """p values adjusted for their number by Holm's step-down method (statsmodels).
+
+    Parameters
+    ----------
+    p_values
+        1-D, each 0 to 1.
+
+    Returns
+    -------
+    ndarray
+        Adjusted p values in the same order.
+
+    Formula
+    -------
+    With p(1) <= ... <= p(m): adjusted p(i) = max over j <= i of min(1, (m - j + 1) p(j)).
+
+    Source
+    ------
+    Holm 1979, Scand J Stat 6:65.
+
+    Checked against
+    ---------------
+    R stats::p.adjust.
 
     Examples
     --------

@@ -58,6 +58,14 @@ def deming(reference: Any, test: Any, *, error_ratio: float = 1.0, confidence: f
         Paired readings, 1-D.
     error_ratio
         Error variance of the reference / error variance of the test; 1 is orthogonal regression.
+    confidence, missing
+        Of the intervals, 0 to 1; `raise` on an empty reading, or `drop` and count.
+
+    Returns
+    -------
+    MethodRegression
+        test = `intercept` + `slope` x reference, with intervals; NaN with a `reason` where there
+        are too few pairs.
 
     Formula
     -------
@@ -102,6 +110,19 @@ def deming(reference: Any, test: Any, *, error_ratio: float = 1.0, confidence: f
 def passing_bablok(reference: Any, test: Any, *, confidence: float = 0.95,
                    missing: str = "raise") -> MethodRegression:
     """Passing-Bablok regression: the shifted median of all pairwise slopes.
+
+    Parameters
+    ----------
+    reference, test
+        Paired readings, 1-D.
+    confidence, missing
+        Of the intervals, 0 to 1; `raise` on an empty reading, or `drop` and count.
+
+    Returns
+    -------
+    MethodRegression
+        test = `intercept` + `slope` x reference, with intervals; NaN with a `reason` where there
+        are too few pairs.
 
     Formula
     -------

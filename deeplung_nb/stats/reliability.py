@@ -74,6 +74,13 @@ def icc(frame: pd.DataFrame, subject: str, reader: str, value: str, *,
         `f_one_way` belongs to `icc1` and `icc1k`, `f_two_way` to the others; null hypothesis of
         both: subjects do not differ.
 
+    Formula
+    -------
+    From the mean squares of subjects (R), readers (C), error (E) and within (W), k readers, n
+    subjects: icc1 = (R - W) / (R + (k - 1) W); icc_c1 = (R - E) / (R + (k - 1) E);
+    icc_a1 = (R - E) / (R + (k - 1) E + k (C - E) / n); of k readers' mean: the same by
+    Spearman-Brown.
+
     Source
     ------
     Shrout & Fleiss 1979, Psychol Bull 86:420; McGraw & Wong 1996, Psychol Methods 1:30, table 7.
@@ -183,6 +190,11 @@ def clustered_limits(
         `sd` is of the difference of one pair of single readings; variances of the differences
         between and within subjects (`replicates`: of the subjects' mean differences, and what is
         added for single readings).
+
+    Formula
+    -------
+    bias ± z sqrt(between + within); `anova`: within is the mean square within subjects, between
+    = (mean square between - within) / n0, n0 = (N - sum m_i^2 / N) / (subjects - 1).
 
     Source
     ------

@@ -49,9 +49,22 @@ def describe(values: Any, *, missing: str = "raise") -> Description:
     missing
         `raise`, or `drop` and count.
 
+    Returns
+    -------
+    Description
+        In the unit of the values; NaN where n does not allow it.
+
+    Formula
+    -------
+    SD with n - 1; SE = SD / sqrt(n); quartiles of type 7 (`q1`), and of type 6 (`q1_spss`).
+
     Source
     ------
     Hyndman & Fan 1996, Am Stat 50:361: type 7 is R's and numpy's default, type 6 is SPSS's.
+
+    Checked against
+    ---------------
+    numpy, and quartiles by hand.
 
     Examples
     --------
@@ -73,7 +86,35 @@ def describe(values: Any, *, missing: str = "raise") -> Description:
 
 
 def detection(pair: pd.DataFrame) -> dict[str, int]:
-    """2 x 2 of any against none: who sees the structure at all."""
+    """2 x 2 of any against none: who sees the structure at all.
+
+    Parameters
+    ----------
+    pair
+        Columns `reference` and `test`, one row a case.
+
+    Returns
+    -------
+    dict
+        Cases of `both`, `reference_only`, `test_only`, `neither`.
+
+    Formula
+    -------
+    Seen is above 0.
+
+    Source
+    ------
+    Bossuyt et al. 2015 (STARD), BMJ 351:h5527, item 23: cross tabulation.
+
+    Checked against
+    ---------------
+    Counts by hand.
+
+    Examples
+    --------
+    >>> detection(pd.DataFrame({"reference": [0.0, 2.0, 3.0], "test": [0.0, 0.0, 4.0]}))
+    {'both': 1, 'reference_only': 1, 'test_only': 0, 'neither': 1}
+    """
     wanted, found = pair.reference > 0, pair.test > 0
     return {"both": int((wanted & found).sum()), "reference_only": int((wanted & ~found).sum()),
             "test_only": int((~wanted & found).sum()), "neither": int((~wanted & ~found).sum())}

@@ -1,0 +1,46 @@
+"""Manifests of published data sets as they lie on disk: a module for each set.
+
+A module has the name of its set in `cohorts.toml` and two functions: `adapt(folder)` makes the
+table of the manifest from the files found, `deal(table)` its folds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+from pathlib import Path
+
+
+def names() -> list[str]:
+    """The sets that have an adapter."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def make_manifest(name: str, folder: str | os.PathLike, output: Path,
+                  overwrite: bool = False) -> tuple[Path, Path]:
+    """Write the manifest of the files in `folder`, and its folds, to `output`; their paths.
+
+    Raises
+    ------
+    FileExistsError
+        One of them is there already, and `overwrite` was not asked for: folds are frozen.
+    ValueError
+        No such set, or its files are not those that are expected.
+    """
+    from deeplung_nb.cohorts.manifest import write_manifest
+    from deeplung_nb.cohorts.splits import check_splits, write_splits
+
+    if name not in names():
+        raise ValueError(f"data set {name!r}: no adapter, expected one of {', '.join(names())}")
+    manifest, splits = output / f"{name}.csv", output / f"splits_{name}.csv"
+    there = [str(path) for path in (manifest, splits) if path.exists()]
+    if there and not overwrite:
+        raise FileExistsError(f"{', '.join(there)}: there already, and the folds are frozen. "
+                              "Choose another --output, or --overwrite them")
+    adapter = importlib.import_module(f"{__name__}.{name}")
+    table = adapter.adapt(folder)
+    folds = check_splits(adapter.deal(table), table)
+    write_manifest(table, manifest)
+    write_splits(folds, splits)
+    return manifest, splits
