@@ -23,6 +23,8 @@ HIGH_OPACITY = Label(2, "high_opacity", "High opacity", "#f2c230")
 
 LABELS: tuple[Label, ...] = (BACKGROUND, GGO, HIGH_OPACITY)
 """The classes of the network, in the order of its scores."""
+NO_ANSWER = 255
+"""In a training target: what is here is not known, and nothing is learned from it."""
 
 LESION_STRUCTURES: tuple[str, ...] = (GGO.name, HIGH_OPACITY.name, "lesion")
 STRUCTURES: tuple[str, ...] = ("lung", *LESION_STRUCTURES)

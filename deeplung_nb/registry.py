@@ -59,3 +59,9 @@ def cohort_files(cohort: str) -> tuple[Path, Path]:
     folder = manifest_folder()
     return (folder / entry.get("manifest", f"{cohort}.csv"),
             folder / entry.get("splits", f"splits_{cohort}.csv"))
+
+
+def read_encoders() -> dict[str, dict[str, str]]:
+    """What `encoders.toml` says of pretrained encoders: file, SHA-256, source, licence, how."""
+    path = manifest_folder() / "encoders.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

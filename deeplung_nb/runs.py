@@ -24,17 +24,24 @@ from typing import Any
 from deeplung_nb import __version__
 from deeplung_nb.config import Config, load_profile
 from deeplung_nb.files import PART, sha256_of, write_text
-from deeplung_nb.registry import cohort_files, is_phantom, is_simulated, read_registry
+from deeplung_nb.registry import (
+    cohort_files,
+    is_phantom,
+    is_simulated,
+    read_encoders,
+    read_registry,
+)
 
 PACKAGE_FOLDER = Path(__file__).resolve().parent
 MEASURING_CODE = (
     "labels.py", "measurements.py", "spreadsheets.py", "imaging/grid.py", "imaging/scan.py",
-    "imaging/dicom.py", "imaging/io.py", "imaging/preprocess.py", "imaging/lungs.py",
-    "imaging/integrity.py", "imaging/plausibility.py", "cohorts/manifest.py", "cohorts/schema.py",
-    "cohorts/splits.py", "cohorts/study.py", "stats/overlap.py", "network/baselines.py",
-    "network/checkpoint.py", "network/convlstm.py", "network/deeplung.py", "network/device.py",
-    "network/losses.py", "network/pretrained.py", "reading/predict.py", "reading/measure.py",
-    "learning/dataset.py", "learning/train.py", "learning/experiment.py",
+    "imaging/dicom.py", "imaging/io.py", "imaging/slices.py", "imaging/preprocess.py",
+    "imaging/lungs.py", "imaging/integrity.py", "imaging/plausibility.py", "cohorts/manifest.py",
+    "cohorts/schema.py", "cohorts/splits.py", "cohorts/study.py", "stats/overlap.py",
+    "network/baselines.py", "network/checkpoint.py", "network/convlstm.py", "network/deeplung.py",
+    "network/device.py", "network/losses.py", "network/pretrained.py", "network/trunks.py",
+    "reading/predict.py", "reading/measure.py", "learning/dataset.py", "learning/train.py",
+    "learning/experiment.py",
 )
 """Code that can change measurements.csv, and `imaging/phantom/` where phantoms are used."""
 
@@ -111,7 +118,10 @@ def manifest_digest(cohorts: tuple[str, ...]) -> str:
 
 
 def _pretrained_digest(config: Config) -> str:
-    return sha256_of(Path(config.pretrained)) if config.pretrained else "none"
+    if not config.pretrained:
+        return "none"
+    entry = read_encoders().get(config.pretrained)
+    return entry["sha256"] if entry else sha256_of(Path(config.pretrained))
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def lung_hu(case):
 
 @pytest.fixture
 def trained(study, monkeypatch):
-    """(fold, network) -> what `train` was given; a checkpoint is a line that names it."""
+    """(fold, network) -> what training was given; a checkpoint is a line that names it."""
     seen = {}
 
     def train(training, validation, config, folder, *, seed, name, progress, **options):
@@ -101,7 +101,7 @@ def trained(study, monkeypatch):
         history.to_csv(folder / "history.csv", index=False)
         return history
 
-    monkeypatch.setattr(experiment, "train", train)
+    monkeypatch.setattr(experiment, "train_whole", train)
     return seen
 
 

@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from deeplung_nb.network.losses import EPSILON, RMILoss, region_vectors, rmi_lower_bound
+from deeplung_nb.config import TrainingConfig
+from deeplung_nb.network.losses import (
+    EPSILON,
+    RMILoss,
+    SegmentationLoss,
+    region_vectors,
+    rmi_lower_bound,
+)
 
 
 def ellipse(size=64):
@@ -80,4 +87,5 @@ def test_dividing_by_the_number_of_regions_only_shifts_the_scatter_form():
 
 def test_scores_that_are_not_finite_are_named():
     with pytest.raises(FloatingPointError, match="learning rate"):
-        RMILoss()(torch.full((1, 3, 32, 32), float("nan")), torch.zeros(1, 3, 32, 32))
+        SegmentationLoss(TrainingConfig())(torch.full((1, 3, 32, 32), float("nan")),
+                                           torch.zeros(1, 32, 32, dtype=torch.uint8))

@@ -7,7 +7,7 @@ import re
 import pytest
 
 MODULES = ("agreement", "correlation", "dice", "equivalence", "overlap", "paired", "regression",
-           "reliability", "summary")
+           "reliability", "summary", "surface")
 SECTIONS = ("Parameters", "Returns", "Formula", "Source", "Checked against", "Examples")
 ASSEMBLED = {
     "agreement_row", "agreement_table", "agreement_results", "dice_table", "groups_of",

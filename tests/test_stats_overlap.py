@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from deeplung_nb.stats import overlap
+from deeplung_nb.stats import overlap, surface
 from deeplung_nb.stats.overlap import Confusion
 
 
@@ -89,7 +89,7 @@ def test_surface_distances_agree_with_distance_transforms(seed):
     a, b = (field > 0.01 for field in smooth)
     spacing, tolerance = (5.0, 0.7, 0.8), (0.0, 1.4, 3.0)[seed % 3]
     np.testing.assert_allclose(
-        overlap.hd95_and_nsd(a, b, spacing, tolerance_mm=tolerance),
+        surface.hd95_and_nsd(a, b, spacing, tolerance_mm=tolerance),
         brute_force(a, b, spacing, tolerance), rtol=1e-12)
 
 
@@ -98,17 +98,17 @@ def test_a_shift_is_found_in_mm_along_its_own_axis():
     a[5:10, 5:10, 5:10] = True
     for axis, spacing in enumerate((5.0, 2.0, 0.5)):
         b = np.roll(a, 2, axis=axis)
-        hd95, _ = overlap.hd95_and_nsd(a, b, (5.0, 2.0, 0.5))
+        hd95, _ = surface.hd95_and_nsd(a, b, (5.0, 2.0, 0.5))
         assert hd95 == 2 * spacing
 
 
 def test_surface_distances_of_empty_masks():
     empty, full = np.zeros((2, 3, 3), dtype=bool), np.ones((2, 3, 3), dtype=bool)
-    assert np.isnan(overlap.hd95_and_nsd(empty, empty, (1, 1, 1))).all()
+    assert np.isnan(surface.hd95_and_nsd(empty, empty, (1, 1, 1))).all()
     for pair in ((empty, full), (full, empty)):
-        hd95, nsd = overlap.hd95_and_nsd(*pair, (1, 1, 1))
+        hd95, nsd = surface.hd95_and_nsd(*pair, (1, 1, 1))
         assert np.isnan(hd95)
         assert nsd == 0
-    assert overlap.hd95_and_nsd(full, full, (1, 1, 1)) == (0, 1)
+    assert surface.hd95_and_nsd(full, full, (1, 1, 1)) == (0, 1)
     with pytest.raises(ValueError, match="positive"):
-        overlap.hd95_and_nsd(full, full, (0, 1, 1))
+        surface.hd95_and_nsd(full, full, (0, 1, 1))

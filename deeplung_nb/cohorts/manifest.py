@@ -16,6 +16,7 @@ import pandas as pd
 
 from deeplung_nb.cohorts.schema import SCHEMA, ManifestError, check_manifest
 from deeplung_nb.files import atomic_path
+from deeplung_nb.imaging.slices import SliceLayout
 from deeplung_nb.labels import LABELS, ROLES
 from deeplung_nb.registry import cohort_files, read_registry
 from deeplung_nb.spreadsheets import CsvError, read_csv
@@ -34,6 +35,8 @@ class Cohort:
     name: str
     data: Path | None = None
     mask_codes: dict[int, int] | None = None
+    slices: SliceLayout | None = None
+    """Of a set of isolated slices: how its pictures lie. Such cases train, and are no volumes."""
 
     def __repr__(self) -> str:
         used = self.included
@@ -102,7 +105,7 @@ class Cohort:
 
 def read_manifest(csv: str | os.PathLike, data: str | os.PathLike | None = None,
                   verify: bool = True, mask_codes: dict[int, int] | None = None,
-                  remake: str = "") -> Cohort:
+                  remake: str = "", slices: SliceLayout | None = None) -> Cohort:
     """Read and check a manifest.
 
     Parameters
@@ -113,7 +116,7 @@ def read_manifest(csv: str | os.PathLike, data: str | os.PathLike | None = None,
         The folder that its paths start from; None: only the table is checked.
     verify
         Compare the SHA-256 of each file with the manifest (about a second per GB).
-    mask_codes, remake
+    mask_codes, slices, remake
         See `Cohort` and `check_manifest`.
 
     Raises
@@ -133,7 +136,7 @@ def read_manifest(csv: str | os.PathLike, data: str | os.PathLike | None = None,
         raise ManifestError(csv.name, [str(error)]) from error
     folder = Path(data) if data is not None else None
     frame = check_manifest(table, csv.name, folder, verify, remake)
-    return Cohort(frame, str(frame.cohort.iloc[0]), folder, mask_codes)
+    return Cohort(frame, str(frame.cohort.iloc[0]), folder, mask_codes, slices)
 
 
 def check_apart(cohorts: Iterable[Cohort]) -> None:
@@ -176,7 +179,7 @@ def write_manifest(frame: pd.DataFrame, csv: str | os.PathLike) -> None:
 def read_cohort(name: str, data: str | os.PathLike | None = None, verify: bool = True) -> Cohort:
     """The cohort of this name in `cohorts.toml`.
 
-    `data` is the cohort's own folder, or one that holds it as `<data>/<name>`.
+    `data` is the cohort's own folder, or one that holds it as `<data>/<name>` (or `folder`).
     """
     registry = read_registry()
     entry = registry.get(name, {})
@@ -185,9 +188,11 @@ def read_cohort(name: str, data: str | os.PathLike | None = None, verify: bool =
         raise ValueError(f"cohort {name!r} has no manifest in cohorts.toml, expected one of "
                          f"{ready}. Add an entry for it")
     folder = Path(data) if data is not None else None
-    if folder is not None and (folder / name).is_dir():
-        folder = folder / name
+    inside = entry.get("folder", name)
+    if folder is not None and (folder / inside).is_dir():
+        folder = folder / inside
     label_codes = {label.name: label.code for label in LABELS}
     codes = {int(value): label_codes[name] for value, name in entry.get("mask_codes", {}).items()}
     remake = entry.get("remake", "").format(folder=folder)
-    return read_manifest(cohort_files(name)[0], folder, verify, codes or None, remake)
+    layout = SliceLayout(**entry["slices"]) if "slices" in entry else None
+    return read_manifest(cohort_files(name)[0], folder, verify, codes or None, remake, layout)

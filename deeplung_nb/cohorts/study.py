@@ -16,6 +16,7 @@ from deeplung_nb.imaging.lungs import LungMask, lungs_for
 from deeplung_nb.imaging.phantom.make import write_cohort
 from deeplung_nb.imaging.phantom.spec import read_specs
 from deeplung_nb.imaging.scan import LesionMask, Scan
+from deeplung_nb.imaging.slices import read_slice, read_slice_mask
 from deeplung_nb.labels import GGO, LESION_STRUCTURES
 from deeplung_nb.registry import cohort_files, is_phantom
 from deeplung_nb.runs import Run, check_inputs, code_digest, manifest_digest
@@ -74,6 +75,11 @@ def find_cases(cohorts: list[Cohort], role: str) -> Iterator[tuple[Cohort, pd.Se
             yield cohort, row
 
 
+def find_volumes(cohorts: list[Cohort], role: str) -> Iterator[tuple[Cohort, pd.Series]]:
+    """`find_cases` without isolated slices: what can be measured."""
+    return find_cases([cohort for cohort in cohorts if cohort.slices is None], role)
+
+
 def load_splits(run: Run, cohorts: list[Cohort] | None = None) -> pd.DataFrame:
     """The frozen folds of the run's cohorts for cross-validation.
 
@@ -119,6 +125,10 @@ def read_for_training(cohort: Cohort, case_id: str) -> tuple[Scan, LesionMask]:
         raise ValueError(f"case {cohort.name}/{case_id}: mask_kind is 'binary', expected a mask "
                          "that tells ground glass from high opacity: the network would learn both "
                          "as ground glass. Give it the role 'external', or exclude it")
+    if cohort.slices is not None:
+        scan = read_slice(cohort.image_path(case_id), case_id, cohort.slices)
+        mask = read_slice_mask(cohort.mask_path(case_id), scan, cohort.mask_codes, cohort.slices)
+        return scan, mask
     scan = read_scan(cohort.image_path(case_id), case_id=case_id)
     return scan, read_mask(cohort.mask_path(case_id), scan, cohort.mask_codes)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,18 +14,32 @@ from torch.nn import functional
 
 from deeplung_nb.config import TrainingConfig
 from deeplung_nb.files import atomic_path
-from deeplung_nb.imaging.preprocess import HU_WINDOW, prepare_mask, to_model_grid, window_indices
+from deeplung_nb.imaging.preprocess import (
+    HU_WINDOW,
+    prepare_mask,
+    resize_matrix,
+    to_model_grid,
+    window_indices,
+)
 from deeplung_nb.imaging.scan import LesionMask, Scan
-from deeplung_nb.labels import HIGH_OPACITY, LABELS
+from deeplung_nb.labels import GGO, HIGH_OPACITY, LABELS, NO_ANSWER
+
+AERATED_HU = -850.0
+"""Of healthy lung: contrast is changed about it."""
+BLUR_PIXELS = (0.5, 1.2)
 
 
 @dataclass(frozen=True)
 class PreparedCase:
-    """One case on the network's grid: `hu` int16 and `target` uint8 class codes, [z, S, S]."""
+    """One case on the network's grid: `hu` int16 and `target` uint8 class codes, [z, S, S].
+
+    `target` may hold `labels.NO_ANSWER`. `isolated`: its slices are no neighbours of each other.
+    """
 
     case_id: str
     hu: np.ndarray
     target: np.ndarray
+    isolated: bool = False
 
 
 def prepare_case(scan: Scan, mask: LesionMask, size: int) -> PreparedCase:
@@ -34,6 +49,27 @@ def prepare_case(scan: Scan, mask: LesionMask, size: int) -> PreparedCase:
     return PreparedCase(scan.case_id, np.rint(hu).astype(np.int16), target)
 
 
+def prepare_slice(scan: Scan, mask: LesionMask, size: int, longest_share: float) -> PreparedCase:
+    """An isolated slice in the middle of the network's picture, air around it.
+
+    Its longest side takes `longest_share` of the picture. Outside it there is no answer: the crop
+    says nothing of what lay beyond.
+    """
+    rows, columns = scan.shape[1:]
+    scale = longest_share * size / max(rows, columns)
+    shape = (max(1, round(rows * scale)), max(1, round(columns * scale)))
+    down, across = resize_matrix(rows, shape[0]), resize_matrix(columns, shape[1]).T
+    top, left = ((size - n) // 2 for n in shape)
+    inside = np.s_[top:top + shape[0], left:left + shape[1]]
+    hu = np.full((1, size, size), HU_WINDOW[0], np.float32)
+    hu[0][inside] = down @ scan.hu[0].astype(np.float32) @ across
+    shares = np.stack([down @ (mask.labels[0] == label.code).astype(np.float32) @ across
+                       for label in LABELS])
+    target = np.full((1, size, size), NO_ANSWER, np.uint8)
+    target[0][inside] = shares.argmax(axis=0)
+    return PreparedCase(scan.case_id, np.rint(hu).astype(np.int16), target, isolated=True)
+
+
 def write_prepared(case: PreparedCase, folder: Path) -> None:
     """Keep a prepared case in its cohort's folder; `read_prepared` maps it without loading it."""
     for name, array in (("target", case.target), ("hu", case.hu)):
@@ -41,23 +77,19 @@ def write_prepared(case: PreparedCase, folder: Path) -> None:
             np.save(stream, array)
 
 
-def read_prepared(case_id: str, folder: Path) -> PreparedCase | None:
+def read_prepared(case_id: str, folder: Path, isolated: bool = False) -> PreparedCase | None:
     """A kept case of a cohort, or None where there is none."""
     paths = [folder / f"{case_id}.{name}.npy" for name in ("hu", "target")]
     if not all(path.exists() for path in paths):
         return None
-    return PreparedCase(case_id, *(np.load(path, mmap_mode="r") for path in paths))
+    hu, target = (np.load(path, mmap_mode="r") for path in paths)
+    return PreparedCase(case_id, hu, target, isolated)
 
 
 def normalise(hu: Tensor) -> Tensor:
     """Clip HU to the window and map it to [0, 1]."""
     low, high = HU_WINDOW
     return (hu.clamp(low, high) - low) / (high - low)
-
-
-def one_hot(target: Tensor) -> Tensor:
-    """Class codes (B, Y, X) to float32 (B, class, Y, X)."""
-    return functional.one_hot(target.long(), len(LABELS)).permute(0, 3, 1, 2).float()
 
 
 def random_affine(n: int, size: int, config: TrainingConfig, rng: np.random.Generator) -> Tensor:
@@ -77,7 +109,10 @@ def random_affine(n: int, size: int, config: TrainingConfig, rng: np.random.Gene
 def augment(
     hu: Tensor, target: Tensor, config: TrainingConfig, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """The same random rotation, translation and scale for all slices of a window and its target.
+    """Move each window as a whole, with its target; then change its HU, as the settings say.
+
+    Rotation, translation, scale and flip are the same for all slices of a window, as are the
+    change of contrast and offset, the amount of noise and the blur.
 
     Parameters
     ----------
@@ -87,13 +122,52 @@ def augment(
         (B, n_scored, Y, X), class codes; background comes in.
     """
     theta = random_affine(len(hu), hu.shape[-1], config, rng)
+    if config.flip:
+        mirrored = torch.from_numpy(rng.random(len(hu)) < 0.5)
+        theta[mirrored, :, 0] *= -1.0
     grid = functional.affine_grid(theta, list(hu.shape), align_corners=False)
     air = HU_WINDOW[0]
     moved = functional.grid_sample(hu - air, grid, mode="bilinear", align_corners=False) + air
     moved_target = functional.grid_sample(
         target.float(), grid, mode="nearest", align_corners=False
     )
-    return moved, moved_target.to(target.dtype)
+    return change_hu(moved, config, rng), moved_target.to(target.dtype)
+
+
+def change_hu(hu: Tensor, config: TrainingConfig, rng: np.random.Generator) -> Tensor:
+    """Contrast, offset, blur and noise of another scanner; (B, n_slices, Y, X), HU."""
+    n = len(hu)
+
+    def draw(most: float) -> Tensor:
+        return torch.from_numpy(rng.uniform(-most, most, (n, 1, 1, 1)).astype(np.float32))
+
+    if config.hu_gain > 0.0:
+        hu = AERATED_HU + (hu - AERATED_HU) * (1.0 + draw(config.hu_gain))
+    if config.hu_offset > 0.0:
+        hu = hu + draw(config.hu_offset)
+    if config.blur_fraction > 0.0:
+        sigmas = rng.uniform(*BLUR_PIXELS, n)
+        for k in np.flatnonzero(rng.random(n) < config.blur_fraction):
+            at = torch.arange(-3.0, 4.0)
+            kernel = torch.exp(-0.5 * (at / float(sigmas[k])) ** 2)
+            kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
+            one = functional.conv2d(hu[k].unsqueeze(1), kernel, padding=(0, 3))
+            hu = hu.index_copy(0, torch.tensor([int(k)]), functional.conv2d(
+                one, kernel.transpose(2, 3), padding=(3, 0)).transpose(0, 1))
+    if config.hu_noise > 0.0:
+        amount = draw(config.hu_noise).abs()
+        generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+        hu = hu + amount * torch.randn(hu.shape, generator=generator)
+    return hu
+
+
+class Pools(NamedTuple):
+    """(case number, slice) of all slices of a source, and by what is on them."""
+
+    every: list[tuple[int, int]]
+    healthy: list[tuple[int, int]]
+    high_opacity: list[tuple[int, int]]
+    ggo_only: list[tuple[int, int]]
 
 
 class SliceSampler:
@@ -107,11 +181,28 @@ class SliceSampler:
             raise ValueError("no case to train on: check the splits file and the column 'exclude'")
         self.cases, self.config, self.seed = list(cases), config, seed
         self.every = [(i, z) for i, case in enumerate(cases) for z in range(len(case.hu))]
-        self.healthy = [pick for pick in self.every if not self._target(pick).any()]
-        self.high_opacity = [pick for pick in self.every
-                             if (self._target(pick) == HIGH_OPACITY.code).any()]
-        other = set(self.healthy) | set(self.high_opacity)
-        self.ggo_only = [pick for pick in self.every if pick not in other]
+        if config.isolated_fraction is None:
+            self.sources = [(1.0, self._pools(self.every))]
+        else:
+            share = config.isolated_fraction
+            parts = [(part, [pick for pick in self.every if cases[pick[0]].isolated == isolated])
+                     for part, isolated in ((1.0 - share, False), (share, True))]
+            if not all(picks for part, picks in parts if part > 0.0):
+                raise ValueError(f"isolated_fraction {share}: the training cases hold no such "
+                                 "slices, or nothing else. Add a cohort of them, or leave it out")
+            self.sources = [(part, self._pools(picks)) for part, picks in parts if part > 0.0]
+
+    def _pools(self, picks: list[tuple[int, int]]) -> Pools:
+        healthy, high, ggo_only = [], [], []
+        for pick in picks:
+            target = self._target(pick)
+            if (target == HIGH_OPACITY.code).any():
+                high.append(pick)
+            elif (target == GGO.code).any():
+                ggo_only.append(pick)
+            else:
+                healthy.append(pick)
+        return Pools(picks, healthy, high, ggo_only)
 
     def _target(self, pick: tuple[int, int]) -> np.ndarray:
         return self.cases[pick[0]].target[pick[1]]
@@ -125,19 +216,29 @@ class SliceSampler:
         """Batches of (case number, slice), each with a generator for its augmentation."""
         rng = np.random.default_rng([self.seed, epoch])
         n, batch = self.steps, self.config.batch_slices
-        share = self.config.lesion_fraction
-        quota = [(self.every, batch)]
-        if share is not None:
-            n_lesion = round(share * batch)
-            n_high = n_lesion // 2
-            quota = [(self.high_opacity, n_high), (self.ggo_only, n_lesion - n_high),
-                     (self.healthy, batch - n_lesion)]
-            if not all(pool for pool, n_drawn in quota if n_drawn):
-                quota = [(self.every, batch)]
+        quota = []
+        left = batch
+        for share, pools in self.sources[::-1]:  # the rest of a batch is the first source's
+            size = left if pools is self.sources[0][1] else round(share * batch)
+            left -= size
+            quota = self._quota(pools, size) + quota
         drawn = [self._draw(pool, n * n_drawn, rng) for pool, n_drawn in quota]
         for k in range(n):
             yield [pick for picks, (_, n_drawn) in zip(drawn, quota, strict=True)
                    for pick in picks[k * n_drawn:(k + 1) * n_drawn]], rng
+
+    def _quota(self, pools: Pools, size: int) -> list[tuple[list[tuple[int, int]], int]]:
+        """How many of `size` slices come from which pool."""
+        share = self.config.lesion_fraction
+        if share is None:
+            return [(pools.every, size)]
+        n_lesion = round(share * size)
+        n_high = n_lesion // 2
+        quota = [(pools.high_opacity, n_high), (pools.ggo_only, n_lesion - n_high),
+                 (pools.healthy, size - n_lesion)]
+        if not all(pool for pool, n_drawn in quota if n_drawn):
+            return [(pools.every, size)]
+        return quota
 
     @staticmethod
     def _draw(

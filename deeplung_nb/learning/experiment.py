@@ -21,7 +21,7 @@ from deeplung_nb import measurements
 from deeplung_nb.cohorts.manifest import Cohort
 from deeplung_nb.cohorts.splits import CaseKey, fold_cases
 from deeplung_nb.cohorts.study import (
-    find_cases,
+    find_volumes,
     load_cohorts,
     load_splits,
     read_case,
@@ -30,11 +30,17 @@ from deeplung_nb.cohorts.study import (
 from deeplung_nb.files import write_text
 from deeplung_nb.imaging.io import write_mask
 from deeplung_nb.imaging.plausibility import examine
-from deeplung_nb.imaging.preprocess import Restorer, prepare
+from deeplung_nb.imaging.preprocess import Restorer, normalise_hu, prepare
 from deeplung_nb.imaging.scan import LesionMask, Scan
-from deeplung_nb.labels import LESION_STRUCTURES
-from deeplung_nb.learning.dataset import PreparedCase, prepare_case, read_prepared, write_prepared
-from deeplung_nb.learning.train import train
+from deeplung_nb.labels import LESION_STRUCTURES, NO_ANSWER, structure_mask
+from deeplung_nb.learning.dataset import (
+    PreparedCase,
+    prepare_case,
+    prepare_slice,
+    read_prepared,
+    write_prepared,
+)
+from deeplung_nb.learning.train import train_whole
 from deeplung_nb.network.checkpoint import CHECKPOINT
 from deeplung_nb.network.deeplung import DeepLungNet
 from deeplung_nb.network.device import choose_device, use_threads
@@ -42,6 +48,7 @@ from deeplung_nb.progress import Progress, track
 from deeplung_nb.reading.measure import measure
 from deeplung_nb.reading.predict import Predictor
 from deeplung_nb.runs import Run
+from deeplung_nb.stats import overlap
 
 FACTS = ("cohort", "role", "case_id", "patient_id", "protocol", "scanner", "centre")
 
@@ -59,11 +66,13 @@ def prepared_cases(
     by_name = {cohort.name: cohort for cohort in cohorts}
     prepared = []
     for key in track(keys, "prepare", "case", shown=progress):
-        folder = run.folder / "prepared" / key.cohort
-        case = read_prepared(key.case_id, folder)
+        folder, cohort = run.folder / "prepared" / key.cohort, by_name[key.cohort]
+        case = read_prepared(key.case_id, folder, isolated=cohort.slices is not None)
         if case is None:
-            case = prepare_case(*read_for_training(by_name[key.cohort], key.case_id),
-                                run.config.network.image_size)
+            scan, mask = read_for_training(cohort, key.case_id)
+            size = run.config.network.image_size
+            case = prepare_case(scan, mask, size) if cohort.slices is None else \
+                prepare_slice(scan, mask, size, cohort.slices.longest_share)
             write_prepared(case, folder)
         prepared.append(case)
     return prepared
@@ -77,11 +86,11 @@ def train_fold(run: Run, fold: int, progress: bool = True, *, name: str = DeepLu
     """
     cohorts = load_cohorts(run)
     parts = fold_cases(load_splits(run, cohorts), fold)
-    history = train(
+    history = train_whole(
         prepared_cases(run, cohorts, parts.train, progress),
         prepared_cases(run, cohorts, parts.validation, progress),
         run.config, run.path(run.fold_folder(fold, name), CHECKPOINT).parent,
-        seed=run.config.seed + fold, name=name, progress=progress, **options,
+        seed=run.config.seed + fold, name=name, progress=progress, data=run.data, **options,
     )
     label = f"fold_{fold}" if name == DeepLungNet.name else f"{name}_fold_{fold}"
     run.record(f"train_{label}", device=str(choose_device()), threads=torch.get_num_threads(),
@@ -232,12 +241,47 @@ def cross_validate(run: Run, progress: bool = True) -> pd.DataFrame:
         for fold in folds:
             train_fold(run, fold, progress, name=name)
     todo = []
-    for cohort, row in find_cases(cohorts, "cv"):
+    for cohort, row in find_volumes(cohorts, "cv"):
         fold = int(fold_of[row.cohort, row.case_id])
         todo.append(Work(cohort, row, {
             reader: Reader(name, _checkpoints(run, [fold], name), fold)
             for reader, name in names.items()}))
     return _evaluate(run, "cv", todo, progress)
+
+
+SLICE_COLUMNS = ("cohort", "case_id", "fold", "structure", "tp", "fp", "fn", "dice")
+
+
+def score_slices(run: Run, progress: bool = True) -> pd.DataFrame:
+    """Isolated slices, each by the network of the fold that did not train on it; `slices.csv`.
+
+    Returns
+    -------
+    DataFrame
+        Columns `SLICE_COLUMNS`, a row for each slice and structure: pixels of the network's
+        picture, without those that have no answer. `dice` is empty where both masks are. An earlier
+        result of the run is used again; no rows where the run has no such cohort.
+    """
+    path = run.path("slices.csv")
+    if path.exists():
+        return pd.read_csv(path, dtype={"case_id": str})
+    cohorts = [cohort for cohort in load_cohorts(run) if cohort.slices is not None]
+    splits = load_splits(run).set_index(["cohort", "case_id"])["fold"]
+    rows = []
+    for fold in range(run.config.n_folds) if cohorts else ():
+        predictor = Predictor.from_checkpoints(_checkpoints(run, [fold]))
+        keys = [CaseKey(*key) for key, own in splits.items()
+                if own == fold and key[0] in {cohort.name for cohort in cohorts}]
+        for key, case in zip(keys, prepared_cases(run, cohorts, keys, progress), strict=True):
+            scores, = predictor.score_batches(normalise_hu(case.hu.astype(np.float32)))
+            found, known = scores.argmax(axis=1), case.target != NO_ANSWER
+            for structure in LESION_STRUCTURES:
+                wanted = structure_mask(case.target, structure) & known
+                counts = overlap.confusion(wanted, structure_mask(found, structure) & known)
+                rows.append((*key, fold, structure, counts.tp, counts.fp, counts.fn, counts.dice()))
+    frame = pd.DataFrame(rows, columns=list(SLICE_COLUMNS))
+    write_text(path, frame.to_csv(index=False))
+    return frame
 
 
 def _checkpoints(run: Run, folds: Sequence[int], name: str = DeepLungNet.name) -> tuple[Path, ...]:
@@ -268,7 +312,7 @@ def validate_external(run: Run, progress: bool = True) -> pd.DataFrame:
         Readers: `model` (the fold with the best validation loss), `fold-0` ..., `ensemble`.
     """
     cohorts = load_cohorts(run)
-    cases = list(find_cases(cohorts, "external"))
+    cases = list(find_volumes(cohorts, "external"))
     if not cases:
         return measurements.read(run.measurements_csv).query("role == 'external'")
     chosen = chosen_fold(run)

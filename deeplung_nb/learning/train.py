@@ -11,17 +11,17 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from deeplung_nb.config import Config, TrainingConfig
 from deeplung_nb.files import atomic_path, write_text
-from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
+from deeplung_nb.labels import LESION_STRUCTURES, NO_ANSWER, structure_mask
 from deeplung_nb.learning.dataset import (
     PreparedCase,
     SliceSampler,
     augment,
     cut_windows,
     normalise,
-    one_hot,
 )
 from deeplung_nb.network.baselines import UNet
 from deeplung_nb.network.checkpoint import (
@@ -29,11 +29,12 @@ from deeplung_nb.network.checkpoint import (
     Network,
     build_network,
     describe_training,
+    read_checkpoint,
     save_network,
 )
 from deeplung_nb.network.deeplung import DeepLungNet
 from deeplung_nb.network.device import autocast, choose_device, keep_freed_memory, use_threads
-from deeplung_nb.network.losses import RMILoss
+from deeplung_nb.network.losses import SegmentationLoss
 from deeplung_nb.progress import Progress
 
 LAST = "last.pt"
@@ -120,14 +121,15 @@ def make_scheduler(
             optimiser, factor=config.plateau_factor, patience=config.plateau_patience, eps=0.0
         )
     if config.schedule == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.max_epochs)
+        return torch.optim.lr_scheduler.CosineAnnealingLR(
+            optimiser, config.max_epochs, eta_min=config.last_rate * config.learning_rate)
     raise ValueError(f"schedule {config.schedule!r}: expected 'plateau' or 'cosine'")
 
 
 @torch.no_grad()
 def validate(
     network: Network, cases: Sequence[PreparedCase], config: TrainingConfig,
-    loss_function: RMILoss, device: torch.device,
+    loss_function: SegmentationLoss, device: torch.device,
 ) -> dict[str, float]:
     """Loss (mean over batches) and pooled Dice per structure, on the network's grid.
 
@@ -148,11 +150,12 @@ def validate(
         target = target.flatten(0, 1)
         with autocast(device, config.precision):
             fused = network(normalise(hu).to(device)).fused
-        losses.append(loss_function(fused, one_hot(target).to(device)).item())
+        losses.append(loss_function(fused, target.to(device)).item())
         predicted = fused.argmax(dim=1).cpu().numpy()
         for structure in LESION_STRUCTURES:
-            a = structure_mask(target.numpy(), structure)
-            b = structure_mask(predicted, structure)
+            known = target.numpy() != NO_ANSWER
+            a = structure_mask(target.numpy(), structure) & known
+            b = structure_mask(predicted, structure) & known
             overlap[structure] += int((a & b).sum())
             extent[structure] += int(a.sum() + b.sum())
     dice = {
@@ -165,30 +168,37 @@ def validate(
 
 def train_epoch(
     network: Network, sampler: SliceSampler, epoch: int, optimiser: torch.optim.Optimizer,
-    loss_function: RMILoss, device: torch.device, watchers: _Watchers,
+    loss_function: SegmentationLoss, device: torch.device, watchers: _Watchers,
+    average: AveragedModel | None = None,
 ) -> float:
-    """One epoch of steps; the mean training loss."""
+    """One epoch of steps; the mean training loss. `average` follows the weights."""
     config = sampler.config
     network.train()
     total = 0.0
-    for picks, rng in sampler.batches(epoch):
+    for number, (picks, rng) in enumerate(sampler.batches(epoch), epoch * sampler.steps + 1):
         n_scored = len(network.scores)
         if n_scored > 1:  # as many slices in a step, to the slab
             n_slabs = max(1, len(picks) // n_scored)
             picks = [picks[k] for k in rng.choice(len(picks), n_slabs, replace=False)]
         hu, target = cut_windows(sampler.cases, picks, network.sees, network.scores)
         hu, target = augment(hu, target, config, rng)
-        wanted = one_hot(target.flatten(0, 1)).to(device)
+        wanted = target.flatten(0, 1).to(device)
         optimiser.zero_grad(set_to_none=True)
         with autocast(device, config.precision):
             scores = network(normalise(hu).to(device))
         loss = loss_function(scores.fused, wanted)
         if config.main_branch_loss > 0.0 and scores.main is not None:
-            loss = loss + config.main_branch_loss * (
-                nn.functional.binary_cross_entropy_with_logits(scores.main.float(), wanted)
-            )
+            loss = loss + config.main_branch_loss * loss_function(scores.main, wanted)
         loss.backward()
+        if config.gradient_norm is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), config.gradient_norm)
+        rate = optimiser.param_groups[0]["lr"]
+        # The schedule knows nothing of the warm-up: it finds its own rate again.
+        optimiser.param_groups[0]["lr"] = rate * min(1.0, number / max(config.warmup_steps, 1))
         optimiser.step()
+        optimiser.param_groups[0]["lr"] = rate
+        if average is not None:
+            average.update_parameters(network)
         total += loss.item()
         watchers.tell("step", epoch, loss.item())
     return total / sampler.steps
@@ -197,7 +207,8 @@ def train_epoch(
 def train(
     training: Sequence[PreparedCase], validation: Sequence[PreparedCase], config: Config,
     folder: Path, *, seed: int, name: str = DeepLungNet.name, device: torch.device | None = None,
-    progress: bool = True, watchers: Sequence[Watcher] = (),
+    progress: bool = True, watchers: Sequence[Watcher] = (), start: Path | None = None,
+    data: Path | None = None, label: str | None = None,
 ) -> pd.DataFrame:
     """Train one network until the learning rate or the epochs are used up.
 
@@ -215,6 +226,12 @@ def train(
         Decides initial weights, the draw of slices and the augmentation.
     name
         Which network: `deeplung`, or one of `config.baselines`.
+    start
+        A checkpoint whose weights to begin with, as far as it has them; the rest is new.
+    data
+        Where pretrained encoders lie.
+    label
+        Of the progress bar.
     watchers
         Told of each step and epoch; each can ask for a stop, to go on later.
 
@@ -233,18 +250,27 @@ def train(
             "choose by them: expected 'cosine' and 'last', or validation cases"
         )
     torch.manual_seed(seed)
-    network = build_network(config, name)
+    if start is not None:
+        config = replace(config, pretrained=None)  # the start has been through it
+    network = build_network(config, name, data)
     if isinstance(network, UNet):
         unet = network.config
         settings = replace(settings, max_epochs=unet.max_epochs or settings.max_epochs,
                            learning_rate=unet.learning_rate or settings.learning_rate)
+    if start is not None:
+        network.load_state_dict(read_checkpoint(start)["state"], strict=False)
     network.to(device)
     if name != "unet3d":
         # Measured here, a step in four fifths of the time; a 3-D network can't have it.
         network.to(memory_format=torch.channels_last)
     optimiser = make_optimiser(network, settings)
     scheduler = make_scheduler(optimiser, settings)
-    loss_function = RMILoss(settings.rmi_weight, settings.dice_weight)
+    average = None
+    if settings.average_decay > 0.0:
+        average = AveragedModel(network, use_buffers=True,
+                                multi_avg_fn=get_ema_multi_avg_fn(settings.average_decay))
+    kept = network if average is None else average.module
+    loss_function = SegmentationLoss(settings)
     sampler = SliceSampler(training, settings, seed)
     history: list[dict[str, float]] = []
     best = float("inf")
@@ -255,6 +281,8 @@ def train(
         optimiser.load_state_dict(saved["optimiser"])
         scheduler.load_state_dict(saved["scheduler"])
         history, best = saved["history"], saved["best"]
+        if average is not None:
+            average.load_state_dict(saved["average"])
 
     def ended() -> bool:
         rate = optimiser.param_groups[0]["lr"]
@@ -266,8 +294,8 @@ def train(
         start, epoch = time.perf_counter(), len(history)
         rate = optimiser.param_groups[0]["lr"]
         train_loss = train_epoch(
-            network, sampler, epoch, optimiser, loss_function, device, told)
-        scores = validate(network, validation, settings, loss_function, device)
+            network, sampler, epoch, optimiser, loss_function, device, told, average)
+        scores = validate(kept, validation, settings, loss_function, device)
         if settings.schedule == "plateau":
             scheduler.step(scores["validation_loss"])
         else:
@@ -280,26 +308,47 @@ def train(
         improved = scores["validation_loss"] < best
         best = min(best, scores["validation_loss"])
         if improved or settings.keep == "last":
-            save_network(network, folder / CHECKPOINT, describe_training(config), epoch=epoch,
+            save_network(kept, folder / CHECKPOINT, describe_training(config), epoch=epoch,
                          validation_loss=scores["validation_loss"])
         with atomic_path(last) as part:
             torch.save({
                 "state": network.state_dict(), "optimiser": optimiser.state_dict(),
                 "scheduler": scheduler.state_dict(), "history": history, "best": best,
+                "average": None if average is None else average.state_dict(),
             }, part)
         write_text(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
 
-    everybody = [_Bar(f"train {name} {folder.name}", progress), *watchers]
+    everybody = [_Bar(label or f"train {name} {folder.name}", progress), *watchers]
     told = _Watchers(everybody)
     n_steps = settings.max_epochs * sampler.steps
     told.tell("start", n_steps, n_steps if ended() else len(history) * sampler.steps)
     try:
         while not ended():
             one_epoch()
-            told.tell("epoch", history[-1], network)
+            told.tell("epoch", history[-1], kept)
     except _Stopped:
         pass
     finally:
         for watcher in everybody:
             watcher.end(ended())
     return pd.DataFrame(history)
+
+
+def train_whole(
+    training: Sequence[PreparedCase], validation: Sequence[PreparedCase], config: Config,
+    folder: Path, *, name: str = DeepLungNet.name, **options: Any,
+) -> pd.DataFrame:
+    """`train`, after the main branch alone (`Config.first`) where the settings ask for that.
+
+    The branch's own files lie in `<folder>/main/`; arguments and result as `train`. Of both
+    trainings `seconds` holds the time; the rows are those of the whole network.
+    """
+    if config.first is None or name != DeepLungNet.name:
+        return train(training, validation, config, folder, name=name, **options)
+    alone = replace(config, training=config.first, first=None,
+                    network=replace(config.network, attention=False))
+    label = f"train {name} {folder.name}"
+    train(training, validation, alone, folder / "main", name=name,
+          **{**options, "label": f"{label} main"})
+    return train(training, validation, config, folder, name=name,
+                 start=folder / "main" / CHECKPOINT, **options)

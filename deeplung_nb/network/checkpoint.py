@@ -14,15 +14,18 @@ from deeplung_nb.files import atomic_path
 from deeplung_nb.imaging.preprocess import HU_WINDOW
 from deeplung_nb.network.baselines import UNet
 from deeplung_nb.network.deeplung import DeepLungNet
-from deeplung_nb.network.pretrained import load_trunk_weights
+from deeplung_nb.network.pretrained import find_encoder, load_trunk_weights
 from deeplung_nb.registry import is_phantom
 
 CHECKPOINT = "checkpoint.pt"
 Network = DeepLungNet | UNet
 
 
-def build_network(config: Config, name: str = DeepLungNet.name) -> Network:
+def build_network(config: Config, name: str = DeepLungNet.name,
+                  data: Path | None = None) -> Network:
     """A new network of a configuration: `deeplung`, or one of its `baselines` by name.
+
+    `data` is the folder in which pretrained encoders lie.
 
     Raises
     ------
@@ -32,7 +35,7 @@ def build_network(config: Config, name: str = DeepLungNet.name) -> Network:
     if name == DeepLungNet.name:
         network = DeepLungNet(config.network)
         if config.pretrained:
-            load_trunk_weights(network, config.pretrained)
+            load_trunk_weights(network, find_encoder(config.pretrained, data))
         return network
     for unet in config.baselines:
         if unet.name == name:

@@ -1,6 +1,6 @@
-"""DeepLungNet: hierarchical attention over a dense trunk and a ConvLSTM (paper, section 2.5).
+"""DeepLungNet: hierarchical attention over a trunk and a ConvLSTM (paper, section 2.5).
 
-    window (B, 11, Y, X) --target slice--> dense trunk --> segmentation head --upsample--> S_main
+    window (B, 11, Y, X) --target slice--> trunk -------> segmentation head --upsample--> S_main
                          --all slices----> ConvLSTM --+--> segmentation head ------------> S_attn
                                                       +--> attention head + sigmoid -----> alpha
 
@@ -12,13 +12,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from monai.networks.nets import DenseNet121
 from torch import Tensor, nn
 from torch.nn import functional
 
 from deeplung_nb.config import NetworkConfig
 from deeplung_nb.labels import LABELS
 from deeplung_nb.network.convlstm import ConvLSTM
+from deeplung_nb.network.trunks import make_trunk
 
 FORGET_BIAS = 1.0
 LEAK = 0.2
@@ -35,6 +35,11 @@ class Scores(NamedTuple):
     attention: Tensor | None
 
 
+def probabilities(logits: Tensor, output: str) -> Tensor:
+    """Logits (B, class, Y, X) as scores in (0, 1): `sigmoid` by class, or `softmax` over them."""
+    return torch.sigmoid(logits) if output == "sigmoid" else torch.softmax(logits, dim=1)
+
+
 def head(width: int, n_out: int) -> nn.Sequential:
     """Two blocks [3x3 convolution, batch norm, leaky ReLU] at constant width, then 1x1."""
     layers: list[nn.Module] = []
@@ -45,19 +50,6 @@ def head(width: int, n_out: int) -> nn.Sequential:
             nn.LeakyReLU(LEAK),
         ]
     return nn.Sequential(*layers, nn.Conv2d(width, n_out, 1))
-
-
-def dense_trunk(dense_blocks: int) -> nn.Sequential:
-    """DenseNet-121's features for one input channel, to the end of a dense block."""
-    features = DenseNet121(spatial_dims=2, in_channels=1, out_channels=1).features
-    names = list(dict(features.named_children()))
-    if f"denseblock{dense_blocks}" not in names:
-        raise ValueError(f"dense_blocks {dense_blocks}: DenseNet-121 has 1 to 4")
-    kept = names[: names.index(f"denseblock{dense_blocks}") + 1]
-    trunk = nn.Sequential()
-    for name in kept:
-        trunk.add_module(name, getattr(features, name))
-    return trunk
 
 
 class DeepLungNet(nn.Module):
@@ -72,19 +64,17 @@ class DeepLungNet(nn.Module):
     def __init__(self, config: NetworkConfig | None = None) -> None:
         super().__init__()
         self.config = config or NetworkConfig()
-        self.image_size = self.config.image_size
-        self.sees = range(-self.config.n_neighbours, self.config.n_neighbours + 1)
+        self.image_size, self.output = self.config.image_size, self.config.output
+        n_beside = self.config.n_neighbours if self.config.attention else 0
+        self.sees = range(-n_beside, n_beside + 1)
         self.scores = range(1)
         n_classes = len(LABELS)
-        self.trunk = dense_trunk(self.config.dense_blocks)
-        with torch.no_grad():
-            self.trunk.eval()
-            width = self.trunk(torch.zeros(1, 1, 64, 64)).shape[1]
-            self.trunk.train()
-        self.main_head = head(width, n_classes)
-        self.convlstm = ConvLSTM(1, self.config.hidden, self.config.lstm_layers)
-        self.attention_branch_head = head(self.config.hidden, n_classes)
-        self.attention_head = head(self.config.hidden, n_classes)
+        self.trunk = make_trunk(self.config)
+        self.main_head = head(self.trunk.width, n_classes)
+        if self.config.attention:
+            self.convlstm = ConvLSTM(1, self.config.hidden, self.config.lstm_layers)
+            self.attention_branch_head = head(self.config.hidden, n_classes)
+            self.attention_head = head(self.config.hidden, n_classes)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -94,7 +84,7 @@ class DeepLungNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, a=LEAK)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for cell in self.convlstm.cells:
+        for cell in self.convlstm.cells if self.config.attention else ():
             with torch.no_grad():
                 cell.from_input.bias[cell.hidden:2 * cell.hidden] = FORGET_BIAS
 
@@ -104,23 +94,25 @@ class DeepLungNet(nn.Module):
         Parameters
         ----------
         window
-            (B, n_slices, Y, X), values in [0, 1], from the lowest slice index to the highest.
+            (B, len(sees), Y, X), values in [0, 1], from the lowest slice index to the highest.
 
         Raises
         ------
         ValueError
             The window holds another number of slices than the network was made for.
         """
-        if window.ndim != 4 or window.shape[1] != self.config.n_slices:
+        if window.ndim != 4 or window.shape[1] != len(self.sees):
             raise ValueError(
                 f"window of shape {tuple(window.shape)}: expected "
-                f"(batch, {self.config.n_slices}, y, x)"
+                f"(batch, {len(self.sees)}, y, x)"
             )
-        target = window[:, self.config.n_neighbours].unsqueeze(1)              # (B, 1, Y, X)
-        low = self.main_head(self.trunk(target))                               # (B, 3, Y/8, X/8)
+        target = window[:, -self.sees[0]].unsqueeze(1)                         # (B, 1, Y, X)
+        low = self.main_head(self.trunk(target))          # (B, 3, Y/8, X/8), of MobileNetV2 at 1/4
         main = functional.interpolate(
             low, size=window.shape[-2:], mode="bilinear", align_corners=False  # (B, 3, Y, X)
         )
+        if not self.config.attention:
+            return Scores(main, None, None)
         state = self.convlstm(window.unsqueeze(2))                             # (B, hidden, Y, X)
         from_neighbours = self.attention_branch_head(state)                    # (B, 3, Y, X)
         attention = torch.sigmoid(self.attention_head(state))                  # (B, 3, Y, X)
@@ -147,7 +139,7 @@ def layer_table(network: DeepLungNet) -> list[dict[str, object]]:
     try:
         network.eval()
         with torch.no_grad():
-            fused = network(torch.zeros(1, network.config.n_slices, size, size)).fused
+            fused = network(torch.zeros(1, len(network.sees), size, size)).fused
     finally:
         network.train(was_training)
         for handle in handles:

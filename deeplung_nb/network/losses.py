@@ -1,4 +1,4 @@
-"""Region mutual information (RMI) with binary cross-entropy.
+"""Losses: region mutual information (RMI) with binary cross-entropy, and cross-entropy with Dice.
 
 Source: Zhao, Wang, Yang, Cai, NeurIPS 2019, arXiv 1910.12037. For an image and a class, each 3x3
 region of the (pooled) target and prediction is a vector of nine values, Y and P. Under the best
@@ -16,9 +16,14 @@ from monai.losses import DiceLoss
 from torch import Tensor, nn
 from torch.nn import functional
 
+from deeplung_nb.config import TrainingConfig
+from deeplung_nb.labels import BACKGROUND, GGO, HIGH_OPACITY, LABELS, NO_ANSWER
+
 REGION = 3
 POOL = 4
 EPSILON = 5e-4
+CERTAIN = 30.0
+"""A logit of a sure answer."""
 
 
 def region_vectors(maps: Tensor, region: int = REGION) -> Tensor:
@@ -67,6 +72,8 @@ class RMILoss(nn.Module):
     not see an inverted mask nor a false positive elsewhere, so `rmi_weight` must stay below 1.
 
     `dice_weight` adds a soft Dice loss of the lesion classes, pooled over the batch (MONAI).
+
+    Not-finite scores are for the caller to refuse (`SegmentationLoss`).
     """
 
     def __init__(self, rmi_weight: float = 0.5, dice_weight: float = 0.0) -> None:
@@ -80,20 +87,9 @@ class RMILoss(nn.Module):
         self.dice = DiceLoss(include_background=False, sigmoid=True, batch=True)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss; `logits` (B, C, Y, X), `target` one-hot of the same shape, in [0, 1].
-
-        Raises
-        ------
-        FloatingPointError
-            A score is NaN or infinite.
-        """
+        """The loss; `logits` (B, C, Y, X), `target` one-hot of the same shape, in [0, 1]."""
         with torch.autocast(logits.device.type, enabled=False):
             logits, target = logits.float(), target.float()
-            if not torch.isfinite(logits).all():
-                raise FloatingPointError(
-                    "the network's scores are not finite: lower the learning rate, or check the "
-                    "input for NaN"
-                )
             bce = functional.binary_cross_entropy_with_logits(logits, target) * logits.shape[1]
             loss = (1.0 - self.rmi_weight) * bce
             if self.rmi_weight > 0.0:
@@ -104,3 +100,73 @@ class RMILoss(nn.Module):
             if self.dice_weight > 0.0:
                 loss = loss + self.dice_weight * self.dice(logits, target)
             return loss
+
+
+def one_hot(target: Tensor) -> Tensor:
+    """Class codes (B, Y, X) to float32 (B, class, Y, X); zeros where there is no answer."""
+    known = target != NO_ANSWER
+    codes = torch.where(known, target, BACKGROUND.code).long()
+    hot = functional.one_hot(codes, len(LABELS)).permute(0, 3, 1, 2).float()
+    return hot if bool(known.all()) else hot * known.unsqueeze(1)
+
+
+class ClassLoss(nn.Module):
+    """Cross-entropy and the mean soft Dice loss of ground glass, high opacity and any lesion.
+
+    Both over the batch, softmax over the classes; pixels without an answer have no part in it.
+
+    Source: Milletari, Navab & Ahmadi 2016, arXiv 1606.04797 (soft Dice); the sum with cross-entropy
+    after Isensee et al. 2021, Nat Methods 18:203.
+    """
+
+    SMOOTH = 1.0
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss; `logits` (B, C, Y, X), `target` class codes (B, Y, X)."""
+        with torch.autocast(logits.device.type, enabled=False):
+            logits, target = logits.float(), target.long()
+            entropy = functional.cross_entropy(logits, target, ignore_index=NO_ANSWER)
+            known = (target != NO_ANSWER).float()
+            shares = torch.softmax(logits, dim=1)
+            losses = []
+            for codes in ((GGO.code,), (HIGH_OPACITY.code,), (GGO.code, HIGH_OPACITY.code)):
+                found = shares[:, list(codes)].sum(dim=1) * known
+                wanted = torch.isin(target, torch.tensor(codes, device=target.device)).float()
+                both = (found * wanted).sum()
+                losses.append(1 - (2 * both + self.SMOOTH)
+                              / (found.sum() + wanted.sum() + self.SMOOTH))
+            return entropy + torch.stack(losses).mean()
+
+
+class SegmentationLoss(nn.Module):
+    """What a training minimises: `region_weight` x RMI + BCE, `class_weight` x CE + Dice."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        super().__init__()
+        self.region_weight, self.class_weight = config.region_weight, config.class_weight
+        self.region = RMILoss(config.rmi_weight, config.dice_weight)
+        self.classes = ClassLoss()
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss; `logits` (B, C, Y, X), `target` class codes (B, Y, X).
+
+        Raises
+        ------
+        FloatingPointError
+            A score is NaN or infinite.
+        """
+        if not torch.isfinite(logits).all():
+            raise FloatingPointError(
+                "the network's scores are not finite: lower the learning rate, or check the "
+                "input for NaN"
+            )
+        terms = []
+        if self.region_weight > 0.0:
+            known = (target != NO_ANSWER).unsqueeze(1)
+            # A sure "nothing" where nothing is asked for: no term of it has a gradient there.
+            answered = torch.where(known, logits, -CERTAIN)
+            region = self.region(answered, one_hot(target))
+            terms.append(region if self.region_weight == 1.0 else self.region_weight * region)
+        if self.class_weight > 0.0:
+            terms.append(self.class_weight * self.classes(logits, target))
+        return sum(terms[1:], terms[0])

@@ -1,19 +1,22 @@
-"""ImageNet weights for the dense trunk, from a local file: nothing is ever downloaded."""
+"""ImageNet weights for a trunk, from a local file: nothing is ever downloaded."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from deeplung_nb.files import sha256_of
 from deeplung_nb.network.deeplung import DeepLungNet
+from deeplung_nb.registry import read_encoders
 
 _LAYER = re.compile(r"^(.*denselayer\d+)\.(norm|relu|conv)\.?([12])\.(.*)$")
 
 
-def _monai_name(name: str) -> str:
+def _densenet_name(name: str) -> str:
     """A torchvision DenseNet-121 parameter's name, as MONAI names it."""
     name = name.removeprefix("module.").removeprefix("features.")
     match = _LAYER.match(name)
@@ -23,8 +26,38 @@ def _monai_name(name: str) -> str:
     return name
 
 
+RENAMED: dict[str, tuple[Callable[[str], str], str, str]] = {
+    # trunk: torchvision's name -> ours, its stem's weights, prefix of what such a file can't hold
+    "densenet121": (_densenet_name, "conv0.weight", "-"),
+    "mobilenet_v2": (lambda name: name.removeprefix("module."), "features.0.0.weight", "merge."),
+}
+
+
+def find_encoder(name_or_path: str | Path, data: Path | None) -> Path:
+    """The file of a registered encoder in `<data>/encoders/`, its hash compared; or a given path.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        It is not there, or another file.
+    """
+    entry = read_encoders().get(str(name_or_path))
+    if entry is None:
+        return Path(name_or_path)
+    path = (data or Path()) / "encoders" / entry["file"]
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"encoder {name_or_path!r}: {path} is missing. {entry['how']} (source: "
+            f"{entry['source']}), or set pretrained to nothing for random initial weights")
+    found = sha256_of(path)
+    if found != entry["sha256"]:
+        raise ValueError(f"encoder {name_or_path!r}: {path} has SHA-256 {found}, expected "
+                         f"{entry['sha256']}. It is another file or damaged: {entry['how']}")
+    return path
+
+
 def load_trunk_weights(network: DeepLungNet, path: str | Path) -> int:
-    """Load a DenseNet-121 state dict (torchvision's or MONAI's names) into the trunk.
+    """Load a state dict of an ImageNet classifier (torchvision's names) into the trunk.
 
     The RGB stem becomes a one-channel stem by summing its kernels: a grey image fed to all three
     channels gives the same features.
@@ -32,7 +65,7 @@ def load_trunk_weights(network: DeepLungNet, path: str | Path) -> int:
     Returns
     -------
     int
-        The number of tensors loaded: all of the trunk's.
+        The number of tensors loaded: all of the trunk's that a classifier has.
 
     Raises
     ------
@@ -40,20 +73,23 @@ def load_trunk_weights(network: DeepLungNet, path: str | Path) -> int:
         The file is missing, or does not fit; the message names the expected file and the remedy.
     """
     path = Path(path)
+    kind = network.config.trunk
     if not path.exists():
         raise FileNotFoundError(
-            f"ImageNet weights {path}: no such file. Fetch torchvision's densenet121-a639ec97.pth "
-            "on a connected machine and give its path as `pretrained`, or set pretrained=None for "
+            f"ImageNet weights {path}: no such file. Fetch torchvision's {kind} weights on a "
+            "connected machine and give their path as `pretrained`, or set pretrained=None for "
             "Kaiming initialisation."
         )
+    rename, stem_name, own_prefix = RENAMED[kind]
     given: dict[str, Tensor] = {
-        _monai_name(name): tensor
+        rename(name): tensor
         for name, tensor in torch.load(path, map_location="cpu", weights_only=True).items()
     }
-    own = network.trunk.state_dict()
-    stem = given.get("conv0.weight")
+    own = {name: tensor for name, tensor in network.trunk.state_dict().items()
+           if not name.startswith(own_prefix)}
+    stem = given.get(stem_name)
     if stem is not None and stem.shape[1] == 3:
-        given["conv0.weight"] = stem.sum(dim=1, keepdim=True)
+        given[stem_name] = stem.sum(dim=1, keepdim=True)
     faults = [
         f"{name}: expected {tuple(tensor.shape)}, "
         f"found {tuple(given[name].shape) if name in given else 'nothing'}"
@@ -63,9 +99,9 @@ def load_trunk_weights(network: DeepLungNet, path: str | Path) -> int:
     ]
     if faults:
         raise ValueError(
-            f"{path} is not a DenseNet-121 state dict ({len(faults)} of {len(own)} tensors do not "
-            f"fit; first: {faults[0]}). Give torchvision's densenet121-a639ec97.pth."
+            f"{path} is no state dict of {kind} ({len(faults)} of {len(own)} tensors do not "
+            f"fit; first: {faults[0]}). Give torchvision's weights of {kind}."
         )
     chosen = {name: given.get(name, tensor) for name, tensor in own.items()}
-    network.trunk.load_state_dict(chosen)
+    network.trunk.load_state_dict(chosen, strict=False)
     return len(chosen)

@@ -77,7 +77,7 @@ def measure(
             # Both empty: no overlap is defined; the policy is chosen where Dice is averaged.
             row["dice"] = 2 * counts.tp / size if size else None
             if surface and wanted.any() and found.any():
-                row["hd95_mm"], row["nsd"] = overlap.hd95_and_nsd(
+                row["hd95_mm"], row["nsd"] = hd95_and_nsd(
                     wanted, found, scan.spacing_mm, tolerance_mm=tolerance_mm
                 )
         rows.append(row)

@@ -11,6 +11,7 @@ import torch
 from deeplung_nb.imaging.preprocess import prepare, restore, window_indices
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.network.checkpoint import Network, load_network
+from deeplung_nb.network.deeplung import probabilities
 from deeplung_nb.network.device import autocast, choose_device, keep_freed_memory
 from deeplung_nb.progress import track
 
@@ -48,7 +49,7 @@ class Predictor:
     def scores_per_network(
         self, prepared: np.ndarray, progress: str | None = None
     ) -> Iterator[np.ndarray]:
-        """Sigmoid scores [network, slices, class, S, S] of all slices in order, batch by batch.
+        """Scores [network, slices, class, S, S] in (0, 1) of all slices in order, batch by batch.
 
         Parameters
         ----------
@@ -69,7 +70,7 @@ class Predictor:
                              for z in targets[start:start + self.batch]])
             windows = slices[torch.from_numpy(rows)].to(self.device)
             with autocast(self.device, self.precision):
-                scores = [torch.sigmoid(network(windows).fused.float())
+                scores = [probabilities(network(windows).fused.float(), network.output)
                           for network in self.networks]
             # A last slab reaches beyond the scan.
             yield torch.stack(scores)[:, :n_left].cpu().numpy()

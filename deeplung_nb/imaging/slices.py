@@ -1,0 +1,104 @@
+"""Isolated slices from pictures (8 bits of grey): turned, calibrated to about HU, without a scale.
+
+Published sets of single slices are pictures for the eye: cropped, turned, in a window that nobody
+noted. Two tissues bring the HU back, since their modes stand out in the histogram: aerated lung at
+about -850 HU and soft tissue at about +40. It is good for training, not for a density.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage
+
+from deeplung_nb.imaging.errors import ScanError
+from deeplung_nb.imaging.grid import Grid
+from deeplung_nb.imaging.scan import LesionMask, Scan
+
+LUNG_HU, SOFT_HU = -850.0, 40.0
+LUNG_GREY, SOFT_GREY = (10, 70), (180, 245)
+"""Where the modes are looked for; the rest is vessels, lesions, bone and the picture's ends."""
+USUAL_GREY = (43.0, 209.0)
+"""Medians of the modes over the 50 slices of MedSeg-1, for a picture in which one is not found (a
+narrow window, or no healthy lung)."""
+LEAST_SHARE = 0.15
+"""A mode is at least this high, against the highest one."""
+LEAST_HU, MOST_HU = -1024.0, 1000.0
+
+
+class SliceLayout(NamedTuple):
+    """How the pictures of a set lie."""
+
+    quarter_turns: int
+    """Clockwise, until the spine is at the bottom."""
+    longest_share: float
+    """Of the network's picture that the longest side takes, so that lungs are as large as in whole
+    scans."""
+
+
+def _mode(histogram: np.ndarray, low: int, high: int, usual: float) -> float:
+    at = low + int(np.argmax(histogram[low:high + 1]))
+    # At an end of the range it is the flank of another hill, not a mode.
+    if at in (low, high) or histogram[at] < LEAST_SHARE * histogram[low:SOFT_GREY[1]].max():
+        return usual
+    return float(at)
+
+
+def grey_to_hu(grey: np.ndarray) -> np.ndarray:
+    """Grey levels (0 to 255) as about HU, float32, by the line through the two modes."""
+    histogram = ndimage.gaussian_filter1d(
+        np.bincount(grey.ravel(), minlength=256).astype(float), 3.0)
+    lung = _mode(histogram, *LUNG_GREY, USUAL_GREY[0])
+    soft = _mode(histogram, *SOFT_GREY, USUAL_GREY[1])
+    hu = LUNG_HU + (grey.astype(np.float32) - lung) * (SOFT_HU - LUNG_HU) / (soft - lung)
+    return np.clip(hu, LEAST_HU, MOST_HU)
+
+
+def _read_picture(path: Path, case: str, layout: SliceLayout) -> np.ndarray:
+    try:
+        picture = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    except RuntimeError as error:
+        raise ScanError(f"case {case!r}: {path} can't be read as a picture. The file is missing or "
+                        "damaged: copy it anew") from error
+    if picture.ndim != 2 or picture.dtype != np.uint8:
+        raise ScanError(f"case {case!r}: {path} is {picture.dtype} of shape {picture.shape}, "
+                        "expected 8-bit grey (rows, columns). Convert it")
+    return np.rot90(picture, -layout.quarter_turns)
+
+
+def read_slice(path: str | os.PathLike, case_id: str, layout: SliceLayout) -> Scan:
+    """One picture as a scan of one slice; its grid of 1 mm is nominal, the true size unknown.
+
+    Raises
+    ------
+    ScanError
+        The file is no 8-bit grey picture.
+    """
+    hu = np.rint(grey_to_hu(_read_picture(Path(path), case_id, layout))).astype(np.int16)[None]
+    return Scan(hu, Grid.upright(hu.shape, (1.0, 1.0, 1.0)), case_id, str(path))
+
+
+def read_slice_mask(path: str | os.PathLike, scan: Scan, codes: dict[int, int],
+                    layout: SliceLayout) -> LesionMask:
+    """The mask of such a slice: file codes to label codes, as `io.read_mask`.
+
+    Raises
+    ------
+    ScanError
+        Another shape than the slice's, or an unknown code.
+    """
+    picture = _read_picture(Path(path), scan.case_id, layout)[None]
+    known = {0: 0, **codes}
+    strange = sorted(set(np.unique(picture).tolist()) - set(known))
+    if strange:
+        raise ScanError(f"case {scan.case_id!r}: mask {path} holds label codes "
+                        f"{', '.join(map(str, strange))}, expected "
+                        f"{', '.join(map(str, sorted(known)))}. Correct mask_codes in cohorts.toml")
+    table = np.zeros(256, np.uint8)
+    for value, code in known.items():
+        table[value] = code
+    return LesionMask.like(scan, table[picture])
