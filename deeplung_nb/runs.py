@@ -38,10 +38,10 @@ MEASURING_CODE = (
     "imaging/dicom.py", "imaging/io.py", "imaging/slices.py", "imaging/preprocess.py",
     "imaging/lungs.py", "imaging/integrity.py", "imaging/plausibility.py", "cohorts/manifest.py",
     "cohorts/schema.py", "cohorts/splits.py", "cohorts/study.py", "stats/overlap.py",
-    "network/baselines.py", "network/checkpoint.py", "network/convlstm.py", "network/deeplung.py",
-    "network/device.py", "network/losses.py", "network/pretrained.py", "network/trunks.py",
-    "reading/predict.py", "reading/measure.py", "learning/dataset.py", "learning/train.py",
-    "learning/experiment.py",
+    "stats/surface.py", "network/baselines.py", "network/checkpoint.py", "network/convlstm.py",
+    "network/deeplung.py", "network/device.py", "network/losses.py", "network/pretrained.py",
+    "network/trunks.py", "reading/predict.py", "reading/measure.py", "learning/dataset.py",
+    "learning/train.py", "learning/experiment.py",
 )
 """Code that can change measurements.csv, and `imaging/phantom/` where phantoms are used."""
 

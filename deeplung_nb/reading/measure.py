@@ -10,6 +10,7 @@ from deeplung_nb.imaging.lungs import LungMask
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.labels import HIGH_OPACITY, LESION_STRUCTURES, structure_mask
 from deeplung_nb.stats import overlap
+from deeplung_nb.stats.surface import hd95_and_nsd
 
 
 def _extent(mask: np.ndarray, scan: Scan) -> dict[str, Any]:
