@@ -60,6 +60,13 @@ def _manifest(options: argparse.Namespace) -> None:
     print(f"wrote {manifest} and {splits}")
 
 
+def _train_packaged(options: argparse.Namespace) -> None:
+    from deeplung_nb.learning.packaged import train_packaged
+
+    print(train_packaged(options.data, options.output, seeds=options.seeds,
+                         results=options.results))
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line's options."""
     top = argparse.ArgumentParser(
@@ -78,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
                          help="folder for mask, table and provenance (not with --series list)")
     command.add_argument("--checkpoint", type=Path, action="append",
                          help="checkpoint.pt of a fold; repeat it to average several "
-                              "(default: the newest run in results/, or in DEEPLUNG_RESULTS)")
+                              "(default: the packaged network)")
     command.add_argument("--lung-mask", type=Path, help="lung mask on the scan's grid "
                          "(default: the built-in lung segmenter)")
     command.add_argument("--case-id", help="name of the outputs (default: the file's name)")
@@ -111,6 +118,16 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--output", type=Path, help="folder to write to (default: data_manifests)")
     command.add_argument("--overwrite", action="store_true", help="replace what is there")
     command.set_defaults(run=_manifest)
+    command = commands.add_parser(
+        "train-packaged", help="train the network that comes with the package anew",
+        description="Train on every public case (profile 'public') and write deeplung_nb/weights/. "
+                    "An interrupted training goes on where it stopped.")
+    command.add_argument("--data", type=Path, required=True,
+                         help="folder with medseg2/, medseg1_slices/ and encoders/")
+    command.add_argument("--output", type=Path, help="folder of the weights (default: the package)")
+    command.add_argument("--seeds", type=int, default=3, help="networks to average (default 3)")
+    command.add_argument("--results", type=Path, help="folder for the run (default: results/)")
+    command.set_defaults(run=_train_packaged)
     return top
 
 

@@ -14,7 +14,14 @@ import deeplung_nb.learning.train as learning_train
 from deeplung_nb.config import Config, NetworkConfig, TrainingConfig, UNetConfig, load_profile
 from deeplung_nb.labels import LESION_STRUCTURES
 from deeplung_nb.learning.dataset import PreparedCase
-from deeplung_nb.learning.train import LAST, Watcher, make_optimiser, make_scheduler, train
+from deeplung_nb.learning.train import (
+    LAST,
+    Watcher,
+    make_optimiser,
+    make_scheduler,
+    train,
+    train_whole,
+)
 from deeplung_nb.network.checkpoint import CHECKPOINT, describe_training, load_network, save_network
 from deeplung_nb.network.deeplung import DeepLungNet
 from deeplung_nb.network.device import autocast
@@ -79,6 +86,75 @@ def test_a_training_that_stopped_between_epochs_ends_as_an_uninterrupted_one(tmp
     parts = run(tmp_path / "parts")
     assert_same_weights(tmp_path / "whole", tmp_path / "parts")
     pd.testing.assert_frame_equal(whole.drop(columns="seconds"), parts.drop(columns="seconds"))
+
+
+FEW = dataclasses.replace(
+    SMALL, network=dataclasses.replace(SMALL.network, output="softmax"),
+    training=dataclasses.replace(SMALL.training, class_weight=1.0, region_weight=0.5,
+                                 warmup_steps=3, last_rate=0.1, gradient_norm=1.0,
+                                 average_decay=0.9, main_branch_loss=0.4, flip=True, hu_noise=20.0))
+
+
+def test_averaged_weights_are_kept_and_survive_an_interruption(tmp_path):
+    whole = run(tmp_path / "whole", FEW)
+    run(tmp_path / "parts", FEW, watchers=[StopAfter(1)])
+    parts = run(tmp_path / "parts", FEW)
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+    pd.testing.assert_frame_equal(whole.drop(columns="seconds"), parts.drop(columns="seconds"))
+    last = torch.load(tmp_path / "whole" / LAST, weights_only=True)
+    kept, own = weights(tmp_path / "whole"), last["state"]
+    assert not torch.equal(kept["main_head.0.weight"], own["main_head.0.weight"])
+    assert torch.equal(kept["main_head.0.weight"], last["average"]["module.main_head.0.weight"])
+
+
+def test_the_rate_rises_step_by_step_and_gradients_are_clipped(tmp_path, monkeypatch):
+    rates, norms = [], []
+    step, clip = torch.optim.AdamW.step, torch.nn.utils.clip_grad_norm_
+
+    def noted(self, *arguments, **options):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *arguments, **options)
+
+    def clipped(parameters, norm):
+        parameters = list(parameters)
+        found = clip(parameters, norm)
+        norms.append(float(torch.linalg.vector_norm(torch.stack([
+            torch.linalg.vector_norm(p.grad) for p in parameters if p.grad is not None]))))
+        return found
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clipped)
+    history = run(tmp_path, FEW)
+    full = history.lr
+    assert rates[:3] == pytest.approx([full[0] / 3, full[0] * 2 / 3, full[1]])
+    assert max(norms) <= 1.0 + 1e-4
+    assert full[2] > 0.1 * full[0]
+
+
+def test_the_main_branch_goes_first_where_the_settings_say_so(tmp_path):
+    config = dataclasses.replace(FEW, first=dataclasses.replace(FEW.training, max_epochs=2))
+    history = train_whole(make_cases(), make_cases(1), config, tmp_path, seed=5, progress=False,
+                          device=torch.device("cpu"))
+    assert len(history) == 3
+    alone = load_network(tmp_path / "main" / CHECKPOINT)
+    assert not alone.config.attention
+    whole = run(tmp_path / "from_scratch", FEW)
+    # It begins where the main branch ended, not anew.
+    assert history.train_loss[0] != pytest.approx(whole.train_loss[0], rel=1e-3)
+    assert load_network(tmp_path / CHECKPOINT).config.attention
+    again = train_whole(make_cases(), make_cases(1), config, tmp_path, seed=5, progress=False,
+                        device=torch.device("cpu"))
+    pd.testing.assert_frame_equal(history, again)
+
+
+def test_a_training_that_starts_from_weights_has_them(tmp_path):
+    run(tmp_path / "a")
+    still = dataclasses.replace(SMALL, training=dataclasses.replace(
+        SMALL.training, learning_rate=2e-7, max_epochs=1, weight_decay=0.0))
+    run(tmp_path / "b", still, start=tmp_path / "a" / CHECKPOINT)
+    for name, tensor in weights(tmp_path / "a").items():
+        if "running" not in name and "batches" not in name:
+            torch.testing.assert_close(tensor, weights(tmp_path / "b")[name], atol=1e-5, rtol=0)
 
 
 def test_a_training_stopped_in_an_epoch_does_that_epoch_again(tmp_path):

@@ -29,6 +29,7 @@ from deeplung_nb.imaging.lungs import LungMask, lungs_for
 from deeplung_nb.imaging.plausibility import Findings, examine, require_plausible
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.network.checkpoint import CHECKPOINT, read_checkpoint
+from deeplung_nb.network.packaged import packaged_checkpoints, read_card
 from deeplung_nb.reading.measure import measure
 from deeplung_nb.reading.predict import Predictor
 from deeplung_nb.runs import package_versions, results_folder
@@ -68,13 +69,16 @@ class Segmentation:
 
 
 def default_checkpoints(results: Path | None = None) -> list[Path]:
-    """The folds of the newest complete run: of real CT if there is one, else of phantoms.
+    """The packaged network; without it the folds of the newest complete run, of real CT if any.
 
     Raises
     ------
-    FileNotFoundError
-        No run has a trained fold.
+    FileNotFoundError, ValueError
+        There is neither; a packaged file is not what its card says.
     """
+    packaged = packaged_checkpoints()
+    if packaged:
+        return packaged
     results = results or results_folder()
     for profile in ("paper", "public", "quick"):
         for info in sorted(results.glob(f"{profile}-*/run.json"),
@@ -111,7 +115,11 @@ def describe_network(checkpoints: Sequence[Path]) -> dict[str, Any]:
     # results/<run>/fold-0/checkpoint.pt: what tells networks apart is in the last three names.
     files = [{"file": "/".join(path.resolve().parts[-3:]), "sha256": sha256_of(path)}
              for path in checkpoints]
-    kinds = " + ".join(dict.fromkeys(str(one["name"]) for one in saved))
+    card = read_card()
+    if card and [file["sha256"] for file in files] == [file["sha256"] for file in card["files"]]:
+        kinds = str(card["name"])
+    else:
+        kinds = " + ".join(dict.fromkeys(str(one["name"]) for one in saved))
     lines = "".join(f"{file['sha256']}\n" for file in files)
     return {
         "name": kinds if len(saved) == 1 else f"mean of {len(saved)} {kinds}",

@@ -14,7 +14,7 @@ from deeplung_nb.report.style import GREY, INK, PAGE_MM, PrintFigure, new_figure
 HEAD = ("2 × [3×3 conv, norm,", "LeakyReLU], 1×1 conv")
 PARTS: dict[str, tuple[tuple[str, ...], tuple[float, float]]] = {
     # part of the network: title and description, centre in mm
-    "trunk": (("Dense trunk", "DenseNet stem and", "dense blocks"), (53, 60)),
+    "trunk": (("Trunk",), (53, 60)),
     "main_head": (("Segmentation head", *HEAD), (95, 60)),
     "convlstm": (("ConvLSTM", "all slices in order,", "the last hidden state"), (53, 18)),
     "attention_head": (("Attention head", *HEAD, "sigmoid"), (95, 30)),
@@ -22,6 +22,10 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[float, float]]] = {
     "fusion": (("Fusion", r"$S = S_{main}\,\alpha + S_{attn}\,(1 - \alpha)$"), (150, 30)),
 }
 MAIN, ATTENTION, FUSED = "#cfe2f5", "#fbe3b5", "#dceadf"
+TRUNK_WORDS = {
+    "densenet121": ("Dense trunk", "DenseNet stem and", "dense blocks"),
+    "mobilenet_v2": ("MobileNetV2 trunk", "four strides merged", "top-down"),
+}
 FILLS = {"trunk": MAIN, "main_head": MAIN, "fusion": FUSED}
 BOX_MM = (34.0, 18.0)
 
@@ -56,7 +60,7 @@ def _arrow(axes: Axes, path: list[tuple[float, float]], text: str = "",
 
 
 @styled
-def draw_architecture(layer_table: pd.DataFrame, n_slices: int = 11,
+def draw_architecture(layer_table: pd.DataFrame, n_slices: int = 11, trunk: str = "densenet121",
                       width_mm: float = PAGE_MM) -> PrintFigure:
     """Fig. 2: the two branches and their fusion, with the shapes and sizes of a real network.
 
@@ -65,6 +69,8 @@ def draw_architecture(layer_table: pd.DataFrame, n_slices: int = 11,
     layer_table
         Columns `part, output_shape, parameters`, one row for each key of `PARTS`
         (`pd.DataFrame(network.deeplung.layer_table(net))`).
+    trunk
+        Its name in the settings.
 
     Raises
     ------
@@ -98,6 +104,8 @@ def draw_architecture(layer_table: pd.DataFrame, n_slices: int = 11,
         row = table.loc[part]
         shape = str(row["output_shape"]).replace("x", " × ")
         parameters = int(row["parameters"])
+        if part == "trunk":
+            words = TRUNK_WORDS.get(trunk, (trunk,))
         lines = [*words, shape] + ([f"{parameters:,} parameters"] if parameters else [])
         height = 2.9 * len(lines) + 3
         _box(axes, centre, lines, FILLS.get(part, ATTENTION), (BOX_MM[0] + 6 * (part == "fusion"),
@@ -115,9 +123,10 @@ def draw_architecture(layer_table: pd.DataFrame, n_slices: int = 11,
     axes.text(173, 73, f"{total:,} parameters in all\nshapes: channels × rows × columns",
               ha="right", va="center", fontsize=6, color=GREY, linespacing=1.3)
     figure.alt = (
-        f"The network. Main branch: the target slice goes through a dense trunk and a segmentation "
-        f"head. Attention branch: {n_slices} slices go through a ConvLSTM to a segmentation head "
-        f"and an attention head. Both scores are fused by the attention map. {total:,} parameters."
+        f"The network. Main branch: the target slice goes through a {trunk} trunk and a "
+        f"segmentation head. Attention branch: {n_slices} slices go through a ConvLSTM to a "
+        "segmentation head and an attention head. Both scores are fused by the attention map. "
+        f"{total:,} parameters."
     )
     return figure
 

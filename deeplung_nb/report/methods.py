@@ -4,37 +4,69 @@ from __future__ import annotations
 
 import pandas as pd
 
-from deeplung_nb.config import PROFILES, Config
+from deeplung_nb.config import PROFILES, Config, TrainingConfig
 from deeplung_nb.labels import ROLES, TITLES
+from deeplung_nb.registry import is_simulated
 from deeplung_nb.report.counts import case_names
 from deeplung_nb.runs import Run
+
+TRUNKS = {"mobilenet_v2": "MobileNetV2 at strides 4 to 32, merged top-down"}
+
+
+def _schedule(fit: TrainingConfig) -> str:
+    if fit.schedule == "plateau":
+        return (f"reduced by {fit.plateau_factor:g} after {fit.plateau_patience} epochs without a "
+                f"lower validation loss, until {fit.stop_learning_rate:g}")
+    end = f"{100 * fit.last_rate:g} %" if fit.last_rate else "zero"
+    return f"falling to {end} along a cosine over {fit.max_epochs} epochs"
+
+
+def _loss(fit: TrainingConfig) -> str:
+    region = (f"{1 - fit.rmi_weight:g} × binary cross-entropy + {fit.rmi_weight:g} × region mutual "
+              "information" + (f" + {fit.dice_weight:g} × soft Dice" if fit.dice_weight else ""))
+    classes = "cross-entropy + soft Dice of the classes and of any lesion"
+    terms = [(fit.region_weight, region), (fit.class_weight, classes)]
+    return " and ".join(words if weight == 1 else f"{weight:g} × ({words})"
+                        for weight, words in terms if weight)
+
+
+def _augmentation(fit: TrainingConfig) -> str:
+    low, high = fit.scale_range
+    words = (f"images rotated by up to {fit.rotation_degrees:g}°, moved by up to "
+             f"{fit.translation_pixels:g} pixels and scaled by {low:g} to {high:g}")
+    more = [*(["mirrored in half of the cases"] if fit.flip else []),
+            *([f"contrast changed by ± {100 * fit.hu_gain:g} %"] if fit.hu_gain else []),
+            *([f"shifted by ± {fit.hu_offset:g} HU"] if fit.hu_offset else []),
+            *([f"noise of up to {fit.hu_noise:g} HU"] if fit.hu_noise else []),
+            *([f"blur in {100 * fit.blur_fraction:g} %"] if fit.blur_fraction else [])]
+    return words + (f" ({', '.join(more)})" if more else "")
 
 
 def describe_methods(config: Config) -> list[str]:
     """Paragraphs for a methods section, from the settings of the run alone."""
     net, fit = config.network, config.training
     steps = f"{fit.steps_per_epoch} steps" if fit.steps_per_epoch else "every training slice"
-    schedule = (f"reduced by {fit.plateau_factor:g} after {fit.plateau_patience} epochs without a "
-                f"lower validation loss, until {fit.stop_learning_rate:g}"
-                if fit.schedule == "plateau" else
-                f"falling to zero along a cosine over {fit.max_epochs} epochs")
     start = "ImageNet weights" if config.pretrained else "Kaiming initialisation"
-    low, high = fit.scale_range
+    dense = f"{net.dense_blocks} block{'s' * (net.dense_blocks != 1)} of DenseNet-121"
+    optimiser = "SGD" if fit.optimiser == "sgd" else "AdamW"
+    first = ""
+    if config.first is not None:
+        first = (f" Before, the main branch was trained alone: {config.first.max_epochs} epochs, "
+                 f"learning rate {config.first.learning_rate:g}, batches of "
+                 f"{config.first.batch_slices} slices.")
+    average = (" The weights that were kept are an exponential average over the steps (decay "
+               f"{fit.average_decay:g})." if fit.average_decay else "")
     paragraphs = [
         f"Each scan was cropped to one box around the body, resampled in plane to "
         f"{net.image_size} × {net.image_size} pixels and clipped to −1024 to 600 HU. The network "
-        f"scores a slice from a window of {net.n_slices} slices: a dense trunk ({net.dense_blocks} "
-        f"block{'s' * (net.dense_blocks != 1)} of DenseNet-121, {start}) sees the slice itself, a "
+        f"scores a slice from a window of {net.n_slices} slices: a trunk ("
+        f"{TRUNKS.get(net.trunk, dense)}, {start}) sees the slice itself, a "
         f"convolutional LSTM ({net.lstm_layers} layers of {net.hidden} channels) the window, and "
         "an attention map weighs the two. Labels were brought back to the scan’s own grid before "
         "anything was measured.",
-        f"Training minimised {1 - fit.rmi_weight:g} × binary cross-entropy + {fit.rmi_weight:g} × "
-        "region mutual information"
-        + (f" + {fit.dice_weight:g} × soft Dice" if fit.dice_weight else "")
-        + f" with {'SGD' if fit.optimiser == 'sgd' else 'AdamW'} (learning rate "
-        f"{fit.learning_rate:g}, {schedule}; batches of {fit.batch_slices} slices, {steps} an "
-        f"epoch), on images rotated by up to {fit.rotation_degrees:g}°, moved by up to "
-        f"{fit.translation_pixels:g} pixels and scaled by {low:g} to {high:g}. "
+        f"Training minimised {_loss(fit)} with {optimiser} (learning rate "
+        f"{fit.learning_rate:g}, {_schedule(fit)}; batches of {fit.batch_slices} slices, {steps} "
+        f"an epoch), on {_augmentation(fit)}.{first}{average} "
         + (f"It ran in {config.threads} threads; on" if config.threads else "On")
         + " another type of processor, or in another number of threads, rounding differs and the "
         "same training ends with slightly different weights.",
@@ -47,7 +79,7 @@ def describe_methods(config: Config) -> list[str]:
         "averaging and what an empty mask counts. Surfaces: HD95 and normalised surface Dice "
         f"at {config.nsd_tolerance_mm:g} mm.",
     ]
-    if all(name.startswith("rehearsal") for name in config.cohorts):
+    if all(map(is_simulated, config.cohorts)):
         return ["The readings are simulated: nothing was segmented.", paragraphs[-1]]
     if config.baselines:
         unets = ", ".join(f"{'2-D' if unet.name == 'unet2d' else '3-D'} ({unet.width} to "

@@ -1,0 +1,99 @@
+"""The network that the package brings: trained once on all public cases, kept as small files.
+
+`python -m deeplung_nb train-packaged --data <folder>` makes `deeplung_nb/weights/` anew. The recipe
+is the profile `public`, whose cross-validation is therefore the estimate of this network.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from deeplung_nb.cohorts.splits import CaseKey
+from deeplung_nb.cohorts.study import find_cases, load_cohorts
+from deeplung_nb.config import load_profile
+from deeplung_nb.files import atomic_path, sha256_of, write_text
+from deeplung_nb.learning.experiment import prepared_cases
+from deeplung_nb.learning.train import train_whole
+from deeplung_nb.network.checkpoint import CHECKPOINT, read_checkpoint
+from deeplung_nb.network.packaged import CARD, WEIGHTS_FOLDER
+from deeplung_nb.progress import track
+from deeplung_nb.registry import read_registry
+from deeplung_nb.runs import Run, open_run, package_versions
+
+PROFILE = "public"
+SEEDS = 3
+
+
+def _shrink(source: Path, target: Path) -> None:
+    """A checkpoint with its weights as float16: half the size, read back as float32."""
+    saved = read_checkpoint(source)
+    saved["state"] = {name: tensor.half() if tensor.is_floating_point() else tensor
+                      for name, tensor in saved["state"].items()}
+    with atomic_path(target) as part:
+        torch.save(saved, part)
+
+
+def _describe(run: Run, name: str, files: list[Path], histories: list[pd.DataFrame],
+              n_cases: dict[str, int]) -> dict[str, Any]:
+    registry = read_registry()
+    return {
+        "name": name, "trained_by": f"python -m deeplung_nb train-packaged, run {run.run_id}",
+        "files": [{"file": path.name, "sha256": sha256_of(path)} for path in files],
+        "cohorts": {cohort: {"cases": n, "licence": registry[cohort]["licence"],
+                             "citation": registry[cohort]["citation"]}
+                    for cohort, n in n_cases.items()},
+        "licence": "non-commercial research, as the images that it was trained on",
+        "settings": run.config.to_dict(), "software": package_versions(),
+        "last_training_loss": [float(history["train_loss"].iloc[-1]) for history in histories],
+    }
+
+
+def train_packaged(data: Path, output: Path | None = None, *, name: str = "deeplung-mobile-1",
+                   seeds: int = SEEDS, results: Path | None = None, progress: bool = True) -> Path:
+    """Train on every public case, once for each seed, and write weights and card.
+
+    Parameters
+    ----------
+    data
+        Folder that holds the cohorts of the profile `public` and `encoders/`.
+    output
+        Folder of the files; default: `deeplung_nb/weights/`.
+    name
+        What the network is called wherever it is used.
+    seeds
+        Networks; their scores are averaged.
+    results
+        Where the training's run folder lies; an interrupted training goes on there.
+
+    Returns
+    -------
+    Path
+        The card.
+    """
+    config = replace(load_profile(PROFILE), profile="packaged")
+    run = open_run(config=config, data=data, results=results)
+    cohorts = load_cohorts(run)
+    keys = [CaseKey(cohort.name, row.case_id) for cohort, row in find_cases(cohorts, "cv")]
+    cases = prepared_cases(run, cohorts, keys, progress)
+    histories, checkpoints = [], []
+    for seed in track(range(seeds), "packaged", "network", shown=progress):
+        folder = run.path(f"seed-{seed}", CHECKPOINT).parent
+        # Away from the seeds of the folds: each of these is a network of its own.
+        histories.append(train_whole(cases, [], config, folder, seed=config.seed + 1000 + seed,
+                                     data=run.data, progress=progress))
+        checkpoints.append(folder / CHECKPOINT)
+    output = output or WEIGHTS_FOLDER
+    files = []
+    for seed, source in enumerate(checkpoints):
+        files.append(output / f"{name}-{seed}.pt")
+        _shrink(source, files[-1])
+    n_cases = {cohort.name: len(cohort.cases("cv")) for cohort in cohorts}
+    card = output / CARD
+    write_text(card, json.dumps(_describe(run, name, files, histories, n_cases), indent=1) + "\n")
+    return card

@@ -1,0 +1,299 @@
+"""Training from few patients, and the weights that come with the package."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from torch.nn import functional
+
+from deeplung_nb.config import NetworkConfig, TrainingConfig, load_profile
+from deeplung_nb.imaging.errors import ScanError
+from deeplung_nb.imaging.slices import (
+    LUNG_HU,
+    SOFT_HU,
+    SliceLayout,
+    grey_to_hu,
+    read_slice,
+    read_slice_mask,
+)
+from deeplung_nb.labels import NO_ANSWER
+from deeplung_nb.learning.dataset import (
+    PreparedCase,
+    SliceSampler,
+    augment,
+    change_hu,
+    prepare_slice,
+)
+from deeplung_nb.network.deeplung import DeepLungNet, probabilities
+from deeplung_nb.network.losses import ClassLoss, SegmentationLoss, one_hot
+from deeplung_nb.network.packaged import CARD, packaged_checkpoints, read_card
+from deeplung_nb.network.pretrained import find_encoder, load_trunk_weights
+from deeplung_nb.network.trunks import IMAGENET_MEAN, IMAGENET_SD, MobileTrunk, make_trunk
+
+TURNED = SliceLayout(quarter_turns=1, longest_share=0.75)
+
+
+def test_a_trunk_takes_a_slice_and_gives_a_map_of_its_width():
+    for trunk, stride in (("densenet121", 8), ("mobilenet_v2", 4)):
+        made = make_trunk(NetworkConfig(trunk=trunk)).eval()
+        with torch.no_grad():
+            assert made(torch.zeros(2, 1, 64, 96)).shape == (2, made.width, 64 // stride,
+                                                             96 // stride)
+    with pytest.raises(ValueError, match="trunk 'resnet': expected one of densenet121, mobile"):
+        make_trunk(NetworkConfig(trunk="resnet"))
+
+
+def test_the_mobile_trunk_has_the_layers_of_the_published_encoder(shared_data):
+    """Names, shapes and number of parameters of the file that others trained."""
+    path = shared_data("encoders") / "mobilenet_v2_imagenet_encoder_fp32.pt"
+    given = torch.load(path, weights_only=True)
+    network = DeepLungNet(NetworkConfig(trunk="mobilenet_v2", image_size=64))
+    n_loaded = load_trunk_weights(network, path)
+    own = network.trunk.state_dict()
+    assert n_loaded == sum(not name.startswith("merge.") for name in own)
+    for name in own:
+        if not name.startswith("merge.") and name != "features.0.0.weight":
+            torch.testing.assert_close(own[name], given[name])
+    torch.testing.assert_close(own["features.0.0.weight"],
+                               given["features.0.0.weight"].sum(dim=1, keepdim=True))
+
+
+def test_a_grey_slice_gives_the_features_that_colour_would(shared_data):
+    """By hand: the same grey in three normalised channels, through the three-channel stem."""
+    path = shared_data("encoders") / "mobilenet_v2_imagenet_encoder_fp32.pt"
+    given = torch.load(path, weights_only=True)
+    network = DeepLungNet(NetworkConfig(trunk="mobilenet_v2", image_size=64)).eval()
+    load_trunk_weights(network, path)
+    grey = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    colour = ((grey - IMAGENET_MEAN) / IMAGENET_SD).expand(-1, 3, -1, -1)
+    wanted = functional.conv2d(colour, given["features.0.0.weight"], stride=2, padding=1)
+    found = network.trunk.features[0][0]((grey - IMAGENET_MEAN) / IMAGENET_SD)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_the_coarse_maps_reach_the_fine_one():
+    torch.manual_seed(0)
+    trunk = MobileTrunk().eval()
+    image = torch.rand(1, 1, 64, 64)
+    with torch.no_grad():
+        before = trunk(image)
+        for lateral in trunk.merge[1:]:
+            lateral.weight.zero_()
+            lateral.bias.zero_()
+        assert not torch.allclose(trunk(image), before)
+
+
+def test_an_encoder_is_taken_only_with_its_hash(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"mobilenet_v2_imagenet.*is missing.*wheel"):
+        find_encoder("mobilenet_v2_imagenet", tmp_path)
+    (tmp_path / "encoders").mkdir()
+    (tmp_path / "encoders" / "mobilenet_v2_imagenet_encoder_fp32.pt").write_bytes(b"other")
+    with pytest.raises(ValueError, match="expected b1d47740"):
+        find_encoder("mobilenet_v2_imagenet", tmp_path)
+    assert find_encoder(tmp_path / "mine.pth", None) == tmp_path / "mine.pth"
+
+
+def test_without_attention_the_network_sees_one_slice():
+    network = DeepLungNet(NetworkConfig(image_size=32, dense_blocks=1, attention=False)).eval()
+    assert list(network.sees) == [0]
+    with torch.no_grad():
+        scores = network(torch.zeros(1, 1, 32, 32))
+    assert scores.fused.shape == (1, 3, 32, 32)
+    assert scores.main is scores.attention is None
+
+
+def test_scores_are_shares_of_one_where_the_settings_say_softmax():
+    logits = torch.tensor([[[[2.0]], [[0.0]], [[-1.0]]]])
+    assert probabilities(logits, "softmax").sum() == pytest.approx(1.0)
+    assert probabilities(logits, "sigmoid")[0, 1] == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="output 'argmax'"):
+        NetworkConfig(output="argmax")
+
+
+def test_class_loss_by_hand():
+    target = torch.tensor([[[0, 1], [2, 1]]], dtype=torch.uint8)
+    logits = torch.zeros(1, 3, 2, 2)
+    # Every share is 1/3: Dice of 2 voxels, of 1, and of 3 with shares of 2/3.
+    dice = [(2 * 2 / 3 + 1) / (4 / 3 + 2 + 1), (2 / 3 + 1) / (4 / 3 + 1 + 1),
+            (2 * 3 * 2 / 3 + 1) / (8 / 3 + 3 + 1)]
+    wanted = np.log(3) + 1 - np.mean(dice)
+    assert ClassLoss()(logits, target).item() == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("settings", [
+    {"region_weight": 1.0}, {"region_weight": 0.0, "class_weight": 1.0},
+    {"region_weight": 0.5, "class_weight": 2.0, "dice_weight": 1.0}])
+def test_pixels_without_an_answer_teach_nothing(settings):
+    loss = SegmentationLoss(TrainingConfig(**settings))
+    generator = torch.Generator().manual_seed(1)
+    target = torch.randint(0, 3, (2, 32, 32), generator=generator).to(torch.uint8)
+    target[:, :, 20:] = NO_ANSWER
+    logits = torch.randn(2, 3, 32, 32, generator=generator, requires_grad=True)
+    value = loss(logits, target)
+    value.backward()
+    assert (logits.grad[..., 20:] == 0).all()
+    assert (logits.grad[..., :20] != 0).any()
+    changed = logits.detach().clone()
+    changed[..., 20:] += 5.0
+    assert loss(changed, target).item() == pytest.approx(value.item(), rel=1e-6)
+    assert (one_hot(target)[..., 20:] == 0).all()
+
+
+def test_changes_of_hu_stay_within_their_settings_and_repeat_with_the_seed():
+    hu = torch.full((64, 1, 16, 16), 150.0)
+    settings = TrainingConfig(hu_gain=0.1, hu_offset=60.0)
+    changed = change_hu(hu, settings, np.random.default_rng(0))
+    assert ((changed - 150.0).abs() <= 0.1 * 1000 + 60).all()
+    assert changed.std() > 20
+    assert torch.equal(changed, change_hu(hu, settings, np.random.default_rng(0)))
+    noisy = change_hu(hu, TrainingConfig(hu_noise=35.0), np.random.default_rng(0))
+    spreads = (noisy - hu).flatten(1).std(dim=1)
+    assert spreads.max() < 45
+    assert spreads.min() < 10
+    still = change_hu(hu, TrainingConfig(), np.random.default_rng(0))
+    assert torch.equal(still, hu)
+
+
+def test_blur_keeps_the_mean_and_takes_the_edges():
+    hu = torch.zeros(1, 2, 32, 32)
+    hu[..., 16:] = 100.0
+    soft = change_hu(hu, TrainingConfig(blur_fraction=1.0), np.random.default_rng(0))
+    assert 0 < soft[0, 0, 16, 15] < 50 < soft[0, 0, 16, 16] < 100
+    assert soft[0, :, 8:24, 8:24].mean() == pytest.approx(50.0, abs=1.0)
+
+
+def test_a_flip_mirrors_image_and_target_alike():
+    settings = TrainingConfig(rotation_degrees=0, translation_pixels=0, scale_range=(1, 1),
+                              flip=True)
+    hu = torch.full((40, 3, 16, 16), -900.0)
+    hu[..., :4] = 100.0
+    target = torch.zeros(40, 1, 16, 16, dtype=torch.uint8)
+    target[..., :4] = 2
+    moved, wanted = augment(hu, target, settings, np.random.default_rng(0))
+    left = (wanted[:, 0, 8, :4] == 2).all(dim=1)
+    assert 10 < left.sum() < 30
+    assert ((moved[:, 0, 8, 1] > 0) == left).all()
+    assert ((moved[:, 0, 8, -2] > 0) == ~left).all()
+
+
+def test_a_share_of_each_batch_comes_from_isolated_slices():
+    def case(name, n, isolated, code):
+        target = np.zeros((n, 8, 8), np.uint8)
+        target[:n // 2, 2:4, 2:4] = code
+        return PreparedCase(name, np.zeros((n, 8, 8), np.int16), target, isolated)
+
+    cases = [case("volume", 20, False, 1), case("volume", 20, False, 2), case("a", 1, True, 1),
+             case("b", 1, True, 2)]
+    settings = TrainingConfig(steps_per_epoch=4, batch_slices=10, isolated_fraction=0.3,
+                              lesion_fraction=0.5)
+    sampler = SliceSampler(cases, settings, seed=0)
+    for picks, _ in sampler.batches(0):
+        assert sum(cases[i].isolated for i, _ in picks) == 3
+        assert len(picks) == 10
+    with pytest.raises(ValueError, match=r"isolated_fraction 0\.3: the training cases hold no"):
+        SliceSampler(cases[:2], settings, seed=0)
+
+
+def picture(path, lung=40, soft=210):
+    """A chest of two greys, turned by a quarter: the spine points to the right."""
+    upright = np.full((60, 80), soft, np.uint8)
+    upright[10:45, 8:36] = upright[10:45, 44:72] = lung
+    noise = np.random.default_rng(0).normal(0, 4, upright.shape)
+    upright = np.clip(upright + noise, 0, 255).astype(np.uint8)
+    mask = np.zeros(upright.shape, np.uint8)
+    mask[30:40, 10:20] = 3
+    for name, array in (("image", upright), ("mask", mask)):
+        sitk.WriteImage(sitk.GetImageFromArray(np.ascontiguousarray(np.rot90(array))),
+                        str(path / f"{name}.png"))
+    return mask
+
+
+def test_a_slice_is_turned_and_its_tissues_find_their_hu(tmp_path):
+    mask = picture(tmp_path)
+    scan = read_slice(tmp_path / "image.png", "s1", TURNED)
+    assert scan.shape == (1, 60, 80)
+    assert np.median(scan.hu[0, 10:45, 8:36]) == pytest.approx(LUNG_HU, abs=15)
+    assert np.median(scan.hu[0, 50:]) == pytest.approx(SOFT_HU, abs=15)
+    found = read_slice_mask(tmp_path / "mask.png", scan, {1: 1, 2: 2, 3: 2}, TURNED)
+    assert ((found.labels[0] == 2) == (mask == 3)).all()
+    with pytest.raises(ScanError, match="label codes 3, expected 0, 1"):
+        read_slice_mask(tmp_path / "mask.png", scan, {1: 1}, TURNED)
+    with pytest.raises(ScanError, match=r"'s2'.*can't be read as a picture"):
+        read_slice(tmp_path / "absent.png", "s2", TURNED)
+
+
+def test_a_picture_without_healthy_lung_falls_back_to_the_usual_greys():
+    grey = np.full((50, 50), 208, np.uint8)
+    grey[:20] = 120  # consolidated
+    hu = grey_to_hu(grey)
+    assert hu[30, 30] == pytest.approx(SOFT_HU, abs=30)
+    assert -500 < hu[5, 5] < -200
+
+
+def test_around_an_isolated_slice_there_is_no_answer(tmp_path):
+    picture(tmp_path)
+    scan = read_slice(tmp_path / "image.png", "s1", TURNED)
+    mask = read_slice_mask(tmp_path / "mask.png", scan, {3: 2}, TURNED)
+    case = prepare_slice(scan, mask, 64, TURNED.longest_share)
+    known = case.target[0] != NO_ANSWER
+    assert case.isolated
+    assert known.sum() == 48 * 36  # 80 x 60 at three fourths of 64 pixels
+    assert (case.hu[0][~known] == -1024).all()
+    share = (case.target[0] == 2).sum() / known.sum()
+    assert share == pytest.approx(100 / (60 * 80), rel=0.15)
+
+
+@pytest.fixture
+def weights(tmp_path, checkpoint_file):
+    """A folder of packaged weights: two copies of a tiny network."""
+    from deeplung_nb.files import sha256_of
+
+    for k in range(2):
+        shutil.copy(checkpoint_file, tmp_path / f"tiny-{k}.pt")
+    card = {"name": "tiny", "files": [
+        {"file": f"tiny-{k}.pt", "sha256": sha256_of(tmp_path / f"tiny-{k}.pt")}
+        for k in range(2)]}
+    (tmp_path / CARD).write_text(json.dumps(card))
+    return tmp_path
+
+
+def test_packaged_weights_are_used_by_their_name(weights, monkeypatch):
+    from deeplung_nb.reading import segment
+
+    files = packaged_checkpoints(weights)
+    monkeypatch.setattr(segment, "packaged_checkpoints", lambda: files)
+    monkeypatch.setattr(segment, "read_card", lambda: read_card(weights))
+    assert segment.default_checkpoints() == files
+    assert segment.describe_network(files)["name"] == "mean of 2 tiny"
+    # One of them alone is not the packaged network.
+    assert segment.describe_network(files[:1])["name"] == "deeplung"
+
+
+def test_a_changed_packaged_file_is_refused(weights):
+    assert len(packaged_checkpoints(weights)) == 2
+    (weights / "tiny-1.pt").write_bytes(b"other")
+    with pytest.raises(ValueError, match=r"tiny-1\.pt: SHA-256 .* Install the package again"):
+        packaged_checkpoints(weights)
+    assert packaged_checkpoints(weights / "empty") == []
+
+
+def test_the_paper_and_quick_profiles_have_none_of_it():
+    plain = TrainingConfig()
+    for name in ("paper", "quick"):
+        config = load_profile(name)
+        assert config.first is None
+        assert config.network.trunk == "densenet121"
+        for field in ("flip", "hu_gain", "hu_offset", "hu_noise", "blur_fraction", "class_weight",
+                      "isolated_fraction", "average_decay", "gradient_norm", "warmup_steps"):
+            assert getattr(config.training, field) == getattr(plain, field)
+
+
+def test_settings_with_a_first_training_survive_json():
+    config = load_profile("public")
+    assert type(config).from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    old = {name: value for name, value in config.to_dict().items() if name != "first"}
+    assert type(config).from_dict(old) == dataclasses.replace(config, first=None)
