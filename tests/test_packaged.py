@@ -12,6 +12,9 @@ from torch.nn import functional
 
 from deeplung_nb.config import NetworkConfig, TrainingConfig, load_profile
 from deeplung_nb.imaging.errors import ScanError
+from deeplung_nb.imaging.grid import Grid
+from deeplung_nb.imaging.lungs import LungMask
+from deeplung_nb.imaging.scan import Scan
 from deeplung_nb.imaging.slices import (
     LUNG_HU,
     SOFT_HU,
@@ -33,6 +36,13 @@ from deeplung_nb.network.losses import ClassLoss, SegmentationLoss, one_hot
 from deeplung_nb.network.packaged import CARD, packaged_checkpoints, read_card
 from deeplung_nb.network.pretrained import find_encoder, load_trunk_weights
 from deeplung_nb.network.trunks import IMAGENET_MEAN, IMAGENET_SD, MobileTrunk, make_trunk
+from deeplung_nb.reading.familiarity import (
+    PROPERTIES,
+    describe_scan,
+    distances,
+    training_ranges,
+    warnings_of,
+)
 
 TURNED = SliceLayout(quarter_turns=1, longest_share=0.75)
 
@@ -297,3 +307,33 @@ def test_settings_with_a_first_training_survive_json():
     assert type(config).from_dict(json.loads(json.dumps(config.to_dict()))) == config
     old = {name: value for name, value in config.to_dict().items() if name != "first"}
     assert type(config).from_dict(old) == dataclasses.replace(config, first=None)
+
+
+def scan_of(hu, spacing=(5.0, 0.8, 0.8)):
+    return Scan(hu.astype(np.int16), Grid.upright(hu.shape, spacing), "s")
+
+
+def test_properties_of_a_scan_are_those_that_it_was_made_with():
+    rng = np.random.default_rng(0)
+    hu = np.full((6, 64, 64), 45.0)
+    hu[:, 16:48, 8:28] = hu[:, 16:48, 36:56] = -820.0
+    lungs = hu < -500
+    scan = scan_of(hu + rng.normal(0, 12, hu.shape))
+    found = describe_scan(scan, LungMask.like(scan, lungs, "reference"), 7.5)
+    assert found["slice_gap_mm"] == 5.0
+    assert found["pixel_mm"] == 0.8
+    assert found["soft_tissue_hu"] == pytest.approx(45, abs=6)
+    assert found["lung_hu"] == pytest.approx(-820, abs=2)
+    assert found["noise_hu"] == pytest.approx(12, rel=0.1)
+    assert found["burden_percent"] == 7.5
+    assert set(found) == set(PROPERTIES)
+
+
+def test_distance_to_the_training_is_counted_beyond_its_range():
+    ranges = training_ranges([{"slice_gap_mm": 3.0}, {"slice_gap_mm": 7.0, "noise_hu": 10.0}])
+    assert ranges == {"slice_gap_mm": (3.0, 7.0), "noise_hu": (10.0, 10.0)}
+    near = {"slice_gap_mm": 5.0, "noise_hu": 14.0}
+    assert distances(near, ranges) == {"slice_gap_mm": 0.0, "noise_hu": pytest.approx(0.4)}
+    assert warnings_of(near, ranges) == []
+    told, = warnings_of({"slice_gap_mm": 0.75, "lung_hu": -800.0}, ranges)
+    assert told == ("unlike the training scans: distance between slices 0.75 mm, trained on 3 to 7")

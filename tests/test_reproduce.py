@@ -259,7 +259,8 @@ def test_segment_writes_mask_and_table_on_the_grid_of_the_scan(small, run, tmp_p
     assert "mL" in capsys.readouterr().out
 
 
-def test_segment_without_a_network_says_how_to_get_one(tmp_path):
+def test_segment_without_a_network_says_how_to_get_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(segment, "packaged_checkpoints", list)
     with pytest.raises(FileNotFoundError, match="make reproduce"):
         segment.default_checkpoints(tmp_path)
 

@@ -202,6 +202,7 @@ def test_results_do_not_go_into_the_folder_of_the_series(call, tmp_path):
 
 def test_default_networks_are_sought_where_the_results_are(tmp_path, monkeypatch):
     monkeypatch.setenv("DEEPLUNG_RESULTS", str(tmp_path / "elsewhere"))
+    monkeypatch.setattr(room, "packaged_checkpoints", list)
     with pytest.raises(FileNotFoundError, match="elsewhere: no trained network"):
         room.default_checkpoints()
 

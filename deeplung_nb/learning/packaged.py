@@ -14,8 +14,9 @@ from typing import Any
 import pandas as pd
 import torch
 
+from deeplung_nb.cohorts.manifest import Cohort
 from deeplung_nb.cohorts.splits import CaseKey
-from deeplung_nb.cohorts.study import find_cases, load_cohorts
+from deeplung_nb.cohorts.study import find_cases, find_volumes, load_cohorts, read_case
 from deeplung_nb.config import load_profile
 from deeplung_nb.files import atomic_path, sha256_of, write_text
 from deeplung_nb.learning.experiment import prepared_cases
@@ -23,6 +24,7 @@ from deeplung_nb.learning.train import train_whole
 from deeplung_nb.network.checkpoint import CHECKPOINT, read_checkpoint
 from deeplung_nb.network.packaged import CARD, WEIGHTS_FOLDER
 from deeplung_nb.progress import track
+from deeplung_nb.reading.familiarity import describe_scan, training_ranges
 from deeplung_nb.registry import read_registry
 from deeplung_nb.runs import Run, open_run, package_versions
 
@@ -39,15 +41,29 @@ def _shrink(source: Path, target: Path) -> None:
         torch.save(saved, part)
 
 
+def _ranges(cohorts: list[Cohort]) -> dict[str, tuple[float, float]]:
+    """Of the properties of the training volumes, with the expert's burden."""
+    found = []
+    for cohort, row in find_volumes(cohorts, "cv"):
+        case = read_case(cohort, row.case_id)
+        burden = None
+        if case.lungs is not None:
+            burden = 100.0 * (case.expert.labels > 0).sum() / case.lungs.mask.sum()
+        found.append(describe_scan(case.scan, case.lungs, burden))
+    return training_ranges(found)
+
+
 def _describe(run: Run, name: str, files: list[Path], histories: list[pd.DataFrame],
-              n_cases: dict[str, int]) -> dict[str, Any]:
+              cohorts: list[Cohort]) -> dict[str, Any]:
     registry = read_registry()
     return {
         "name": name, "trained_by": f"python -m deeplung_nb train-packaged, run {run.run_id}",
         "files": [{"file": path.name, "sha256": sha256_of(path)} for path in files],
-        "cohorts": {cohort: {"cases": n, "licence": registry[cohort]["licence"],
-                             "citation": registry[cohort]["citation"]}
-                    for cohort, n in n_cases.items()},
+        "cohorts": {cohort.name: {"cases": len(cohort.cases("cv")),
+                                  **{key: registry[cohort.name][key]
+                                     for key in ("licence", "citation")}}
+                    for cohort in cohorts},
+        "training_ranges": _ranges(cohorts),
         "licence": "non-commercial research, as the images that it was trained on",
         "settings": run.config.to_dict(), "software": package_versions(),
         "last_training_loss": [float(history["train_loss"].iloc[-1]) for history in histories],
@@ -93,7 +109,6 @@ def train_packaged(data: Path, output: Path | None = None, *, name: str = "deepl
     for seed, source in enumerate(checkpoints):
         files.append(output / f"{name}-{seed}.pt")
         _shrink(source, files[-1])
-    n_cases = {cohort.name: len(cohort.cases("cv")) for cohort in cohorts}
     card = output / CARD
-    write_text(card, json.dumps(_describe(run, name, files, histories, n_cases), indent=1) + "\n")
+    write_text(card, json.dumps(_describe(run, name, files, histories, cohorts), indent=1) + "\n")
     return card

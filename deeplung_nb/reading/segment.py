@@ -28,15 +28,21 @@ from deeplung_nb.imaging.io import case_name, read_scan, write_mask
 from deeplung_nb.imaging.lungs import LungMask, lungs_for
 from deeplung_nb.imaging.plausibility import Findings, examine, require_plausible
 from deeplung_nb.imaging.scan import LesionMask, Scan
+from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
 from deeplung_nb.network.checkpoint import CHECKPOINT, read_checkpoint
 from deeplung_nb.network.packaged import packaged_checkpoints, read_card
+from deeplung_nb.reading.familiarity import describe_scan, distances, warnings_of
 from deeplung_nb.reading.measure import measure
 from deeplung_nb.reading.predict import Predictor
 from deeplung_nb.runs import package_versions, results_folder
 from deeplung_nb.stats.overlap import confusion
 
 COLUMNS = ("case_id", "structure", "n_voxels", "voxel_mm3", "volume_ml", "burden_percent",
-           "burden_in_lung_percent", "mean_hu", "n_slices", "slices_with", "note")
+           "burden_in_lung_percent", "mean_hu", "percent_above_minus_300_hu",
+           "percent_above_minus_200_hu", "n_slices", "slices_with", "note")
+DENSE_HU = (-300, -200)
+"""Readers draw the line between ground glass and consolidation at different densities: shares above
+these stand beside the classes, so that "high opacity" can be read either way."""
 LEAST_LUNG_DICE = 0.5
 """Of a given lung mask with the built-in lungs; 0.96 is usual, much effusion may take it to 0.7."""
 
@@ -117,9 +123,9 @@ def describe_network(checkpoints: Sequence[Path]) -> dict[str, Any]:
              for path in checkpoints]
     card = read_card()
     if card and [file["sha256"] for file in files] == [file["sha256"] for file in card["files"]]:
-        kinds = str(card["name"])
+        kinds, ranges = str(card["name"]), card.get("training_ranges")
     else:
-        kinds = " + ".join(dict.fromkeys(str(one["name"]) for one in saved))
+        kinds, ranges = " + ".join(dict.fromkeys(str(one["name"]) for one in saved)), None
     lines = "".join(f"{file['sha256']}\n" for file in files)
     return {
         "name": kinds if len(saved) == 1 else f"mean of {len(saved)} {kinds}",
@@ -128,6 +134,7 @@ def describe_network(checkpoints: Sequence[Path]) -> dict[str, Any]:
         "files": files, "trained_on": shown,
         "synthetic": known and all(one["synthetic"] for one in trained),
         "trained_with": sorted({str(one.get("software", "unknown")) for one in saved}),
+        "training_ranges": ranges,
     }
 
 
@@ -188,6 +195,14 @@ def require_fitting_lungs(scan: Scan, lungs: LungMask | None) -> None:
             "the right one, or none; --force takes it all the same")
 
 
+def _densities(scan: Scan, mask: LesionMask, structure: str) -> dict[str, float]:
+    if structure not in LESION_STRUCTURES:
+        return {}
+    values = scan.hu[structure_mask(mask.labels, structure)]
+    return {f"percent_above_minus_{-level}_hu": 100.0 * float((values > level).mean())
+            for level in DENSE_HU if len(values)}
+
+
 def segment(scan: Scan, lungs: LungMask | None, predictor: Predictor, network: dict[str, Any],
             findings: Findings | None = None, progress: str | None = None) -> Segmentation:
     """Segment and measure a scan.
@@ -209,6 +224,11 @@ def segment(scan: Scan, lungs: LungMask | None, predictor: Predictor, network: d
         warnings.append(f"trained on {network['trained_on']}")
     warnings += findings.warnings
     mask = predictor.segment(scan, progress=progress)
+    rows = [{"case_id": scan.case_id, **row, **_densities(scan, mask, row["structure"])}
+            for row in measure(scan, mask, lungs)]
+    properties = describe_scan(scan, lungs, rows[-1].get("burden_percent"))
+    ranges = network.get("training_ranges") or {}
+    warnings += warnings_of(properties, ranges)
     source = Path(scan.source)
     provenance = {
         "case_id": scan.case_id, "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -220,12 +240,12 @@ def segment(scan: Scan, lungs: LungMask | None, predictor: Predictor, network: d
                  "shape_zyx": list(scan.shape), "spacing_zyx_mm": list(scan.spacing_mm),
                  "orientation": scan.orientation},
         "lungs": lungs.origin if lungs is not None else None,
+        "properties": properties, "distance_to_training": distances(properties, ranges),
         "software": package_versions(),
         "computation": {"device": str(predictor.device), "precision": predictor.precision,
                         "threads": torch.get_num_threads()},
     }
-    table = pd.DataFrame([{"case_id": scan.case_id, **row} for row in measure(scan, mask, lungs)])
-    table = table.reindex(columns=list(COLUMNS)).assign(
+    table = pd.DataFrame(rows).reindex(columns=list(COLUMNS)).assign(
         network=network["name"], network_sha256=network["sha256"],
         trained_on=network["trained_on"],
         software=f"deeplung_nb {provenance['software']['deeplung_nb']}",
