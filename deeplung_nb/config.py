@@ -29,6 +29,10 @@ class NetworkConfig:
     output: str = "sigmoid"
     """What turns scores into probabilities: `sigmoid` by class, as for BCE, or `softmax`."""
 
+    lesion_threshold: float | None = None
+    """Lesion is where ground glass and high opacity together score above this, then the higher of
+    the two; None: the highest of all three scores. For `softmax`."""
+
     def __post_init__(self) -> None:
         if self.output not in ("sigmoid", "softmax"):
             raise ValueError(f"output {self.output!r}: expected 'sigmoid' or 'softmax'")

@@ -1,5 +1,7 @@
 """Prediction: windows over a scan, ensembles, one slice, and measurement of the result."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.network.baselines import UNet
 from deeplung_nb.network.deeplung import DeepLungNet
 from deeplung_nb.reading.measure import measure
-from deeplung_nb.reading.predict import Predictor
+from deeplung_nb.reading.predict import Predictor, lesion_first
 
 SMALL = NetworkConfig(image_size=32, n_neighbours=2, dense_blocks=1, hidden=2)
 
@@ -149,3 +151,22 @@ def test_slabs_score_each_slice_of_a_scan_once(n_slices):
     for batch in (1, 4):
         np.testing.assert_allclose(all_scores(Predictor([network], batch=batch), slices), wanted,
                                    atol=1e-5)
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5])
+def test_two_doubtful_classes_make_a_sure_lesion(threshold):
+    """By hand: lesion where both together exceed the threshold, then the higher of the two."""
+    rng = np.random.default_rng(0)
+    scores = rng.dirichlet((2, 1, 1), (2, 16, 16)).transpose(0, 3, 1, 2).astype(np.float32)
+    wanted = np.where(scores[:, 1] + scores[:, 2] > threshold,
+                      np.where(scores[:, 2] > scores[:, 1], 2, 1), 0)
+    assert (lesion_first(scores, threshold).argmax(axis=1) == wanted).all()
+    assert (wanted != scores.argmax(axis=1)).any()
+    assert lesion_first(scores, None) is scores
+
+
+def test_networks_of_other_thresholds_are_not_averaged():
+    networks = [DeepLungNet(dataclasses.replace(SMALL, lesion_threshold=value))
+                for value in (0.3, 0.5)]
+    with pytest.raises(ValueError, match="lesion threshold expected"):
+        Predictor(networks)

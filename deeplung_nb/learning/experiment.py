@@ -147,10 +147,11 @@ class _Predictors:
             mine = {name: reader for name, reader in readers.items() if reader.network == kind}
             files = tuple(dict.fromkeys(
                 path for reader in mine.values() for path in reader.checkpoints))
-            for scores in self._load(files).scores_per_network(prepared):
+            predictor = self._load(files)
+            for scores in predictor.scores_per_network(prepared):
                 for name, reader in mine.items():
                     own = [files.index(path) for path in reader.checkpoints]
-                    restorers[name].add(scores[own].mean(axis=0))
+                    restorers[name].add(predictor.decide(scores[own]))
         return {name: restorer.mask() for name, restorer in restorers.items()}
 
 

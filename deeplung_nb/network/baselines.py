@@ -23,7 +23,7 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig, image_size: int) -> None:
         super().__init__()
         self.config, self.name, self.image_size = config, config.name, image_size
-        self.output = "sigmoid"
+        self.output, self.lesion_threshold = "sigmoid", None
         solid = config.name == "unet3d"
         self.sees = range(-SLAB // 2, SLAB // 2) if solid else range(1)
         self.scores = self.sees

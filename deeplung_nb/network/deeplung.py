@@ -65,6 +65,7 @@ class DeepLungNet(nn.Module):
         super().__init__()
         self.config = config or NetworkConfig()
         self.image_size, self.output = self.config.image_size, self.config.output
+        self.lesion_threshold = self.config.lesion_threshold
         n_beside = self.config.n_neighbours if self.config.attention else 0
         self.sees = range(-n_beside, n_beside + 1)
         self.scores = range(1)

@@ -16,6 +16,20 @@ from deeplung_nb.network.device import autocast, choose_device, keep_freed_memor
 from deeplung_nb.progress import track
 
 
+def lesion_first(scores: np.ndarray, threshold: float | None) -> np.ndarray:
+    """Scores [..., class, S, S] whose highest is a lesion where both lesions together exceed it.
+
+    Where neither class is sure of itself, their sum may well be: the background's score is replaced
+    by one that wins exactly where ground glass + high opacity <= threshold. None: as they are.
+    """
+    if threshold is None:
+        return scores
+    out = scores.copy()
+    lesions = scores[..., 1:, :, :]
+    out[..., 0, :, :] = lesions.max(axis=-3) + threshold - lesions.sum(axis=-3)
+    return out
+
+
 class Predictor:
     """One network, or several whose scores are averaged, over the slices of a scan.
 
@@ -31,13 +45,14 @@ class Predictor:
         self, networks: Sequence[Network], *, batch: int = 4, precision: str = "float32",
         device: torch.device | None = None,
     ) -> None:
-        sizes = {(n.image_size, n.sees, n.scores) for n in networks}
+        sizes = {(n.image_size, n.sees, n.scores, n.lesion_threshold) for n in networks}
         if len(sizes) != 1:
-            raise ValueError(f"networks of one image size and window expected, found {len(sizes)}")
+            raise ValueError("networks of one image size, window and lesion threshold expected, "
+                             f"found {len(sizes)}")
         keep_freed_memory()
         self.device = device or choose_device()
         self.networks = [network.eval().to(self.device) for network in networks]
-        (self.image_size, self.sees, self.scores), = sizes
+        (self.image_size, self.sees, self.scores, self.lesion_threshold), = sizes
         self.batch, self.precision = batch, precision
 
     @classmethod
@@ -76,12 +91,22 @@ class Predictor:
             yield torch.stack(scores)[:, :n_left].cpu().numpy()
             n_left -= len(rows) * len(self.scores)
 
+    def decide(self, scores: np.ndarray) -> np.ndarray:
+        """What to restore: [slices, class, S, S], whose highest score names the class.
+
+        Parameters
+        ----------
+        scores
+            [network, slices, class, S, S], which are averaged.
+        """
+        return lesion_first(scores.mean(axis=0), self.lesion_threshold)
+
     def score_batches(
         self, prepared: np.ndarray, progress: str | None = None
     ) -> Iterator[np.ndarray]:
-        """The networks' mean score [slices, class, S, S], as `scores_per_network`."""
+        """The networks' common scores [slices, class, S, S], as `scores_per_network`, decided."""
         for scores in self.scores_per_network(prepared, progress):
-            yield scores.mean(axis=0)
+            yield self.decide(scores)
 
     def segment(self, scan: Scan, progress: str | None = None) -> LesionMask:
         """The lesion mask of a scan, on its own grid; works from one slice on."""

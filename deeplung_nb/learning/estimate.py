@@ -1,0 +1,124 @@
+"""What a run's networks say of cases that they never saw: thresholds and calibration.
+
+All on the network's grid, from the scores of the fold that left the case out. Nothing here is
+measured in millilitres; that is `experiment`'s, on the scan's own grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from deeplung_nb.cohorts.splits import CaseKey, fold_cases
+from deeplung_nb.cohorts.study import load_cohorts, load_splits
+from deeplung_nb.files import write_text
+from deeplung_nb.imaging.preprocess import normalise_hu
+from deeplung_nb.labels import LESION_STRUCTURES, NO_ANSWER, structure_mask
+from deeplung_nb.learning.experiment import prepared_cases
+from deeplung_nb.network.checkpoint import CHECKPOINT
+from deeplung_nb.progress import track
+from deeplung_nb.reading.predict import Predictor, lesion_first
+from deeplung_nb.runs import Run
+from deeplung_nb.stats import overlap
+
+THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
+N_BINS = 10
+
+
+class Unseen(NamedTuple):
+    """A case and the scores of the fold that did not train on it."""
+
+    key: CaseKey
+    fold: int
+    isolated: bool
+    scores: np.ndarray
+    """float32 [z, class, S, S]."""
+    target: np.ndarray
+    """uint8 [z, S, S], with `NO_ANSWER`."""
+
+
+def unseen_cases(run: Run, progress: bool = True) -> Iterator[Unseen]:
+    """Every case of the cross-validation, once, fold by fold."""
+    cohorts = load_cohorts(run)
+    splits = load_splits(run, cohorts)
+    for fold in track(range(run.config.n_folds), "unseen cases", "fold", shown=progress):
+        checkpoint = run.require(run.fold_folder(fold), CHECKPOINT,
+                                 made_by="05_cross_validation.ipynb")
+        predictor = Predictor.from_checkpoints([checkpoint])
+        keys = fold_cases(splits, fold).test
+        for key, case in zip(keys, prepared_cases(run, cohorts, keys, False), strict=True):
+            prepared = normalise_hu(case.hu.astype(np.float32))
+            scores = [batch.mean(axis=0) for batch in predictor.scores_per_network(prepared)]
+            yield Unseen(key, fold, case.isolated, np.concatenate(scores), np.asarray(case.target))
+
+
+def _counts(case: Unseen, threshold: float) -> Iterator[dict[str, object]]:
+    found = lesion_first(case.scores, threshold).argmax(axis=1)
+    known = case.target != NO_ANSWER
+    for structure in LESION_STRUCTURES:
+        counts = overlap.confusion(structure_mask(case.target, structure) & known,
+                                   structure_mask(found, structure) & known)
+        yield {"cohort": case.key.cohort, "case_id": case.key.case_id, "fold": case.fold,
+               "isolated": case.isolated, "threshold": threshold, "structure": structure,
+               "tp": counts.tp, "fp": counts.fp, "fn": counts.fn, "dice": counts.dice()}
+
+
+def estimate(run: Run, progress: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Overlap at each lesion threshold, and how often a scored lesion is one.
+
+    Returns
+    -------
+    (thresholds, calibration)
+        `cohort, case_id, fold, isolated, threshold, structure, tp, fp, fn, dice`; and
+        `isolated, score, n, mean_score, share` by bins of the lesion score (ground glass + high
+        opacity). Both are kept in the run folder (`thresholds.csv`, `calibration.csv`) and used
+        again.
+    """
+    paths = run.path("thresholds.csv"), run.path("calibration.csv")
+    if all(path.exists() for path in paths):
+        return pd.read_csv(paths[0], dtype={"case_id": str}), pd.read_csv(paths[1])
+    rows, edges = [], np.linspace(0, 1, N_BINS + 1)
+    sums = {isolated: np.zeros((3, N_BINS)) for isolated in (False, True)}
+    for case in unseen_cases(run, progress):
+        for threshold in THRESHOLDS:
+            rows += _counts(case, threshold)
+        known = case.target != NO_ANSWER
+        score = case.scores[:, 1:].sum(axis=1)[known]
+        place = np.clip(np.digitize(score, edges) - 1, 0, N_BINS - 1)
+        for k, values in enumerate((None, score, case.target[known] > 0)):
+            sums[case.isolated][k] += np.bincount(place, values, N_BINS)
+    bins = [{"isolated": isolated, "score": (edges[k] + edges[k + 1]) / 2, "n": int(n),
+             "mean_score": total / n, "share": hits / n}
+            for isolated, table in sums.items()
+            for k, (n, total, hits) in enumerate(table.T) if n]
+    frames = pd.DataFrame(rows), pd.DataFrame(bins)
+    for path, frame in zip(paths, frames, strict=True):
+        write_text(path, frame.to_csv(index=False))
+    return frames
+
+
+def choose_threshold(thresholds: pd.DataFrame) -> tuple[float, pd.DataFrame]:
+    """The lesion threshold with the best Dice, and what the choice is worth where it had no say.
+
+    The criterion is the mean Dice of any lesion over the volumes whose Dice is defined. For each
+    fold it is also chosen on the other folds alone, and applied to it: that column is honest.
+
+    Returns
+    -------
+    (threshold, frame)
+        The choice over all folds; `case_id, fold, chosen, dice_chosen, dice_at_half`.
+    """
+    rows = thresholds[~thresholds["isolated"] & (thresholds["structure"] == "lesion")]
+    mean = rows.groupby("threshold")["dice"].mean()
+    honest = []
+    for fold, part in rows.groupby("fold"):
+        others = rows[rows["fold"] != fold].groupby("threshold")["dice"].mean()
+        chosen = float(others.idxmax())
+        wide = part.pivot(index="case_id", columns="threshold", values="dice")
+        honest += [{"case_id": case, "fold": fold, "chosen": chosen,
+                    "dice_chosen": row[chosen], "dice_at_half": row[0.5]}
+                   for case, row in wide.iterrows()]
+    return float(mean.idxmax()), pd.DataFrame(honest)
