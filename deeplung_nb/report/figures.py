@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from deeplung_nb.labels import COLOURS, LESION_STRUCTURES, TITLES
+from deeplung_nb.labels import COLOURS, HIGH_OPACITY, LESION_STRUCTURES, TITLES
 from deeplung_nb.report.diagrams import draw_architecture, draw_splits
 from deeplung_nb.report.numbers import interval, number, p_words
 from deeplung_nb.report.panels import choose_case, choose_slice, draw_case, draw_preparation
@@ -308,4 +308,34 @@ def draw_dice_by(measurements: pd.DataFrame, by: str = "protocol", reader: str =
     panels[0].set_ylim(len(groups) - 0.5, -0.5)
     panels[0].set_ylabel(by)
     figure.alt = f"Dice coefficients by {by}. " + " ".join(said)
+    return figure
+
+
+@styled
+def draw_hu_by_class(frame: pd.DataFrame, width_mm: float = PAGE_MM) -> PrintFigure:
+    """Densities of the reader's classes, case by case: 5 to 95 %, quartiles and median.
+
+    `frame` has the columns `case_id, structure, q05, q25, q50, q75, q95` (HU).
+    """
+    cases = list(dict.fromkeys(frame["case_id"]))
+    figure = new_figure(width_mm, 24 + 9 * len(cases), foot_mm=6)
+    axes = figure.subplots()
+    for row in frame.itertuples():
+        y = cases.index(row.case_id) + (0.18 if row.structure == HIGH_OPACITY.name else -0.18)
+        colour = COLOURS[row.structure]
+        axes.plot([row.q05, row.q95], [y, y], color=colour, linewidth=0.9)
+        axes.barh(y, row.q75 - row.q25, left=row.q25, height=0.28, color=colour, edgecolor=INK,
+                  linewidth=0.5)
+        axes.plot([row.q50, row.q50], [y - 0.14, y + 0.14], color=INK, linewidth=1.3)
+    axes.set_yticks(range(len(cases)), [f"case {case}" for case in cases])
+    axes.set_ylim(len(cases) - 0.5, -0.5)
+    axes.set_xlabel("HU of the expert's classes")
+    keys = [axes.bar([0], [0], color=COLOURS[name], label=TITLES[name])
+            for name in LESION_STRUCTURES[:2]]
+    figure.legend(handles=keys, loc="outside upper left", ncols=2)
+    figure.text(0.5, foot_y(figure), "box: quartiles     stroke: median     line: 5 to 95 %",
+                ha="center", va="center", fontsize=6.3, color=GREY)
+    figure.alt = "Densities of the expert's classes. " + " ".join(
+        f"Case {row.case_id}, {TITLES[row.structure]}: median {row.q50:.0f} HU."
+        for row in frame.itertuples())
     return figure
