@@ -5,13 +5,16 @@ import pytest
 import torch
 
 from deeplung_nb.config import TrainingConfig
+from deeplung_nb.imaging.grid import Grid
 from deeplung_nb.imaging.preprocess import window_indices
+from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.learning.dataset import (
     PreparedCase,
     SliceSampler,
     augment,
     cut_windows,
     normalise,
+    prepare_case,
     random_affine,
     read_prepared,
     write_prepared,
@@ -81,6 +84,32 @@ def test_augmentation_moves_every_slice_of_a_window_and_the_target_together():
     outside = moved[:, 0][moved_target[:, 0] == 0]
     assert inside.mean() > -400
     assert outside.mean() < -1000
+
+
+def test_a_moved_target_has_no_class_between_two():
+    """High opacity turned by some degrees: no rim of ground glass (1) between 2 and 0 appears."""
+    target = torch.zeros(6, 1, 64, 64, dtype=torch.uint8)
+    target[..., 20:44, 20:44] = 2
+    _, moved = augment(torch.zeros(6, 1, 64, 64), target, TrainingConfig(),
+                       np.random.default_rng(1))
+    assert set(moved.unique().tolist()) == {0, 2}
+    assert not (moved == target).all()
+
+
+def test_a_prepared_case_has_the_hu_of_the_scan_and_the_classes_of_its_mask():
+    hu = np.full((2, 32, 32), -1000, np.int16)
+    hu[:, 2:30, 2:30] = 40
+    hu[:, 8:24, 8:24] = -850
+    labels = np.zeros(hu.shape, np.uint8)
+    labels[1, 10:20, 10:20] = 2
+    scan = Scan(hu, Grid.upright(hu.shape, (5.0, 8.0, 8.0)), "c")
+    case = prepare_case(scan, LesionMask.like(scan, labels), 64)
+    assert case.hu[0, 32, 32] == -850
+    assert np.isin([40, -850], case.hu).all()
+    assert case.hu.min() >= -1024
+    assert case.target[1, 30, 30] == 2
+    assert case.target[0].max() == 0
+    assert not case.isolated
 
 
 def test_random_transforms_stay_in_the_range_of_the_paper():

@@ -67,12 +67,14 @@ def test_rescaling_is_each_slice_its_own(tmp_path):
 @pytest.mark.parametrize(("positions", "changes", "message"), [
     ((0, 5, 10, 20), {}, 
      r"slice gap varies 5–10 mm .*: from \d\.dcm at 10\.00 mm to \d\.dcm at 20\.00 mm"),
+    ((0, 5, 10, 15.25), {}, "slice gap varies 5–5.25 mm"),
     ((0, 5, 5, 10), {}, "same position"),
     ((0, 5, 10), {"Modality": "MR"}, "modality MR, expected CT"),
     ((0, 5, 10), {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
     ((0, 5, 10), {"ImagePositionPatient": None}, "has no ImagePositionPatient"),
     ((0, 5, 10), {"PixelSpacing": None}, "has no PixelSpacing"),
     ((0, 5, 10), {"ImageOrientationPatient": [1, 0, 0, 0, 0.95, 0.3122]}, "tilted by 18.2"),
+    ((0, 5, 10), {"ImageOrientationPatient": [1, 0, 0, 0, 0.99985, 0.01745]}, "tilted by 1"),
     ((0,), {"SliceThickness": None}, "single slice without SliceThickness"),
 ])
 def test_what_is_no_volume_is_refused(tmp_path, positions, changes, message):
@@ -80,6 +82,12 @@ def test_what_is_no_volume_is_refused(tmp_path, positions, changes, message):
     with pytest.raises(ScanError, match=message) as caught:
         read_series(folder)
     assert "X017" in str(caught.value)
+
+
+def test_what_rounding_does_to_gaps_and_angles_is_no_fault(tmp_path):
+    folder = make_series(tmp_path / "P1", (0, 5, 10.02, 15.0),
+                         ImageOrientationPatient=[1, 0, 0, 0, 0.99999, 0.00436])
+    assert read_scan(folder).n_slices == 4
 
 
 def test_mixed_series_are_listed_and_can_be_chosen(tmp_path):

@@ -53,6 +53,24 @@ def test_a_windpipe_that_opens_into_both_lungs_is_left_out_above_its_fork():
     assert found[14, 75, 105]
 
 
+def test_gas_in_the_stomach_is_no_lung():
+    scan, true = make_chest()
+    assert scan.hu[1, 60, 75] == -990
+    assert not true[1, 60, 75]
+    found = segment_lungs(scan).mask
+    assert not found[:3, 53:67, 68:82].any()
+
+
+def test_a_dense_pocket_at_the_pleura_counts_as_lung():
+    """A consolidation 17 mm wide that opens to the chest wall, 12 mm deep."""
+    scan, true = make_chest(lesion=False)
+    hu = scan.hu.copy()
+    edge = np.flatnonzero(true[11, 75])[0]
+    hu[9:14, 72:79, edge - 1:edge + 5] = 30
+    found = segment_lungs(Scan(hu, scan.grid, "pocket")).mask
+    assert found[11, 73:78, edge + 1:edge + 5].mean() > 0.9
+
+
 def test_one_slice_is_enough():
     scan, true = make_chest()
     one = Scan(scan.hu[11:12], Grid((1, *scan.shape[1:]), scan.affine), "one")

@@ -137,6 +137,31 @@ def test_burden_over_100_percent_is_flagged():
     assert any("over 100 %" in row["note"] for row in rows if row["structure"] == "ggo")
 
 
+@pytest.mark.parametrize(("n_voxels", "flagged"), [(100, False), (101, True)])
+def test_a_burden_just_over_100_percent_is_flagged_and_100_is_not(n_voxels, flagged):
+    scan = make_scan(3)
+    lung = np.zeros(scan.shape, bool)
+    lung[1, 10:20, 10:20] = True
+    labels = lung.astype(np.uint8)
+    labels[0, 0, :n_voxels - 100] = 1
+    rows = measure(scan, LesionMask.like(scan, labels), LungMask.like(scan, lung, "built-in"))
+    row = next(row for row in rows if row["structure"] == "ggo")
+    assert row["burden_percent"] == n_voxels
+    assert ("over 100 %" in row["note"]) == flagged
+
+
+def test_surface_distances_are_left_out_only_when_told():
+    scan = make_scan(3)
+    labels = np.zeros(scan.shape, np.uint8)
+    labels[1, 10:20, 10:20] = 1
+    expert = LesionMask.like(scan, labels)
+    mask = LesionMask.like(scan, np.roll(labels, 1, axis=2))
+    for surface in (True, False):
+        row = measure(scan, mask, None, reference=expert, surface=surface)[0]
+        assert ("hd95_mm" in row) == ("nsd" in row) == surface
+        assert row["dice"] == pytest.approx(0.9)
+
+
 @pytest.mark.parametrize("n_slices", [5, 16, 37])
 def test_slabs_score_each_slice_of_a_scan_once(n_slices):
     """By hand: slabs of 16 side by side, the last one filled up with the last slice."""

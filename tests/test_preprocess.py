@@ -53,6 +53,14 @@ def test_the_box_holds_the_body_and_leaves_out_the_table():
     assert body_box(make_scan(table=False)) == box
 
 
+def test_the_box_leaves_about_half_a_centimetre_around_the_body():
+    scan = make_scan(table=False)
+    places = np.nonzero(scan.hu[0] > 0)
+    box = body_box(scan)
+    widest = max(np.ptp(axis) + 1 for axis in places) * 1.8
+    assert 2 * 3.0 <= box.side * 1.8 - widest <= 2 * (5.0 + 4.0)
+
+
 def test_an_image_of_air_gets_the_whole_image_as_box():
     scan = make_scan()
     air = Scan(np.full_like(scan.hu, -1000), scan.grid, "air")

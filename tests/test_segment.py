@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import ndimage
 
 from deeplung_nb import __version__
 from deeplung_nb.__main__ import main
@@ -225,6 +226,13 @@ def test_a_mask_that_is_not_of_these_lungs_is_the_suspect_not_the_scan(ct, call,
         code, message = call(ct, "--output", tmp_path / "out", "--lung-mask", path)
         assert code == 1
         assert f"lung mask {path} does not fit the lungs" in message
+    # Plausible by itself, and of these lungs: but only their inner half.
+    inner = ndimage.binary_erosion(lungs, iterations=6)
+    path = tmp_path / "inner.nii.gz"
+    write_mask(LesionMask.like(scan, inner.astype(np.uint8)), path)
+    code, message = call(ct, "--output", tmp_path / "out", "--lung-mask", path)
+    assert code == 1
+    assert "Dice 0." in message
     right = tmp_path / "right.nii.gz"
     write_mask(LesionMask.like(scan, lungs.astype(np.uint8)), right)
     assert call(ct, "--output", tmp_path / "out", "--lung-mask", right)[0] == 0

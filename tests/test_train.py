@@ -107,6 +107,14 @@ def test_averaged_weights_are_kept_and_survive_an_interruption(tmp_path):
     assert torch.equal(kept["main_head.0.weight"], last["average"]["module.main_head.0.weight"])
 
 
+def test_the_main_branch_has_a_loss_of_its_own_where_the_settings_say_so(tmp_path):
+    config = dataclasses.replace(SMALL, training=dataclasses.replace(
+        SMALL.training, max_epochs=1, steps_per_epoch=1))
+    more = dataclasses.replace(config, training=dataclasses.replace(
+        config.training, main_branch_loss=0.4))
+    assert run(tmp_path / "b", more).train_loss[0] != run(tmp_path / "a", config).train_loss[0]
+
+
 def test_the_rate_rises_step_by_step_and_gradients_are_clipped(tmp_path, monkeypatch):
     rates, norms = [], []
     step, clip = torch.optim.AdamW.step, torch.nn.utils.clip_grad_norm_
