@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from deeplung_nb.config import load_profile
-from deeplung_nb.labels import GGO, HIGH_OPACITY
+from deeplung_nb.labels import GGO, HIGH_OPACITY, LESION_STRUCTURES
 from deeplung_nb.measurements import COLUMNS, check, pair
 from deeplung_nb.registry import manifest_folder
 from deeplung_nb.report import counts, errors, figures, html, numbers, panels, published, tables
@@ -403,6 +403,32 @@ def test_whether_a_published_number_can_be_compared_is_said_in_these_words(name,
     made = published.compare(None, {name: 1.0}, simulated=True).set_index("id").comparability
     assert made[name] == (words_ if words_.startswith(("a setting", "no")) else
                           "no: simulated from the printed numbers")
+
+
+def test_a_figure_says_which_confidence_its_intervals_have(measured):
+    p = pair(measured, "expert", "model", "ggo")
+    figure = figures.draw_agreement(
+        {"ggo": p}, {"ggo": agreement.bland_altman(p.reference, p.test, confidence=0.9)},
+        {"ggo": correlation.spearman(p.reference, p.test, confidence=0.9)})
+    assert "90 % confidence intervals" in words(figure)
+    assert "95 %" not in words(figure)
+
+
+def test_the_ring_in_the_learning_curves_is_at_the_best_validation_loss():
+    history = pd.DataFrame({"epoch": range(4), "lr": [0.1] * 4, "train_loss": [4.0, 3, 2, 1],
+                            "validation_loss": [3.0, 1.5, 2.5, 2.0],
+                            **{f"dice_{name}": [0.1] * 4 for name in LESION_STRUCTURES}})
+    axes = figures.draw_learning_curves({0: history}).axes[0]
+    ring, = (line for line in axes.lines if line.get_marker() == "o")
+    assert (list(ring.get_xdata()), list(ring.get_ydata())) == ([1], [1.5])
+
+
+@pytest.mark.parametrize(("p", "words_", "cell"), [
+    (0.00099, "p < 0.001", "<0.001"), (0.001, "p = 0.001", "0.001"), (0.0349, "p = 0.035", "0.035"),
+    (1.0, "p = 1.000", "1.000"), (np.nan, "p not defined", "–")])
+def test_p_values_for_sentences_and_for_columns(p, words_, cell):
+    assert numbers.p_words(p) == words_
+    assert numbers.p_cell(p) == cell
 
 
 def test_dice_figure_counts_what_is_undefined(measured):
