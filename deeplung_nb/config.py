@@ -215,7 +215,7 @@ PROFILES: dict[str, Config] = {
         n_folds=5,
         threads=2,
         pretrained="mobilenet_v2_imagenet",
-        network=NetworkConfig(trunk="mobilenet_v2", output="softmax"),
+        network=NetworkConfig(trunk="mobilenet_v2", output="softmax", lesion_threshold=0.3),
         first=replace(FEW_PATIENTS, learning_rate=1e-3, max_epochs=24, batch_slices=12),
         training=replace(FEW_PATIENTS, learning_rate=5e-4, max_epochs=7, batch_slices=6,
                          main_branch_loss=0.4, warmup_steps=10),

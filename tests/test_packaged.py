@@ -5,6 +5,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import SimpleITK as sitk
 import torch
@@ -31,6 +32,7 @@ from deeplung_nb.learning.dataset import (
     change_hu,
     prepare_slice,
 )
+from deeplung_nb.learning.estimate import choose_threshold
 from deeplung_nb.network.deeplung import DeepLungNet, probabilities
 from deeplung_nb.network.losses import ClassLoss, SegmentationLoss, one_hot
 from deeplung_nb.network.packaged import CARD, packaged_checkpoints, read_card
@@ -337,3 +339,22 @@ def test_distance_to_the_training_is_counted_beyond_its_range():
     assert warnings_of(near, ranges) == []
     told, = warnings_of({"slice_gap_mm": 0.75, "lung_hu": -800.0}, ranges)
     assert told == ("unlike the training scans: distance between slices 0.75 mm, trained on 3 to 7")
+
+
+def test_a_threshold_is_chosen_where_the_case_has_no_say():
+    """Case a is best at 0.2, b and c at 0.5; without a say of its own, a gets 0.5."""
+    dice = {"a": (0.9, 0.5, 0.3), "b": (0.4, 0.6, 0.8), "c": (0.4, 0.6, 0.8)}
+    rows = [{"case_id": case, "fold": fold, "isolated": False, "structure": "lesion",
+             "threshold": value, "dice": score}
+            for fold, (case, scores) in enumerate(dice.items())
+            for value, score in zip((0.2, 0.4, 0.5), scores, strict=True)]
+    rows.append({**rows[0], "isolated": True, "dice": 0.0})  # slices have no say
+    frame = pd.DataFrame(rows)
+    chosen, honest = choose_threshold(frame)
+    assert chosen == 0.5
+    assert honest.set_index("case_id").chosen.to_dict() == {"a": 0.5, "b": 0.2, "c": 0.2}
+    assert honest.set_index("case_id").dice_chosen.to_dict() == {"a": 0.3, "b": 0.4, "c": 0.4}
+    # As good as the best is good enough for a higher threshold.
+    frame.loc[(frame.threshold == 0.5) & (frame.case_id != "a"), "dice"] = 0.0
+    frame.loc[frame.threshold == 0.4, "dice"] = 0.5645
+    assert choose_threshold(frame)[0] == 0.4
