@@ -6,9 +6,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk
 
 from deeplung_nb import measurements
 from deeplung_nb.cohorts import manifest, splits
+from deeplung_nb.cohorts.schema import COLUMNS
 from deeplung_nb.cohorts.study import load_cohorts, load_splits
 from deeplung_nb.config import Config, NetworkConfig, TrainingConfig, UNetConfig
 from deeplung_nb.imaging.grid import Grid
@@ -124,6 +126,10 @@ class Marked:
     @staticmethod
     def decide(scores):
         return scores.mean(axis=0)
+
+    def score_batches(self, prepared):
+        for scores in self.scores_per_network(prepared):
+            yield self.decide(scores)
 
     def scores_per_network(self, prepared):
         scores = np.zeros((len(self.rows), len(prepared), 3, SIZE, SIZE), np.float32)
@@ -266,6 +272,56 @@ def test_a_patient_of_two_sites_stays_in_one_fold(study):
     splits.write_splits(table, study.data.parent / "manifests" / "splits_site-b.csv")
     with pytest.raises(splits.SplitError, match=r"patient 'P-site-2' has fold"):
         load_splits(study, cohorts)
+
+
+@pytest.fixture
+def with_slices(study, monkeypatch):
+    """The study with three isolated slices beside, one for each fold; each is known by its grey."""
+    folder = study.data.parent / "manifests"
+    (folder / "cohorts.toml").write_text(TOML + """
+[pictures]
+manifest = "pictures.csv"
+splits = "splits_pictures.csv"
+slices = { quarter_turns = 0, longest_share = 1.0 }
+mask_codes = { 1 = "ggo" }
+""")
+    rows = []
+    for case in ("1", "2", "3"):
+        grey = np.full((SIZE, SIZE), 209, np.uint8)
+        grey[:, :8] = 43
+        mask = np.zeros((SIZE, SIZE), np.uint8)
+        mask[:4] = 1
+        for name, array in (("image", grey), ("mask", mask)):
+            sitk.WriteImage(sitk.GetImageFromArray(array), str(study.data / f"{name}{case}.png"))
+        rows.append({"cohort": "pictures", "case_id": case, "patient_id": f"S{case}", "role": "cv",
+                     "image": f"image{case}.png", "mask": f"mask{case}.png", "exclude": 0,
+                     "mask_kind": "ggo+high_opacity", "protocol": "unknown", "n_slices": 1})
+    frame = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+    manifest.write_manifest(frame, folder / "pictures.csv")
+    splits.write_splits(frame[["cohort", "case_id", "patient_id"]].assign(
+        fold=range(3), validation_in=pd.array([1, 2, 0], "Int64")), folder / "splits_pictures.csv")
+    config = dataclasses.replace(study.config, cohorts=("site", "site-b", "pictures"),
+                                 baselines=())
+    return open_run(config=config, data=study.data, results=study.data.parent / "results")
+
+
+def test_isolated_slices_train_and_are_scored_apart(with_slices, trained, monkeypatch):
+    monkeypatch.setattr(experiment, "Predictor", Marked)
+    frame = experiment.cross_validate(with_slices, progress=False)
+    assert set(frame.cohort) == {"site", "site-b"}
+    assert len(trained[0, "deeplung"]["train"]) == 3  # two volumes and a slice; as many validate
+    slices = experiment.score_slices(with_slices, progress=False)
+    assert set(slices.cohort) == {"pictures"}
+    ggo = slices[slices.structure == "ggo"].set_index("case_id")
+    # The network of fold n finds 2 (n + 1) rows of 16 pixels; four of them are right.
+    for fold, case in enumerate(("1", "2", "3")):
+        rows = 2 * (fold + 1)
+        assert ggo.fold[case] == fold
+        assert ggo.tp[case] == 16 * min(rows, 4)
+        assert ggo.fp[case] == 16 * max(rows - 4, 0)
+        assert ggo.dice[case] == pytest.approx(2 * min(rows, 4) / (rows + 4))
+    assert slices[slices.structure == "high_opacity"].dice.isna().all()
+    pd.testing.assert_frame_equal(experiment.score_slices(with_slices, progress=False), slices)
 
 
 def test_work_is_made_of_values_that_another_process_could_read(study, trained, measured):

@@ -92,10 +92,12 @@ def train_fold(run: Run, fold: int, progress: bool = True, *, name: str = DeepLu
         run.config, run.path(run.fold_folder(fold, name), CHECKPOINT).parent,
         seed=run.config.seed + fold, name=name, progress=progress, data=run.data, **options,
     )
+    folder = run.folder / run.fold_folder(fold, name)
+    seconds = sum(pd.read_csv(path)["seconds"].sum() for path in folder.rglob("history.csv"))
     label = f"fold_{fold}" if name == DeepLungNet.name else f"{name}_fold_{fold}"
     run.record(f"train_{label}", device=str(choose_device()), threads=torch.get_num_threads(),
                torch_cpu=torch.backends.cpu.get_cpu_capability(),
-               **{f"seconds_train_{label}": round(float(history["seconds"].sum()), 1)})
+               **{f"seconds_train_{label}": round(float(seconds), 1)})
     return history
 
 

@@ -340,8 +340,7 @@ def train_whole(
 ) -> pd.DataFrame:
     """`train`, after the main branch alone (`Config.first`) where the settings ask for that.
 
-    The branch's own files lie in `<folder>/main/`; arguments and result as `train`. Of both
-    trainings `seconds` holds the time; the rows are those of the whole network.
+    The branch's own files lie in `<folder>/main/`; arguments and result as `train`.
     """
     if config.first is None or name != DeepLungNet.name:
         return train(training, validation, config, folder, name=name, **options)
