@@ -65,7 +65,7 @@ class MobileTrunk(nn.Module):
     """MobileNetV2 at strides 4, 8, 16 and 32, merged top-down to stride 4.
 
     Each of the four maps goes by 1x1 to `MERGED_WIDTH` channels; from the coarsest on, the map so
-    far is upsampled (bilinear) and added. 2.2 million parameters.
+    far is upsampled (bilinear) and added. 1.8 million parameters.
 
     Source: Sandler et al. 2018, arXiv 1801.04381, table 2; the merging after Lin et al. 2017, arXiv
     1612.03144. Names of the layers are torchvision's.

@@ -16,7 +16,7 @@ from deeplung_nb.imaging.scan import Scan
 PROPERTIES: dict[str, tuple[str, str, float]] = {
     # name: words, unit, least width of a range (of few scans it would be too narrow)
     "slice_gap_mm": ("distance between slices", "mm", 2.0),
-    "pixel_mm": ("pixel size", "mm", 0.2),
+    "pixel_mm": ("pixel size", "mm", 0.5),  # nominal in MedSeg
     "soft_tissue_hu": ("most frequent soft tissue", "HU", 60.0),
     "lung_hu": ("median of the lungs", "HU", 100.0),
     "noise_hu": ("noise in soft tissue", "HU", 10.0),
