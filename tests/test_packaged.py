@@ -25,6 +25,7 @@ from deeplung_nb.imaging.slices import (
     read_slice_mask,
 )
 from deeplung_nb.labels import NO_ANSWER
+from deeplung_nb.learning import packaged
 from deeplung_nb.learning.dataset import (
     PreparedCase,
     SliceSampler,
@@ -33,6 +34,7 @@ from deeplung_nb.learning.dataset import (
     prepare_slice,
 )
 from deeplung_nb.learning.estimate import choose_threshold
+from deeplung_nb.network.checkpoint import load_network
 from deeplung_nb.network.deeplung import DeepLungNet, probabilities
 from deeplung_nb.network.losses import ClassLoss, SegmentationLoss, one_hot
 from deeplung_nb.network.packaged import CARD, packaged_checkpoints, read_card
@@ -358,3 +360,45 @@ def test_a_threshold_is_chosen_where_the_case_has_no_say():
     frame.loc[(frame.threshold == 0.5) & (frame.case_id != "a"), "dice"] = 0.0
     frame.loc[frame.threshold == 0.4, "dice"] = 0.5645
     assert choose_threshold(frame)[0] == 0.4
+
+
+def test_the_package_is_made_whole_or_not_at_all(tmp_path, monkeypatch, checkpoint_file):
+    """Training is replaced: a tiny checkpoint and its history for each seed."""
+    def quickly(cases, validation, config, folder, *, seed, **options):
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(checkpoint_file, folder / "checkpoint.pt")
+        seeds.append(seed)
+        return pd.DataFrame({"train_loss": [0.5]})
+
+    seeds = []
+    config = dataclasses.replace(load_profile("quick"), pretrained=None)
+    monkeypatch.setattr(packaged, "load_profile", lambda _: config)
+    monkeypatch.setattr(packaged, "load_cohorts", lambda run: [])
+    monkeypatch.setattr(packaged, "train_whole", quickly)
+    output = tmp_path / "weights"
+    arguments = {"results": tmp_path / "results", "progress": False, "seeds": 2, "name": "tiny"}
+    card = packaged.train_packaged(tmp_path, output, **arguments)
+    assert len(set(seeds)) == 2
+    files = packaged_checkpoints(output)
+    assert [path.name for path in files] == ["tiny-0.pt", "tiny-1.pt"]
+    saved = torch.load(files[0], weights_only=True)["state"]
+    assert saved["main_head.0.weight"].dtype == torch.float16
+    whole = load_network(checkpoint_file).state_dict()["main_head.0.weight"]
+    again = load_network(files[0]).state_dict()["main_head.0.weight"]
+    assert again.dtype == torch.float32
+    torch.testing.assert_close(again, whole, rtol=1e-3, atol=1e-3)
+
+    before = card.read_bytes()
+    with pytest.raises(ValueError, match="seeds 0: expected 1 or more"):
+        packaged.train_packaged(tmp_path, output, **{**arguments, "seeds": 0})
+    monkeypatch.setattr(packaged, "_describe", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        packaged.train_packaged(tmp_path, output, **arguments)
+    assert card.read_bytes() == before
+    assert packaged_checkpoints(output) == files
+
+
+def test_a_missing_encoder_is_known_before_the_training(tmp_path):
+    with pytest.raises(FileNotFoundError, match="mobilenet_v2_imagenet"):
+        packaged.train_packaged(tmp_path, tmp_path / "weights", results=tmp_path / "results")
+    assert not (tmp_path / "results").exists()

@@ -18,11 +18,12 @@ from deeplung_nb.cohorts.manifest import Cohort
 from deeplung_nb.cohorts.splits import CaseKey
 from deeplung_nb.cohorts.study import find_cases, find_volumes, load_cohorts, read_case
 from deeplung_nb.config import load_profile
-from deeplung_nb.files import atomic_path, sha256_of, write_text
+from deeplung_nb.files import atomic_paths, check_writable, sha256_of, write_text
 from deeplung_nb.learning.experiment import prepared_cases
 from deeplung_nb.learning.train import train_whole
 from deeplung_nb.network.checkpoint import CHECKPOINT, read_checkpoint
 from deeplung_nb.network.packaged import CARD, WEIGHTS_FOLDER
+from deeplung_nb.network.pretrained import find_encoder
 from deeplung_nb.progress import track
 from deeplung_nb.reading.familiarity import describe_scan, training_ranges
 from deeplung_nb.registry import read_registry
@@ -37,8 +38,7 @@ def _shrink(source: Path, target: Path) -> None:
     saved = read_checkpoint(source)
     saved["state"] = {name: tensor.half() if tensor.is_floating_point() else tensor
                       for name, tensor in saved["state"].items()}
-    with atomic_path(target) as part:
-        torch.save(saved, part)
+    torch.save(saved, target)
 
 
 def _ranges(cohorts: list[Cohort]) -> dict[str, tuple[float, float]]:
@@ -53,12 +53,12 @@ def _ranges(cohorts: list[Cohort]) -> dict[str, tuple[float, float]]:
     return training_ranges(found)
 
 
-def _describe(run: Run, name: str, files: list[Path], histories: list[pd.DataFrame],
+def _describe(run: Run, name: str, hashes: dict[str, str], histories: list[pd.DataFrame],
               cohorts: list[Cohort]) -> dict[str, Any]:
     registry = read_registry()
     return {
         "name": name, "trained_by": f"python -m deeplung_nb train-packaged, run {run.run_id}",
-        "files": [{"file": path.name, "sha256": sha256_of(path)} for path in files],
+        "files": [{"file": file, "sha256": sha256} for file, sha256 in hashes.items()],
         "cohorts": {cohort.name: {"cases": len(cohort.cases("cv")),
                                   **{key: registry[cohort.name][key]
                                      for key in ("licence", "citation")}}
@@ -90,10 +90,20 @@ def train_packaged(data: Path, output: Path | None = None, *, name: str = "deepl
     Returns
     -------
     Path
-        The card.
+        The card; it and the weights appear together or not at all.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        Before any training: no network asked for, a cohort or the encoder missing in `data`.
     """
+    if seeds < 1:
+        raise ValueError(f"seeds {seeds}: expected 1 or more networks")
     config = replace(load_profile(PROFILE), profile="packaged")
+    if config.pretrained:
+        find_encoder(config.pretrained, data)
     run = open_run(config=config, data=data, results=results)
+    check_writable(output or WEIGHTS_FOLDER)
     cohorts = load_cohorts(run)
     keys = [CaseKey(cohort.name, row.case_id) for cohort, row in find_cases(cohorts, "cv")]
     cases = prepared_cases(run, cohorts, keys, progress)
@@ -105,10 +115,12 @@ def train_packaged(data: Path, output: Path | None = None, *, name: str = "deepl
                                      data=run.data, progress=progress))
         checkpoints.append(folder / CHECKPOINT)
     output = output or WEIGHTS_FOLDER
-    files = []
-    for seed, source in enumerate(checkpoints):
-        files.append(output / f"{name}-{seed}.pt")
-        _shrink(source, files[-1])
+    files = [output / f"{name}-{seed}.pt" for seed in range(seeds)]
     card = output / CARD
-    write_text(card, json.dumps(_describe(run, name, files, histories, cohorts), indent=1) + "\n")
+    with atomic_paths(*files, card) as parts:
+        for source, part in zip(checkpoints, parts, strict=False):
+            _shrink(source, part)
+        hashes = {file.name: sha256_of(part) for file, part in zip(files, parts, strict=False)}
+        write_text(parts[-1], json.dumps(_describe(run, name, hashes, histories, cohorts), indent=1)
+                   + "\n")
     return card
