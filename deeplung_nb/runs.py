@@ -121,7 +121,10 @@ def _pretrained_digest(config: Config) -> str:
     if not config.pretrained:
         return "none"
     entry = read_encoders().get(config.pretrained)
-    return entry["sha256"] if entry else sha256_of(Path(config.pretrained))
+    if entry:
+        return entry["sha256"]
+    path = Path(config.pretrained)
+    return sha256_of(path) if path.is_file() else f"absent: {path}"  # the training says so
 
 
 @dataclass(frozen=True)

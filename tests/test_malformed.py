@@ -418,7 +418,6 @@ def test_commands_with_odd_arguments(command, files, tmp_path):
             "network is a folder": ("segment", "ct.nii.gz", "--checkpoint", "empty", *segment[4:]),
             "network is the scan": ("segment", "ct.nii.gz", "--checkpoint", "ct.nii.gz",
                                     *segment[4:]),
-            "no network anywhere": ("segment", "ct.nii.gz", "--output", "out"),
             "series of no folder": ("segment", "ct.nii.gz", "--series", "list"),
             "unknown option": (*segment, "--fast"),
             "profile": ("reproduce", "--profile", "odd"),
