@@ -14,7 +14,6 @@ from deeplung_nb import measurements
 from deeplung_nb.cohorts.study import find_volumes, load_cohorts, read_case
 from deeplung_nb.labels import GGO, HIGH_OPACITY, LESION_STRUCTURES, TITLES
 from deeplung_nb.learning.estimate import choose_threshold, estimate
-from deeplung_nb.learning.experiment import score_slices
 from deeplung_nb.network.packaged import read_card
 from deeplung_nb.report.figures import draw_hu_by_class
 from deeplung_nb.report.numbers import interval, number
@@ -97,10 +96,12 @@ def of_thresholds(thresholds):
     rows = []
     part = thresholds[thresholds.structure == "lesion"]
     for value, group in part.groupby("threshold"):
-        volumes, slices = group[~group.isolated], group[group.isolated]
-        rows.append([value, number(volumes.dice.mean()), number(slices.dice.mean())])
-    return markdown(["lesion threshold", "Dice of any lesion, mean of the volumes",
-                     "mean of the slices"], rows)
+        volumes, slices = (group[group.isolated == isolated].dice.dropna()
+                           for isolated in (False, True))
+        rows.append([value, *(f"{number(scores.mean())} ({len(scores)})"
+                              for scores in (volumes, slices))])
+    return markdown(["lesion threshold", "Dice of any lesion, mean of the volumes (n)",
+                     "mean of the slices (n)"], rows)
 
 
 def of_calibration(calibration):
@@ -126,9 +127,8 @@ def hu_by_class(run):
 def main(folder, data):
     run = read_run(folder, data)
     frame = measurements.read(run.measurements_csv).query("role == 'cv'")
-    thresholds, calibration = estimate(run)
+    slices, thresholds, calibration = estimate(run)
     chosen, honest = choose_threshold(thresholds)
-    slices = score_slices(run)
     densities = hu_by_class(run)
     picture = draw_hu_by_class(densities)
     (DOCS / "images" / "hu_by_class.png").write_bytes(picture.png(150))
@@ -148,7 +148,8 @@ def main(folder, data):
         by_case=by_case(frame), by_structure=by_structure(frame), of_slices=of_slices(slices),
         of_thresholds=of_thresholds(thresholds), chosen=chosen,
         used=run.config.network.lesion_threshold,
-        honest=f"{number(honest.dice_chosen.mean())} against {number(honest.dice_at_half.mean())}",
+        honest=f"{number(honest.dice_chosen.mean())} (n = {honest.dice_chosen.count()}) against "
+               f"{number(honest.dice_at_half.mean())}",
         ratios=ratios(frame), of_calibration=of_calibration(calibration),
         minutes=round(seconds / 60),
         densities=markdown(

@@ -16,7 +16,7 @@ from deeplung_nb.config import Config, NetworkConfig, TrainingConfig, UNetConfig
 from deeplung_nb.imaging.grid import Grid
 from deeplung_nb.imaging.io import write_mask, write_scan
 from deeplung_nb.imaging.scan import LesionMask, Scan
-from deeplung_nb.learning import experiment
+from deeplung_nb.learning import estimate, experiment
 from deeplung_nb.runs import open_run
 
 SIZE, FOLDS = 16, 3
@@ -310,7 +310,8 @@ def test_isolated_slices_train_and_are_scored_apart(with_slices, trained, monkey
     frame = experiment.cross_validate(with_slices, progress=False)
     assert set(frame.cohort) == {"site", "site-b"}
     assert len(trained[0, "deeplung"]["train"]) == 3  # two volumes and a slice; as many validate
-    slices = experiment.score_slices(with_slices, progress=False)
+    monkeypatch.setattr(estimate, "Predictor", Marked)
+    slices, thresholds, calibration = estimate.estimate(with_slices, progress=False)
     assert set(slices.cohort) == {"pictures"}
     ggo = slices[slices.structure == "ggo"].set_index("case_id")
     # The network of fold n finds 2 (n + 1) rows of 16 pixels; four of them are right.
@@ -321,7 +322,17 @@ def test_isolated_slices_train_and_are_scored_apart(with_slices, trained, monkey
         assert ggo.fp[case] == 16 * max(rows - 4, 0)
         assert ggo.dice[case] == pytest.approx(2 * min(rows, 4) / (rows + 4))
     assert slices[slices.structure == "high_opacity"].dice.isna().all()
-    pd.testing.assert_frame_equal(experiment.score_slices(with_slices, progress=False), slices)
+    # Each case is there once at each threshold, and each pixel in one bin: ground glass scores 1
+    # in the network's rows and 0 elsewhere.
+    lesion = thresholds[thresholds.structure == "lesion"]
+    assert lesion.groupby(["cohort", "case_id"]).size().unique() == [len(estimate.THRESHOLDS)]
+    assert len(lesion) == 9 * len(estimate.THRESHOLDS)
+    bins = calibration[calibration.isolated].set_index("mean_score")
+    assert bins.n.to_dict() == {0.0: (14 + 12 + 10) * 16, 1.0: (2 + 4 + 6) * 16}
+    assert bins.share[1.0] == pytest.approx((2 + 4 + 4) / 12)
+    assert bins.share[0.0] == pytest.approx(2 / 36)
+    again = estimate.estimate(with_slices, progress=False)
+    pd.testing.assert_frame_equal(again.slices, slices, check_dtype=False)
 
 
 def test_work_is_made_of_values_that_another_process_could_read(study, trained, measured):

@@ -1,4 +1,4 @@
-"""What a run's networks say of cases that they never saw: thresholds and calibration.
+"""What a run's networks say of cases that they never saw: slices, thresholds and calibration.
 
 All on the network's grid, from the scores of the fold that left the case out. Nothing here is
 measured in millilitres; that is `experiment`'s, on the scan's own grid.
@@ -58,7 +58,7 @@ def unseen_cases(run: Run, progress: bool = True) -> Iterator[Unseen]:
             yield Unseen(key, fold, case.isolated, np.concatenate(scores), np.asarray(case.target))
 
 
-def _counts(case: Unseen, threshold: float) -> Iterator[dict[str, object]]:
+def _counts(case: Unseen, threshold: float | None) -> Iterator[dict[str, object]]:
     found = lesion_first(case.scores, threshold).argmax(axis=1)
     known = case.target != NO_ANSWER
     for structure in LESION_STRUCTURES:
@@ -69,23 +69,33 @@ def _counts(case: Unseen, threshold: float) -> Iterator[dict[str, object]]:
                "tp": counts.tp, "fp": counts.fp, "fn": counts.fn, "dice": counts.dice()}
 
 
-def estimate(run: Run, progress: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Overlap at each lesion threshold, and how often a scored lesion is one.
+class Estimate(NamedTuple):
+    """Tables over unseen cases; counts are pixels of the network's picture that have an answer."""
 
-    Returns
-    -------
-    (thresholds, calibration)
-        `cohort, case_id, fold, isolated, threshold, structure, tp, fp, fn, dice`; and
-        `isolated, score, n, mean_score, share` by bins of the lesion score (ground glass + high
-        opacity). Both are kept in the run folder (`thresholds.csv`, `calibration.csv`) and used
-        again.
+    slices: pd.DataFrame
+    """Isolated slices by the rule of the run's settings; columns as `thresholds`."""
+    thresholds: pd.DataFrame
+    """All cases: `cohort, case_id, fold, isolated, threshold, structure, tp, fp, fn, dice` (empty
+    where both masks are)."""
+    calibration: pd.DataFrame
+    """`isolated, score, n, mean_score, share`: bins of the lesion score (ground glass + high
+    opacity), pixels in them, their mean score, and the share that the expert marked."""
+
+
+def estimate(run: Run, progress: bool = True) -> Estimate:
+    """Overlap of isolated slices, overlap at each lesion threshold, and calibration.
+
+    The tables are kept in the run folder (`slices.csv`, `thresholds.csv`, `calibration.csv`) and
+    used again.
     """
-    paths = run.path("thresholds.csv"), run.path("calibration.csv")
+    paths = [run.path(f"{name}.csv") for name in Estimate._fields]
     if all(path.exists() for path in paths):
-        return pd.read_csv(paths[0], dtype={"case_id": str}), pd.read_csv(paths[1])
-    rows, edges = [], np.linspace(0, 1, N_BINS + 1)
+        return Estimate(*(pd.read_csv(path, dtype={"case_id": str}) for path in paths))
+    slices, rows, edges = [], [], np.linspace(0, 1, N_BINS + 1)
     sums = {isolated: np.zeros((3, N_BINS)) for isolated in (False, True)}
     for case in unseen_cases(run, progress):
+        if case.isolated:
+            slices += _counts(case, run.config.network.lesion_threshold)
         for threshold in THRESHOLDS:
             rows += _counts(case, threshold)
         known = case.target != NO_ANSWER
@@ -97,10 +107,13 @@ def estimate(run: Run, progress: bool = True) -> tuple[pd.DataFrame, pd.DataFram
              "mean_score": total / n, "share": hits / n}
             for isolated, table in sums.items()
             for k, (n, total, hits) in enumerate(table.T) if n]
-    frames = pd.DataFrame(rows), pd.DataFrame(bins)
-    for path, frame in zip(paths, frames, strict=True):
+    thresholds = pd.DataFrame(rows)
+    # Without a threshold in the settings that column is empty: a number all the same.
+    of_slices = pd.DataFrame(slices, columns=thresholds.columns).astype({"threshold": float})
+    found = Estimate(of_slices, thresholds, pd.DataFrame(bins))
+    for path, frame in zip(paths, found, strict=True):
         write_text(path, frame.to_csv(index=False))
-    return frames
+    return found
 
 
 def choose_threshold(thresholds: pd.DataFrame) -> tuple[float, pd.DataFrame]:

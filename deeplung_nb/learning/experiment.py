@@ -30,9 +30,9 @@ from deeplung_nb.cohorts.study import (
 from deeplung_nb.files import write_text
 from deeplung_nb.imaging.io import write_mask
 from deeplung_nb.imaging.plausibility import examine
-from deeplung_nb.imaging.preprocess import Restorer, normalise_hu, prepare
+from deeplung_nb.imaging.preprocess import Restorer, prepare
 from deeplung_nb.imaging.scan import LesionMask, Scan
-from deeplung_nb.labels import LESION_STRUCTURES, NO_ANSWER, structure_mask
+from deeplung_nb.labels import LESION_STRUCTURES
 from deeplung_nb.learning.dataset import (
     PreparedCase,
     prepare_case,
@@ -48,7 +48,6 @@ from deeplung_nb.progress import Progress, track
 from deeplung_nb.reading.measure import measure
 from deeplung_nb.reading.predict import Predictor
 from deeplung_nb.runs import Run
-from deeplung_nb.stats import overlap
 
 FACTS = ("cohort", "role", "case_id", "patient_id", "protocol", "scanner", "centre")
 
@@ -250,41 +249,6 @@ def cross_validate(run: Run, progress: bool = True) -> pd.DataFrame:
             reader: Reader(name, _checkpoints(run, [fold], name), fold)
             for reader, name in names.items()}))
     return _evaluate(run, "cv", todo, progress)
-
-
-SLICE_COLUMNS = ("cohort", "case_id", "fold", "structure", "tp", "fp", "fn", "dice")
-
-
-def score_slices(run: Run, progress: bool = True) -> pd.DataFrame:
-    """Isolated slices, each by the network of the fold that did not train on it; `slices.csv`.
-
-    Returns
-    -------
-    DataFrame
-        Columns `SLICE_COLUMNS`, a row for each slice and structure: pixels of the network's
-        picture, without those that have no answer. `dice` is empty where both masks are. An earlier
-        result of the run is used again; no rows where the run has no such cohort.
-    """
-    path = run.path("slices.csv")
-    if path.exists():
-        return pd.read_csv(path, dtype={"case_id": str})
-    cohorts = [cohort for cohort in load_cohorts(run) if cohort.slices is not None]
-    splits = load_splits(run).set_index(["cohort", "case_id"])["fold"]
-    rows = []
-    for fold in range(run.config.n_folds) if cohorts else ():
-        predictor = Predictor.from_checkpoints(_checkpoints(run, [fold]))
-        keys = [CaseKey(*key) for key, own in splits.items()
-                if own == fold and key[0] in {cohort.name for cohort in cohorts}]
-        for key, case in zip(keys, prepared_cases(run, cohorts, keys, progress), strict=True):
-            scores, = predictor.score_batches(normalise_hu(case.hu.astype(np.float32)))
-            found, known = scores.argmax(axis=1), case.target != NO_ANSWER
-            for structure in LESION_STRUCTURES:
-                wanted = structure_mask(case.target, structure) & known
-                counts = overlap.confusion(wanted, structure_mask(found, structure) & known)
-                rows.append((*key, fold, structure, counts.tp, counts.fp, counts.fn, counts.dice()))
-    frame = pd.DataFrame(rows, columns=list(SLICE_COLUMNS))
-    write_text(path, frame.to_csv(index=False))
-    return frame
 
 
 def _checkpoints(run: Run, folds: Sequence[int], name: str = DeepLungNet.name) -> tuple[Path, ...]:
