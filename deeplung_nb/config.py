@@ -121,6 +121,8 @@ class TrainingConfig:
     """Share of windows that are blurred (Gaussian, SD 0.5 to 1.2 pixels)."""
     isolated_fraction: float | None = None
     """Share of a batch from cohorts of isolated slices; None: as they come."""
+    pseudo_fraction: float | None = None
+    """Share of a batch from the series of `Config.unlabelled`; None: as they come."""
     warmup_steps: int = 0
     """Steps in which the rate rises to its value."""
     last_rate: float = 0.0
@@ -157,6 +159,9 @@ class Config:
     first: TrainingConfig | None = None
     """A training of the main branch alone, with whose weights `training` begins; None: none. The
     branch sees one slice and costs a fraction of the whole."""
+    unlabelled: str | None = None
+    """A set of series without expert masks (a name in data_manifests/cohorts.toml), labelled by a
+    teacher: the same training without it. None: every target is an expert's."""
     baselines: tuple[UNetConfig, ...] = ()
     """U-Nets to train and test on the same folds (Table 4); none where time forbids."""
 

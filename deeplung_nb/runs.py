@@ -41,7 +41,7 @@ MEASURING_CODE = (
     "stats/surface.py", "network/baselines.py", "network/checkpoint.py", "network/convlstm.py",
     "network/deeplung.py", "network/device.py", "network/losses.py", "network/pretrained.py",
     "network/trunks.py", "reading/predict.py", "reading/measure.py", "learning/dataset.py",
-    "learning/train.py", "learning/experiment.py",
+    "learning/pseudo.py", "learning/train.py", "learning/experiment.py",
 )
 """Code that can change measurements.csv, and `imaging/phantom/` where phantoms are used."""
 
@@ -321,6 +321,7 @@ def open_run(
         "manifests": manifest_digest(config.cohorts),
         "code": code_digest(config.cohorts),
         "pretrained": _pretrained_digest(config),
+        "unlabelled": read_registry().get(config.unlabelled or "", {}).get("sha256", "none"),
     }
     whole = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
     folder = results.resolve() / f"{config.profile}-{whole[:12]}"

@@ -109,7 +109,7 @@ def test_a_prepared_case_has_the_hu_of_the_scan_and_the_classes_of_its_mask():
     assert case.hu.min() >= -1024
     assert case.target[1, 30, 30] == 2
     assert case.target[0].max() == 0
-    assert not case.isolated
+    assert case.source == "volume"
 
 
 def test_random_transforms_stay_in_the_range_of_the_paper():

@@ -194,20 +194,25 @@ def test_a_flip_mirrors_image_and_target_alike():
 
 
 def test_a_share_of_each_batch_comes_from_isolated_slices():
-    def case(name, n, isolated, code):
+    def case(name, n, source, code):
         target = np.zeros((n, 8, 8), np.uint8)
         target[:n // 2, 2:4, 2:4] = code
-        return PreparedCase(name, np.zeros((n, 8, 8), np.int16), target, isolated)
+        return PreparedCase(name, np.zeros((n, 8, 8), np.int16), target, source)
 
-    cases = [case("volume", 20, False, 1), case("volume", 20, False, 2), case("a", 1, True, 1),
-             case("b", 1, True, 2)]
+    cases = [case("v", 20, "volume", 1), case("w", 20, "volume", 2), case("a", 1, "slice", 1),
+             case("b", 1, "slice", 2), case("p", 20, "pseudo", 1), case("q", 20, "pseudo", 2)]
     settings = TrainingConfig(steps_per_epoch=4, batch_slices=10, isolated_fraction=0.3,
                               lesion_fraction=0.5)
-    sampler = SliceSampler(cases, settings, seed=0)
-    for picks, _ in sampler.batches(0):
-        assert sum(cases[i].isolated for i, _ in picks) == 3
-        assert len(picks) == 10
-    with pytest.raises(ValueError, match=r"isolated_fraction 0\.3: the training cases hold no"):
+    both = dataclasses.replace(settings, pseudo_fraction=0.2)
+    for some, wanted in ((cases[:4], settings), (cases, both)):
+        for picks, _ in SliceSampler(some, wanted, seed=0).batches(0):
+            sources = [some[i].source for i, _ in picks]
+            assert sources.count("slice") == 3
+            assert sources.count("pseudo") == (2 if wanted is both else 0)
+            assert len(picks) == 10
+    with pytest.raises(ValueError, match=r"pseudo_fraction 0\.2: the training cases hold no"):
+        SliceSampler(cases[:4], both, seed=0)
+    with pytest.raises(ValueError, match=r"isolated_fraction 0\.3, .*: the training cases"):
         SliceSampler(cases[:2], settings, seed=0)
 
 
@@ -242,7 +247,7 @@ def test_a_slice_is_turned_and_its_tissues_find_their_hu(tmp_path):
 def test_a_picture_without_healthy_lung_falls_back_to_the_usual_greys():
     grey = np.full((50, 50), 208, np.uint8)
     grey[:20] = 120  # consolidated
-    hu = grey_to_hu(grey)
+    hu = grey_to_hu(grey, TURNED)
     assert hu[30, 30] == pytest.approx(SOFT_HU, abs=30)
     assert -500 < hu[5, 5] < -200
 
@@ -253,7 +258,7 @@ def test_around_an_isolated_slice_there_is_no_answer(tmp_path):
     mask = read_slice_mask(tmp_path / "mask.png", scan, {3: 2}, TURNED)
     case = prepare_slice(scan, mask, 64, TURNED.longest_share)
     known = case.target[0] != NO_ANSWER
-    assert case.isolated
+    assert case.source == "slice"
     assert known.sum() == 48 * 36  # 80 x 60 at three fourths of 64 pixels
     assert (case.hu[0][~known] == -1024).all()
     share = (case.target[0] == 2).sum() / known.sum()

@@ -20,11 +20,6 @@ from deeplung_nb.imaging.grid import Grid
 from deeplung_nb.imaging.scan import LesionMask, Scan
 
 LUNG_HU, SOFT_HU = -850.0, 40.0
-LUNG_GREY, SOFT_GREY = (10, 70), (180, 245)
-"""Where the modes are looked for; the rest is vessels, lesions, bone and the picture's ends."""
-USUAL_GREY = (43.0, 209.0)
-"""Medians of the modes over the 50 slices of MedSeg-1, for a picture in which one is not found (a
-narrow window, or no healthy lung)."""
 LEAST_SHARE = 0.15
 """A mode is at least this high, against the highest one."""
 LEAST_HU, MOST_HU = -1024.0, 1000.0
@@ -38,27 +33,43 @@ class SliceLayout(NamedTuple):
     longest_share: float
     """Of the network's picture that the longest side takes, so that lungs are as large as in whole
     scans."""
+    lung_grey: tuple[int, int] = (10, 70)
+    """Where the mode of aerated lung is looked for; the default is a lung window's."""
+    soft_grey: tuple[int, int] = (180, 245)
+    """The same of soft tissue; the rest is vessels, lesions, bone and the picture's ends."""
+    usual_grey: tuple[float, float] = (43.0, 209.0)
+    """Both modes where one is not found (a narrow window, or no healthy lung); the default is the
+    median over the 50 slices of MedSeg-1."""
 
 
 def _mode(histogram: np.ndarray, low: int, high: int, usual: float) -> float:
     at = low + int(np.argmax(histogram[low:high + 1]))
     # At an end of the range it is the flank of another hill, not a mode.
-    if at in (low, high) or histogram[at] < LEAST_SHARE * histogram[low:SOFT_GREY[1]].max():
+    if at in (low, high) or histogram[at] < LEAST_SHARE * histogram[low:-1].max():
         return usual
     return float(at)
 
 
-def grey_to_hu(grey: np.ndarray) -> np.ndarray:
+def grey_to_hu(grey: np.ndarray, layout: SliceLayout) -> np.ndarray:
     """Grey levels (0 to 255) as about HU, float32, by the line through the two modes."""
+    (low, high), (soft_low, soft_high) = layout.lung_grey, layout.soft_grey
     histogram = ndimage.gaussian_filter1d(
         np.bincount(grey.ravel(), minlength=256).astype(float), 3.0)
-    lung = _mode(histogram, *LUNG_GREY, USUAL_GREY[0])
-    soft = _mode(histogram, *SOFT_GREY, USUAL_GREY[1])
+    histogram = histogram[:soft_high + 1]  # beyond lies the picture's end, no tissue
+    lung = _mode(histogram, low, high, layout.usual_grey[0])
+    soft = _mode(histogram, soft_low, soft_high, layout.usual_grey[1])
     hu = LUNG_HU + (grey.astype(np.float32) - lung) * (SOFT_HU - LUNG_HU) / (soft - lung)
     return np.clip(hu, LEAST_HU, MOST_HU)
 
 
-def _read_picture(path: Path, case: str, layout: SliceLayout) -> np.ndarray:
+def read_picture(path: Path, case: str, layout: SliceLayout) -> np.ndarray:
+    """A picture's grey levels, uint8 [Y, X], turned as its set needs.
+
+    Raises
+    ------
+    ScanError
+        The file is no 8-bit grey picture.
+    """
     try:
         picture = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
     except RuntimeError as error:
@@ -78,7 +89,8 @@ def read_slice(path: str | os.PathLike, case_id: str, layout: SliceLayout) -> Sc
     ScanError
         The file is no 8-bit grey picture.
     """
-    hu = np.rint(grey_to_hu(_read_picture(Path(path), case_id, layout))).astype(np.int16)[None]
+    grey = read_picture(Path(path), case_id, layout)
+    hu = np.rint(grey_to_hu(grey, layout)).astype(np.int16)[None]
     return Scan(hu, Grid.upright(hu.shape, (1.0, 1.0, 1.0)), case_id, str(path))
 
 
@@ -91,7 +103,7 @@ def read_slice_mask(path: str | os.PathLike, scan: Scan, codes: dict[int, int],
     ScanError
         Another shape than the slice's, or an unknown code.
     """
-    picture = _read_picture(Path(path), scan.case_id, layout)[None]
+    picture = read_picture(Path(path), scan.case_id, layout)[None]
     known = {0: 0, **codes}
     strange = sorted(set(np.unique(picture).tolist()) - set(known))
     if strange:

@@ -27,19 +27,23 @@ from deeplung_nb.labels import GGO, HIGH_OPACITY, LABELS, NO_ANSWER
 AERATED_HU = -850.0
 """Of healthy lung: contrast is changed about it."""
 BLUR_PIXELS = (0.5, 1.2)
+SOURCES = ("volume", "slice", "pseudo")
+"""Where a prepared case is from: see `PreparedCase.source`."""
 
 
 @dataclass(frozen=True)
 class PreparedCase:
     """One case on the network's grid: `hu` int16 and `target` uint8 class codes, [z, S, S].
 
-    `target` may hold `labels.NO_ANSWER`. `isolated`: its slices are no neighbours of each other.
+    `target` may hold `labels.NO_ANSWER`.
     """
 
     case_id: str
     hu: np.ndarray
     target: np.ndarray
-    isolated: bool = False
+    source: str = "volume"
+    """`volume`; `slice`: its slices are no neighbours of each other; `pseudo`: no expert has
+    drawn its target."""
 
 
 def prepare_case(scan: Scan, mask: LesionMask, size: int) -> PreparedCase:
@@ -49,25 +53,41 @@ def prepare_case(scan: Scan, mask: LesionMask, size: int) -> PreparedCase:
     return PreparedCase(scan.case_id, np.rint(hu).astype(np.int16), target)
 
 
+def on_picture(slices: np.ndarray, size: int, longest_share: float,
+               fill: float = HU_WINDOW[0]) -> tuple[np.ndarray, tuple[slice, slice]]:
+    """Cropped slices [z, Y, X] in the middle of the network's picture, `fill` around them.
+
+    Their longest side takes `longest_share` of the picture.
+
+    Returns
+    -------
+    (pictures, inside)
+        float32 [z, size, size], and where the slices lie in a picture.
+    """
+    rows, columns = slices.shape[1:]
+    scale = longest_share * size / max(rows, columns)
+    shape = (max(1, round(rows * scale)), max(1, round(columns * scale)))
+    down, across = resize_matrix(rows, shape[0]), resize_matrix(columns, shape[1]).T
+    top, left = ((size - n) // 2 for n in shape)
+    inside = np.s_[top:top + shape[0], left:left + shape[1]]
+    pictures = np.full((len(slices), size, size), fill, np.float32)
+    for picture, values in zip(pictures, slices, strict=True):
+        picture[inside] = down @ values.astype(np.float32) @ across
+    return pictures, inside
+
+
 def prepare_slice(scan: Scan, mask: LesionMask, size: int, longest_share: float) -> PreparedCase:
     """An isolated slice in the middle of the network's picture, air around it.
 
     Its longest side takes `longest_share` of the picture. Outside it there is no answer: the crop
     says nothing of what lay beyond.
     """
-    rows, columns = scan.shape[1:]
-    scale = longest_share * size / max(rows, columns)
-    shape = (max(1, round(rows * scale)), max(1, round(columns * scale)))
-    down, across = resize_matrix(rows, shape[0]), resize_matrix(columns, shape[1]).T
-    top, left = ((size - n) // 2 for n in shape)
-    inside = np.s_[top:top + shape[0], left:left + shape[1]]
-    hu = np.full((1, size, size), HU_WINDOW[0], np.float32)
-    hu[0][inside] = down @ scan.hu[0].astype(np.float32) @ across
-    shares = np.stack([down @ (mask.labels[0] == label.code).astype(np.float32) @ across
-                       for label in LABELS])
-    target = np.full((1, size, size), NO_ANSWER, np.uint8)
-    target[0][inside] = shares.argmax(axis=0)
-    return PreparedCase(scan.case_id, np.rint(hu).astype(np.int16), target, isolated=True)
+    hu, inside = on_picture(scan.hu, size, longest_share)
+    shares = [on_picture(mask.labels == label.code, size, longest_share, fill=0.0)[0]
+              for label in LABELS]
+    target = np.full(hu.shape, NO_ANSWER, np.uint8)
+    target[:, *inside] = np.argmax(shares, axis=0)[:, *inside]
+    return PreparedCase(scan.case_id, np.rint(hu).astype(np.int16), target, source="slice")
 
 
 def write_prepared(case: PreparedCase, folder: Path) -> None:
@@ -77,13 +97,13 @@ def write_prepared(case: PreparedCase, folder: Path) -> None:
             np.save(stream, array)
 
 
-def read_prepared(case_id: str, folder: Path, isolated: bool = False) -> PreparedCase | None:
+def read_prepared(case_id: str, folder: Path, source: str = "volume") -> PreparedCase | None:
     """A kept case of a cohort, or None where there is none."""
     paths = [folder / f"{case_id}.{name}.npy" for name in ("hu", "target")]
     if not all(path.exists() for path in paths):
         return None
     hu, target = (np.load(path, mmap_mode="r") for path in paths)
-    return PreparedCase(case_id, hu, target, isolated)
+    return PreparedCase(case_id, hu, target, source)
 
 
 def normalise(hu: Tensor) -> Tensor:
@@ -181,16 +201,22 @@ class SliceSampler:
             raise ValueError("no case to train on: check the splits file and the column 'exclude'")
         self.cases, self.config, self.seed = list(cases), config, seed
         self.every = [(i, z) for i, case in enumerate(cases) for z in range(len(case.hu))]
-        if config.isolated_fraction is None:
-            self.sources = [(1.0, self._pools(self.every))]
-        else:
-            share = config.isolated_fraction
-            parts = [(part, [pick for pick in self.every if cases[pick[0]].isolated == isolated])
-                     for part, isolated in ((1.0 - share, False), (share, True))]
-            if not all(picks for part, picks in parts if part > 0.0):
-                raise ValueError(f"isolated_fraction {share}: the training cases hold no such "
-                                 "slices, or nothing else. Add a cohort of them, or leave it out")
-            self.sources = [(part, self._pools(picks)) for part, picks in parts if part > 0.0]
+        shares = {source: share for source, share in (("slice", config.isolated_fraction),
+                                                      ("pseudo", config.pseudo_fraction))
+                  if share is not None}
+        # The first part is what no share speaks of.
+        parts = [(1.0 - sum(shares.values()), set(SOURCES) - set(shares)),
+                 *((share, {source}) for source, share in shares.items())]
+        self.sources = []
+        for share, sources in parts:
+            picks = [pick for pick in self.every if cases[pick[0]].source in sources]
+            if share > 0.0 and not picks:
+                raise ValueError(
+                    f"isolated_fraction {config.isolated_fraction}, pseudo_fraction "
+                    f"{config.pseudo_fraction}: the training cases hold no slices of source "
+                    f"{' or '.join(sorted(sources))}. Add a cohort of them, or leave it out")
+            if share > 0.0:
+                self.sources.append((share, self._pools(picks)))
 
     def _pools(self, picks: list[tuple[int, int]]) -> Pools:
         healthy, high, ggo_only = [], [], []

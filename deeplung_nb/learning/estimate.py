@@ -55,10 +55,12 @@ def unseen_cases(run: Run, progress: bool = True) -> Iterator[Unseen]:
         for key, case in zip(keys, prepared_cases(run, cohorts, keys, False), strict=True):
             prepared = normalise_hu(case.hu.astype(np.float32))
             scores = [batch.mean(axis=0) for batch in predictor.scores_per_network(prepared)]
-            yield Unseen(key, fold, case.isolated, np.concatenate(scores), np.asarray(case.target))
+            yield Unseen(key, fold, case.source == "slice", np.concatenate(scores),
+                         np.asarray(case.target))
 
 
-def _counts(case: Unseen, threshold: float | None) -> Iterator[dict[str, object]]:
+def count_overlap(case: Unseen, threshold: float | None) -> Iterator[dict[str, object]]:
+    """Rows of `Estimate.thresholds`: a case's overlap with its expert, at one threshold."""
     found = lesion_first(case.scores, threshold).argmax(axis=1)
     known = case.target != NO_ANSWER
     for structure in LESION_STRUCTURES:
@@ -95,9 +97,9 @@ def estimate(run: Run, progress: bool = True) -> Estimate:
     sums = {isolated: np.zeros((3, N_BINS)) for isolated in (False, True)}
     for case in unseen_cases(run, progress):
         if case.isolated:
-            slices += _counts(case, run.config.network.lesion_threshold)
+            slices += count_overlap(case, run.config.network.lesion_threshold)
         for threshold in THRESHOLDS:
-            rows += _counts(case, threshold)
+            rows += count_overlap(case, threshold)
         known = case.target != NO_ANSWER
         score = case.scores[:, 1:].sum(axis=1)[known]
         place = np.clip(np.digitize(score, edges) - 1, 0, N_BINS - 1)

@@ -66,7 +66,8 @@ def prepared_cases(
     prepared = []
     for key in track(keys, "prepare", "case", shown=progress):
         folder, cohort = run.folder / "prepared" / key.cohort, by_name[key.cohort]
-        case = read_prepared(key.case_id, folder, isolated=cohort.slices is not None)
+        case = read_prepared(key.case_id, folder,
+                             source="volume" if cohort.slices is None else "slice")
         if case is None:
             scan, mask = read_for_training(cohort, key.case_id)
             size = run.config.network.image_size
