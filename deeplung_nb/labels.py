@@ -43,6 +43,11 @@ COLOURS: dict[str, str] = {
     "lesion": "#3a9d6e",
 }
 
+VALUES = {"volume_ml": ("volume", "mL"), "burden_percent": ("burden", "%"),
+          "burden_in_lung_percent": ("burden in the lung mask", "%"),
+          "mean_hu": ("mean attenuation", "HU")}
+"""What two readers are compared in: column -> name and unit."""
+
 ROLES: dict[str, str] = {
     "cv": "Training (cross-validation)",
     "external": "External validation",

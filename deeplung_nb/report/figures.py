@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from deeplung_nb.labels import COLOURS, HIGH_OPACITY, LESION_STRUCTURES, TITLES
+from deeplung_nb.labels import COLOURS, HIGH_OPACITY, LESION_STRUCTURES, TITLES, VALUES
 from deeplung_nb.report.diagrams import draw_architecture, draw_splits
 from deeplung_nb.report.numbers import interval, number, p_words
 from deeplung_nb.report.panels import choose_case, choose_slice, draw_case, draw_preparation
@@ -66,10 +66,14 @@ def _markers(axes: Axes, x: np.ndarray, y: np.ndarray, pair: pd.DataFrame, colou
                       path_effects=[withStroke(linewidth=1.8, foreground="white")])
 
 
+def _unit(pair: pd.DataFrame) -> str:
+    return VALUES.get(pair.attrs.get("value", "volume_ml"), ("", ""))[1]
+
+
 def _zero_counts(pair: pd.DataFrame) -> str:
     reference, test = pair["reference"] == 0, pair["test"] == 0
     names = reader_names(pair)
-    return (f"0 mL: {names[0]} {int(reference.sum())}, {names[1]} {int(test.sum())}, "
+    return (f"0 {_unit(pair)}: {names[0]} {int(reference.sum())}, {names[1]} {int(test.sum())}, "
             f"both {int((reference & test).sum())}")
 
 
@@ -79,11 +83,18 @@ def _label_line(axes: Axes, y: float, text: str) -> None:
 
 
 SCALES: dict[str, tuple[str, str, str, float]] = {
-    # scale: label of x, label of y, unit, value of no difference
-    "difference": ("mean of {0} and {1}, mL", "{1} − {0}, mL", " mL", 0.0),
-    "percent": ("mean of {0} and {1}, mL", "({1} − {0}) / mean, %", " %", 0.0),
-    "ratio": ("geometric mean of {0} and {1}, mL", "{1} / {0}", "", 1.0),
+    # scale: label of x, label of y, unit, value of no difference; {2} is the readings' unit
+    "difference": ("mean of {0} and {1}, {2}", "{1} − {0}, {2}", " {2}", 0.0),
+    "percent": ("mean of {0} and {1}, {2}", "({1} − {0}) / mean, %", " %", 0.0),
+    "ratio": ("geometric mean of {0} and {1}, {2}", "{1} / {0}", "", 1.0),
 }
+
+
+def scale_words(pair: pd.DataFrame, scale: str) -> tuple[str, str, str]:
+    """Labels of both axes of a Bland-Altman plot on this scale, and the unit of its limits."""
+    names = (*reader_names(pair), _unit(pair))
+    x, y, unit = (words.format(*names).rstrip(", ") for words in SCALES[scale][:3])
+    return x, y, unit.rstrip()
 
 
 def _draw_lines(axes: Axes, x: np.ndarray, result: Any) -> None:
@@ -118,7 +129,8 @@ def draw_bland_altman(axes: Axes, pair: pd.DataFrame, result: Any, structure: st
     reference, test = (pair[name].to_numpy(float) for name in ("reference", "test"))
     x, y, usable = differences(reference, test, result.scale)
     y = np.exp(y) if result.scale == "ratio" else y
-    x_label, y_label, unit, none = SCALES[result.scale]
+    x_label, y_label, unit = scale_words(pair, result.scale)
+    none = SCALES[result.scale][3]
     _markers(axes, x, y, pair[usable], COLOURS[structure], ring=result.scale == "difference")
     if result.scale == "ratio":
         axes.set_yscale("log")
@@ -127,13 +139,14 @@ def draw_bland_altman(axes: Axes, pair: pd.DataFrame, result: Any, structure: st
     axes.axhline(none, color=GREY, linewidth=0.6, linestyle=":", zorder=1)
     _draw_lines(axes, x, result)
     axes.margins(x=0.06, y=0.12)
-    axes.set_xlim(left=0.0)
+    if not (x < 0).any():
+        axes.set_xlim(left=0.0)
     if result.scale == "ratio":
         low, high = axes.get_ylim()
         marks = (1, 1.2, 1.5, 2, 3, 5, 7, 8) if high < 20 * low else (1,)
         axes.yaxis.set_major_locator(LogLocator(subs=marks))
-    axes.set_xlabel(x_label.format(*reader_names(pair)))
-    axes.set_ylabel(y_label.format(*reader_names(pair)))
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
     where = " at the mean" if result.limits == "regression" else ""
     left_out = f", {result.n_excluded} left out" if result.n_excluded else ""
     axes.set_title(
@@ -149,15 +162,19 @@ def draw_correlation(axes: Axes, pair: pd.DataFrame, result: Any, structure: str
     """The test reader's volume against the reference's, with the line of identity and r."""
     reference, test = (pair[name].to_numpy(float) for name in ("reference", "test"))
     top = max(reference.max(), test.max(), 1e-9) * 1.06
-    axes.plot([0, top], [0, top], color=GREY, linewidth=0.7, linestyle=":", zorder=1)
+    low = -0.02 * top
+    if min(reference.min(), test.min()) < 0:  # attenuation
+        low, top = (value + sign * 0.06 * np.ptp([reference, test]) for value, sign in (
+            (min(reference.min(), test.min()), -1), (max(reference.max(), test.max()), 1)))
+    axes.plot([low, top], [low, top], color=GREY, linewidth=0.7, linestyle=":", zorder=1)
     _markers(axes, reference, test, pair, COLOURS[structure])
-    axes.set_xlim(-0.02 * top, top)
-    axes.set_ylim(-0.02 * top, top)
+    axes.set_xlim(low, top)
+    axes.set_ylim(low, top)
     axes.set_aspect("equal")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     for name, label in zip(reader_names(pair), (axes.set_xlabel, axes.set_ylabel), strict=True):
-        label(f"{name}, mL")
+        label(f"{name}, {_unit(pair)}".rstrip(", "))
     axes.set_title(
         f"{TITLES[structure]}, n = {result.n}\n"
         f"{_method(result)} {number(result.r)} {interval(result.ci)}, "
@@ -196,7 +213,7 @@ def draw_agreement(pairs: Mapping[str, pd.DataFrame], agreement: Mapping[str, An
         said.append(
             f"{TITLES[structure]}: {result.n} pairs, bias {number(result.bias)}, limits of "
             f"agreement {number(result.loa_lower)} to {number(result.loa_upper)}"
-            f"{SCALES[result.scale][2]}, correlation {number(correlation[structure].r)}."
+            f"{scale_words(pair, result.scale)[2]}, correlation {number(correlation[structure].r)}."
         )
     figure.text(
         0.5, foot_y(figure), "filled: both above 0     hollow: one of the two is 0     ring ×n: n "

@@ -159,6 +159,13 @@ def _name_by_order(renderer: RendererSVG, kind: str, content: Any) -> str:
 
 
 @mpl.rc_context(STYLE)
+def write_figure(figure: Figure, path: Path, suffix: str) -> None:
+    """The figure as a file of one of `FORMATS`: the same figure gives the same bytes."""
+    with (mock.patch.object(RendererSVG, "_get_clippath_id", _clip_number),
+          mock.patch.object(RendererSVG, "_make_id", _name_by_order)):
+        figure.savefig(path, format=suffix, metadata=FORMATS[suffix])
+
+
 def save_figure(figure: Figure, run: Run, name: str, caption: str = "", alt: str = "") -> Path:
     """Write `figures/<name>.pdf`, `.svg` and `.png` (300 dpi), and their words in `<name>.json`.
 
@@ -178,11 +185,9 @@ def save_figure(figure: Figure, run: Run, name: str, caption: str = "", alt: str
     """
     if run.synthetic:
         _add_footer(figure, f"synthetic cohort · {run.run_id}")
-    for suffix, metadata in FORMATS.items():
-        with (mock.patch.object(RendererSVG, "_get_clippath_id", _clip_number),
-              mock.patch.object(RendererSVG, "_make_id", _name_by_order),
-              atomic_path(run.path("figures", f"{name}.{suffix}")) as part):
-            figure.savefig(part, format=suffix, metadata=metadata)
+    for suffix in FORMATS:
+        with atomic_path(run.path("figures", f"{name}.{suffix}")) as part:
+            write_figure(figure, part, suffix)
     words = {"caption": caption, "alt": alt or getattr(figure, "alt", "") or caption or name}
     write_text(run.path("figures", f"{name}.json"),
                json.dumps(words, indent=2, ensure_ascii=False) + "\n")

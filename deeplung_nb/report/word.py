@@ -70,7 +70,8 @@ def _repeat_on_each_page(row: _Row) -> None:
     properties.append(mark)
 
 
-def _add(document: Document, printed: PrintedTable) -> None:
+def add_table(document: Document, printed: PrintedTable) -> None:
+    """A printed table with its title and notes, at the end of a document."""
     document.add_heading(printed.titles[0] if printed.titles else "", level=2)
     for line in printed.titles[1:]:
         document.add_paragraph(line)
@@ -121,7 +122,7 @@ def write_word(run: Run, pages: list[Path]) -> Path:
     if run.synthetic:
         document.add_paragraph("Synthetic cohort: no case is a patient.")
     for page in pages:
-        _add(document, PrintedTable(page.read_text(encoding="utf-8")))
+        add_table(document, PrintedTable(page.read_text(encoding="utf-8")))
     target = run.path("tables.docx")
     with atomic_path(target) as part:
         document.save(str(part))

@@ -1,16 +1,22 @@
-"""Interactive views for notebooks: everything they need is in the package, no address is called."""
+"""Interactive views for notebooks: everything they need is in the package, no address is called.
 
+Each is imported when it is asked for: the explorer needs a table only, the viewer SimpleITK,
+surfaces k3d.
+"""
+
+import importlib
 from typing import Any
 
-from deeplung_nb.widgets.viewer import CTViewer, view_case, view_ct
-
-__all__ = ["CTViewer", "view_case", "view_ct", "view_surface"]
+_HOMES = {"AgreementExplorer": "explorer", "CTViewer": "viewer", "view_case": "viewer",
+          "view_ct": "viewer", "view_surface": "surface"}
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    """Surfaces need k3d: it is imported when they are asked for."""
-    if name != "view_surface":
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from deeplung_nb.widgets.surface import view_surface
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
 
-    return view_surface
+
+def __dir__() -> list[str]:
+    return __all__

@@ -14,7 +14,8 @@ from scipy import ndimage
 from deeplung_nb.imaging.lungs import LungMask
 from deeplung_nb.imaging.scan import Scan
 from deeplung_nb.labels import COLOURS, LABELS
-from deeplung_nb.widgets.viewer import LUNGS, CTViewer, view_ct, with_picture
+from deeplung_nb.widgets.picture import with_picture
+from deeplung_nb.widgets.viewer import LUNGS, CTViewer, view_ct
 
 GRID_MM = 2.5
 """Surfaces are drawn on a grid of about this: finer ones are slow to turn and look no better."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -19,6 +18,7 @@ from deeplung_nb.labels import COLOURS, LABELS, TITLES
 from deeplung_nb.report.panels import AGREEMENT_COLOURS, choose_slice, draw_planes
 from deeplung_nb.runs import Run
 from deeplung_nb.widgets.backends import View, show_elsewhere
+from deeplung_nb.widgets.picture import STATIC, with_picture
 from deeplung_nb.widgets.planes import (
     AGREEMENT,
     LETTERS,
@@ -32,7 +32,6 @@ from deeplung_nb.widgets.planes import (
     profile,
 )
 
-STATIC = Path(__file__).with_name("static")
 WINDOWS = {"lung": (-400.0, 1500.0), "network": (-212.0, 1624.0), "mediastinum": (40.0, 400.0)}
 """Name -> (level, width), HU: the paper's readers', the network's -1024 to 600, and the usual."""
 LAYOUTS = ("overlay", "side by side", "agreement")
@@ -49,12 +48,6 @@ def _window(window: str | tuple[float, float]) -> tuple[float, float]:
     if not (np.isfinite([level, width]).all() and width > 0):
         raise ValueError(f"window {window}: expected (level, width) in HU, width above 0")
     return level, width
-
-
-def with_picture(bundle: Any, figure: Any) -> Any:
-    """A widget's outputs with a picture and words beside them, for where no widget can live."""
-    data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-    return {**(data or {}), "image/png": figure.png(), "text/plain": figure.alt}, metadata
 
 
 class CTViewer(anywidget.AnyWidget):

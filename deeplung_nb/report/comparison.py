@@ -1,0 +1,131 @@
+"""The explorer's figure: three views of the same pairs, and where each point of them lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from deeplung_nb.labels import COLOURS
+from deeplung_nb.report.figures import draw_bland_altman, draw_correlation
+from deeplung_nb.report.numbers import number
+from deeplung_nb.report.style import (
+    GREY,
+    INK,
+    PAGE_MM,
+    PrintFigure,
+    foot_y,
+    letter,
+    new_figure,
+    reader_names,
+    styled,
+)
+from deeplung_nb.stats.limits import differences
+
+LEFT_OUT = {"marker": "D", "linestyle": "", "markerfacecolor": "none", "markeredgecolor": "#c0392b",
+            "markersize": 5, "markeredgewidth": 1.0, "zorder": 5}
+"""A hollow diamond: somebody left this case out."""
+
+
+def draw_paired(axes: Axes, pair: pd.DataFrame, structure: str) -> None:
+    """Each pair as a line from the reference to the test reader."""
+    values = pair[["reference", "test"]].to_numpy(float)
+    strength = float(np.clip(12 / max(len(values), 1), 0.15, 0.8))
+    axes.plot([0, 1], values.T, color=COLOURS[structure], linewidth=0.8, alpha=strength, zorder=2)
+    for place, column in enumerate(values.T):
+        axes.plot(np.full(len(column), place), column, "o", color=COLOURS[structure],
+                  markeredgecolor=INK, markeredgewidth=0.4, markersize=2.6, zorder=3)
+        if len(column):
+            axes.plot([place - 0.13, place + 0.13], [np.median(column)] * 2, color=INK,
+                      linewidth=1.6, zorder=4)
+    axes.set_xticks([0, 1], reader_names(pair))
+    axes.set_xlim(-0.3, 1.3)
+    axes.set_title("Pairs; strokes: medians", loc="left", fontsize=6.3)
+
+
+def _place_left_out(panels: Sequence[Axes], left: pd.DataFrame, scale: str) -> None:
+    if left.empty:
+        return
+    reference, test = (left[name].to_numpy(float) for name in ("reference", "test"))
+    x, y, _ = differences(reference, test, scale)
+    panels[0].plot(x, np.exp(y) if scale == "ratio" else y, **LEFT_OUT)
+    panels[1].plot(reference, test, **LEFT_OUT)
+    for place, values in enumerate((reference, test)):
+        panels[2].plot(np.full(len(values), place), values, **LEFT_OUT)
+
+
+def _points(figure: PrintFigure, panels: Sequence[Axes], shown: pd.DataFrame,
+            scale: str) -> list[dict[str, Any]]:
+    """Where the cases are, as shares of the picture from its upper left corner."""
+    figure.draw_without_rendering()
+    reference, test = (shown[name].to_numpy(float) for name in ("reference", "test"))
+    x, y, usable = differences(reference, test, scale)
+    cases = shown.index.to_numpy()
+    places = [(panels[0], x, np.exp(y) if scale == "ratio" else y, cases[usable]),
+              (panels[1], reference, test, cases),
+              (panels[2], np.zeros(len(shown)), reference, cases),
+              (panels[2], np.ones(len(shown)), test, cases)]
+    width, height = figure.get_size_inches() * figure.dpi
+    found = []
+    for axes, across, up, keys in places:
+        pixels = axes.transData.transform(np.column_stack([across, up]))
+        found += [{"x": px / width, "y": 1 - py / height, "case": int(key)}
+                  for (px, py), key in zip(pixels, keys, strict=True)]
+    return found
+
+
+@styled
+def draw_comparison(
+    pair: pd.DataFrame, agreement: Any, correlation: Any, line: Any, left_out: pd.DataFrame,
+    structure: str, where: Sequence[tuple[str, str]] = (), width_mm: float = PAGE_MM * 1.25,
+) -> PrintFigure:
+    """Bland–Altman plot, scatter with the lines of identity and of Deming, and paired plot.
+
+    Parameters
+    ----------
+    pair, left_out
+        As `explore.Answer` has them.
+    agreement, correlation, line
+        Results of `bland_altman`, `spearman` and `deming`.
+    where
+        What the cases were chosen by, for the foot.
+
+    Returns
+    -------
+    PrintFigure
+        Its `points` say where each case lies: `x, y` (shares of the picture, from the upper left)
+        and `case`, its row in `pair` followed by `left_out`.
+    """
+    figure = new_figure(width_mm, 82, foot_mm=6)
+    panels = figure.subplots(1, 3, width_ratios=(1.35, 1.05, 0.6))
+    names = reader_names(pair)
+    said = "no pairs"
+    if len(pair):
+        draw_bland_altman(panels[0], pair, agreement, structure)
+        draw_correlation(panels[1], pair, correlation, structure)
+        if np.isfinite(line.slope):
+            ends = np.array([pair["reference"].min(), pair["reference"].max()])
+            panels[1].plot(ends, line.intercept + line.slope * ends, color=INK, linewidth=0.9)
+        draw_paired(panels[2], pair, structure)
+        said = (f"{agreement.n} pairs, bias {number(agreement.bias)}, limits of agreement "
+                f"{number(agreement.loa_lower)} to {number(agreement.loa_upper)}")
+    else:
+        for axes in panels:
+            axes.text(0.5, 0.5, "no pairs", transform=axes.transAxes, ha="center", color=GREY)
+    _place_left_out(panels, left_out, agreement.scale)
+    for axes, name in zip(panels, "ABC", strict=True):
+        letter(axes, name, up=27)
+    chosen = "".join(f"     only {column} {value}" for column, value in where)
+    out = f"     diamond: left out, {len(left_out)}" if len(left_out) else ""
+    figure.text(
+        0.5, foot_y(figure), "filled: both above 0     hollow: one is 0     ring ×n: both 0     "
+        f"dotted: no difference, identity     solid in B: Deming{out}{chosen}\n{agreement.limits} "
+        f"limits; [ ] and grey bands: {100 * agreement.confidence:g} % intervals",
+        fontsize=6.3, color=GREY, ha="center", va="center", linespacing=1.4)
+    figure.alt = f"{names[1]} against {names[0]}: {said}; {len(left_out)} left out."
+    both = pd.concat([pair, left_out], ignore_index=True)
+    figure.points = _points(figure, panels, both, agreement.scale) if len(both) else []
+    return figure

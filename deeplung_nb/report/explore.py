@@ -1,0 +1,299 @@
+"""One question to a table of readings, and its whole answer: numbers, figure, words, code.
+
+What the agreement explorer shows, without any widget: the exported code cell calls `answer` with
+the same `Question`, so that a picture made by clicking can be made again by a script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from deeplung_nb import measurements
+from deeplung_nb.labels import STRUCTURES, TITLES, VALUES
+from deeplung_nb.report.comparison import draw_comparison
+from deeplung_nb.report.figures import scale_words
+from deeplung_nb.report.numbers import interval, number, p_cell
+from deeplung_nb.report.prose import report_text
+from deeplung_nb.report.style import PrintFigure, reader_names
+from deeplung_nb.stats import agreement, correlation, regression, summary
+from deeplung_nb.stats._results import check_confidence
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A case that somebody left out, and why."""
+
+    cohort: str
+    case_id: str
+    reason: str
+
+    def __post_init__(self) -> None:
+        if not self.reason.strip():
+            raise ValueError(f"case {self.cohort}/{self.case_id}: left out without a reason. "
+                             "Say why: it is printed with every result")
+
+
+@dataclass(frozen=True)
+class Question:
+    """Whom to compare, in what, over which cases, and how.
+
+    Raises
+    ------
+    ValueError
+        An unknown structure, value, scale, kind of limits or interval; a reader against itself.
+    """
+
+    reference: str = "expert"
+    test: str = "model"
+    structure: str = "lesion"
+    value: str = "volume_ml"
+    where: tuple[tuple[str, str], ...] = ()
+    """(column, value) pairs that a case must meet, such as `("protocol", "contrast")`."""
+    scale: str = "difference"
+    limits: str = "constant"
+    ci: str = "mover"
+    """Of constant limits; the others have their own."""
+    confidence: float = 0.95
+    left_out: tuple[LeftOut, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("structure", STRUCTURES), ("value", tuple(VALUES)),
+                              ("scale", agreement.SCALES), ("limits", agreement.LIMITS),
+                              ("ci", agreement.INTERVALS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} {getattr(self, name)!r}: expected one of "
+                                 f"{', '.join(allowed)}")
+        check_confidence(self.confidence)
+        if self.reference == self.test:
+            raise ValueError(f"reader {self.test!r} against itself: choose two readers")
+
+    def code(self, source: str) -> str:
+        """A notebook cell that asks this question again.
+
+        Parameters
+        ----------
+        source
+            An expression that makes the table, such as `measurements.read("measurements.csv")`.
+        """
+        given = []
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if value != entry.default and entry.name != "left_out":
+                given.append(f"    {entry.name}={value!r},")
+        if self.left_out:
+            given += ["    left_out=(", *(f"        {case!r}," for case in self.left_out), "    ),"]
+        imported = "LeftOut, Question, answer" if self.left_out else "Question, answer"
+        call = ["question = Question()"] if not given else ["question = Question(", *given, ")"]
+        return "\n".join([
+            "from deeplung_nb import measurements",
+            f"from deeplung_nb.report.explore import {imported}", "",
+            f"table = {source}", *call, "found = answer(table, question)",
+            "print(found.text)", "display(found.statistics, found.figure)", ""])
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Answer:
+    """All that a table of readings says to a question."""
+
+    question: Question
+    pairs: pd.DataFrame
+    """Pairs that count, as `measurements.pair`; none is empty."""
+    left_out: pd.DataFrame
+    """Pairs that somebody left out, with the column `reason`."""
+    n_empty: int
+    """Pairs without a value in one of the readers (as a mean HU of nothing)."""
+    agreement: agreement.BlandAltman
+    correlation: correlation.Correlation
+    line: regression.MethodRegression
+    row: Mapping[str, Any] = field(hash=False)
+    """As `stats.summary.agreement_row`: on the scale of differences, whatever is drawn."""
+
+    def __repr__(self) -> str:
+        question = self.question
+        return (f"{question.test} against {question.reference}, {question.structure}, "
+                f"{question.value}: n = {len(self.pairs)}, bias {number(self.agreement.bias)}")
+
+    @property
+    def notes(self) -> list[str]:
+        """What to mind: flags, reasons, cases that are not in the numbers."""
+        notes = [text for text in (self.row["flags"], self.row["reasons"]) if text]
+        attrs = self.pairs.attrs
+        patients = self.pairs["patient_id"].nunique()
+        if patients < len(self.pairs):
+            notes.append(f"{len(self.pairs)} cases are of {patients} patients, but every interval "
+                         "takes them as independent: they are too narrow")
+        if attrs["n_failed"]:
+            notes.append(f"{attrs['n_failed']} failed, not compared: {_some(attrs['failed'])}")
+        if attrs["unmatched"]:
+            notes.append(f"read by one reader only: {_some(attrs['unmatched'])}")
+        if self.n_empty:
+            notes.append(f"{self.n_empty} without a value in one of the readers")
+        notes += [f"left out: {row.cohort}/{row.case_id} ({row.reason})"
+                  for row in self.left_out.itertuples()]
+        return notes
+
+    @cached_property
+    def statistics(self) -> pd.DataFrame:
+        """`statistic, value, lower, upper, p, n, unit`: one row each, full precision."""
+        row, drawn = self.row, self.agreement
+        unit = VALUES[self.question.value][1]
+        on_scale = scale_words(self.pairs, drawn.scale)[2].strip()
+        names = dict(zip(("reference", "test"), reader_names(self.pairs), strict=True))
+        at = " at the mean" if drawn.limits == "regression" else ""
+        n, all_n = drawn.n, row["n"]
+        unlike = int((self.pairs["reference"] != self.pairs["test"]).sum())
+
+        def of(name: str, prefix: str, n: int = all_n, unit: str = "", p: str = "") -> tuple:
+            return (name, row[prefix], row.get(f"{prefix}_lower"), row.get(f"{prefix}_upper"),
+                    row.get(p), n, unit)
+
+        rows = [
+            *((f"median (quartiles), {names[side]}", row[f"{side}_median"], row[f"{side}_q1"],
+               row[f"{side}_q3"], None, all_n, unit) for side in names),
+            *((title, row[f"detected_{key}"], None, None, None, all_n, "cases")
+              for title, key in (("above 0 by both", "both"),
+                                 (f"above 0 by {names['reference']} alone", "reference_only"),
+                                 (f"above 0 by {names['test']} alone", "test_only"),
+                                 ("above 0 by neither", "neither"))),
+            (f"bias{at}", drawn.bias, *drawn.bias_ci, None, n, on_scale),
+            (f"lower limit{at} ({drawn.limits})", drawn.loa_lower, *drawn.loa_lower_ci, None, n,
+             on_scale),
+            (f"upper limit{at} ({drawn.limits})", drawn.loa_upper, *drawn.loa_upper_ci, None, n,
+             on_scale),
+            ("outside the limits", drawn.percent_outside, None, None, None, n, "%"),
+            ("slope of difference on mean", drawn.slope, *drawn.slope_ci, drawn.slope_p, n, ""),
+            ("constant spread (Breusch–Pagan)", None, None, None, drawn.heteroscedasticity_p, n,
+             ""),
+            ("normal differences (Shapiro–Wilk)", None, None, None, drawn.shapiro_p, n, ""),
+            ("signed-rank test", None, None, None, row["signed_rank_p"], unlike, ""),
+            of("Hodges–Lehmann shift of the unlike", "hodges_lehmann", unlike, unit),
+            of("rank-biserial correlation", "rank_biserial", unlike),
+            of("Spearman ρ", "spearman", p="spearman_p"),
+            of("Pearson r", "pearson"),
+            of("concordance (CCC)", "ccc"),
+            ("Deming slope", self.line.slope, *self.line.slope_ci, None, self.line.n, ""),
+            ("Deming intercept", self.line.intercept, *self.line.intercept_ci, None, self.line.n,
+             unit),
+        ]
+        frame = pd.DataFrame(rows, columns=["statistic", "value", "lower", "upper", "p", "n",
+                                            "unit"])
+        return frame.astype({name: float for name in ("value", "lower", "upper", "p")})
+
+    @property
+    def printed(self) -> pd.DataFrame:
+        """`statistics` as text, three digits, ready to be read."""
+        shown = [(row.statistic,
+                  "" if np.isnan(row.value) else f"{row.value:.0f} {row.unit}"
+                  if row.unit == "cases" else f"{number(row.value)} {row.unit}".strip(),
+                  interval((row.lower, row.upper)) if not np.isnan(row.lower) else "",
+                  p_cell(row.p) if not np.isnan(row.p) else "", str(row.n))
+                 for row in self.statistics.itertuples()]
+        level = f"{100 * self.question.confidence:g} %"
+        return pd.DataFrame(shown, columns=["", "estimate", f"{level} interval (quartiles)", "p",
+                                            "n"])
+
+    @property
+    def text(self) -> str:
+        """Methods and Results, and what was left out."""
+        question, drawn = self.question, self.agreement
+        quantity, unit = VALUES[question.value]
+        names = reader_names(self.pairs)
+        text = report_text(self.pairs, reference=f"reader “{names[0]}”",
+                           test=f"reader “{names[1]}”", quantity=f"{TITLES[question.structure]} "
+                           f"{quantity}".lower(), unit=unit, confidence=question.confidence)
+        more = []
+        if (drawn.scale, drawn.limits) != ("difference", "constant"):
+            on_scale = scale_words(self.pairs, drawn.scale)[2]
+            more.append(f"On the scale “{drawn.scale}” with {drawn.limits} limits, the bias was "
+                        f"{number(drawn.bias)}{on_scale}, the limits of agreement "
+                        f"{number(drawn.loa_lower)} to {number(drawn.loa_upper)}{on_scale} "
+                        f"(n = {drawn.n}).")
+        for column, value in question.where:
+            more.append(f"Only cases with {column} “{value}” were compared.")
+        if len(self.left_out):
+            cases = "; ".join(f"{row.cohort}/{row.case_id}: {row.reason}"
+                              for row in self.left_out.itertuples())
+            more.append(f"Left out by the analyst, {len(self.left_out)}: {cases}.")
+        return "\n\n".join([text, " ".join(more)]) if more else text
+
+    @cached_property
+    def figure(self) -> PrintFigure:
+        """Bland–Altman, scatter with the lines of identity and of Deming, and the pairs."""
+        return draw_comparison(self.pairs, self.agreement, self.correlation, self.line,
+                               self.left_out, self.question.structure, self.question.where)
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def cases_of(table: pd.DataFrame, where: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """The rows of a table that meet all (column, value) pairs.
+
+    Raises
+    ------
+    ValueError
+        No such column.
+    """
+    for column, value in where:
+        if column not in table:
+            raise ValueError(f"column {column!r}: expected one of {', '.join(table.columns)}")
+        table = table[table[column].astype("str") == str(value)]
+    return table
+
+
+def answer(table: pd.DataFrame, question: Question) -> Answer:
+    """Ask a table of readings.
+
+    Parameters
+    ----------
+    table
+        As `measurements.read` or `measurements.from_wide` give it.
+
+    Raises
+    ------
+    MeasurementsError, ValueError
+        No such reader, structure or column in the table; a case to leave out that is not there.
+    """
+    pairs = measurements.pair(cases_of(table, question.where), question.reference, question.test,
+                              question.structure, question.value, unmatched="drop")
+    attrs = pairs.attrs
+    full = pairs[["reference", "test"]].notna().all(axis=1)
+    key = pd.MultiIndex.from_frame(pairs[["cohort", "case_id"]])
+    reasons = {(case.cohort, case.case_id): case.reason for case in question.left_out}
+    absent = [f"{cohort}/{case}" for cohort, case in reasons
+              if (cohort, case) not in set(zip(table["cohort"], table["case_id"], strict=True))]
+    if absent:
+        raise ValueError(f"left out, but not in the table: {_some(absent)}. Expected cohort and "
+                         "case_id of one of its cases")
+    out = np.asarray(key.isin(list(reasons)), bool) if reasons else np.zeros(len(pairs), bool)
+    left = pairs[full & out].reset_index(drop=True)
+    left["reason"] = [reasons[row.cohort, row.case_id] for row in left.itertuples()]
+    kept = pairs[full & ~out].reset_index(drop=True)
+    kept.attrs = left.attrs = attrs
+    a, b = kept["reference"], kept["test"]
+    limits = agreement.bland_altman(a, b, limits=question.limits, scale=question.scale,
+                                    ci=question.ci, confidence=question.confidence)
+    return Answer(
+        question, kept, left, int((~full).sum()), limits,
+        correlation.spearman(a, b, confidence=question.confidence),
+        regression.deming(a, b, confidence=question.confidence),
+        summary.agreement_row(kept, question.confidence))
+
+
+def with_and_without(table: pd.DataFrame, question: Question) -> pd.DataFrame:
+    """The printed statistics of all cases beside those without the ones left out."""
+    every = answer(table, replace(question, left_out=())).printed
+    rest = answer(table, question).printed
+    columns = list(every.columns)
+    both = every[columns[:1]].copy()
+    for name, part in (("with all", every), (f"without {len(question.left_out)}", rest)):
+        for column in columns[1:]:
+            both[f"{name}: {column}"] = part[column].to_numpy()
+    return both

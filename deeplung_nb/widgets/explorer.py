@@ -1,0 +1,342 @@
+"""The agreement explorer: any two readers of a table, seen and reported from every side.
+
+It needs a table of readings and nothing else: no CT, no torch. All numbers come from
+`report.explore.answer`; a widget here only asks and shows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import pandas as pd
+import traitlets
+
+from deeplung_nb import measurements
+from deeplung_nb.labels import STRUCTURES, TITLES, VALUES
+from deeplung_nb.report.explore import (
+    Answer,
+    LeftOut,
+    Question,
+    answer,
+    with_and_without,
+)
+from deeplung_nb.report.export import export
+from deeplung_nb.report.style import reader_names
+from deeplung_nb.spreadsheets import read_table
+from deeplung_nb.stats import agreement
+from deeplung_nb.widgets.picture import PointPicture, with_picture
+
+ALL = "all"
+MOST_CHOICES = 30
+"""A column with more values than this is no choice of cases."""
+LIMIT_NAMES = {"constant": "bias ± 1.96 SD", "regression": "by regression",
+               "quantile": "by quantiles", "harrell-davis": "by quantiles, smoother"}
+CI_NAMES = {"mover": "MOVER", "exact": "exact, one limit", "pair": "exact, both limits",
+            "approximate": "approximate"}
+LEVELS = (0.9, 0.95, 0.99)
+
+
+def _choosable(table: pd.DataFrame) -> list[str]:
+    """Columns that cases can be chosen by: a few values, the same for all readers of a case."""
+    beside = {"reader", "structure", "case_id", "status", "note", "run_id", "n_slices", *VALUES}
+    return [name for name in table.columns
+            if name not in beside and 1 < table[name].nunique() <= MOST_CHOICES
+            and not pd.api.types.is_float_dtype(table[name])
+            and (table.groupby(["cohort", "case_id"])[name].nunique() <= 1).all()]
+
+
+def _html(frame: pd.DataFrame) -> str:
+    return frame.to_html(index=False, border=0, escape=True)
+
+
+class AgreementExplorer(ipywidgets.VBox):
+    """Choose readers, cases, value, scale, limits; see plots and every statistic change together.
+
+    Parameters
+    ----------
+    table
+        A table of measurements, or the path of a `measurements.csv`.
+    source
+        The expression that made `table`, for the exported code; known for a path.
+    open_case
+        Called with (cohort, case_id) of a picked point; returns a widget to show, or None. Without
+        it the readings of the case are shown.
+    folder
+        Where exports are written.
+
+    Attributes
+    ----------
+    question
+        `report.explore.Question`; set it from code, or `observe` it.
+    found
+        The `Answer` on show; None where the question has none.
+    picked
+        (cohort, case_id) of the last picked point.
+    """
+
+    question = traitlets.Instance(Question)
+    found = traitlets.Instance(Answer, allow_none=True)
+    picked = traitlets.Tuple(default_value=())
+
+    def __init__(self, table: pd.DataFrame | str | os.PathLike, *, source: str | None = None,
+                 open_case: Any = None, folder: str | os.PathLike = "exports",
+                 question: Question | None = None) -> None:
+        if not isinstance(table, pd.DataFrame):
+            source = source or f"measurements.read({str(table)!r})"
+            table = measurements.read(table)
+        self.table = measurements.check(table)
+        self.source = source or "table  # the table of readings, as you made it"
+        self.open_case, self.folder = open_case, Path(folder)
+        readers = list(dict.fromkeys(self.table["reader"]))
+        if len(readers) < 2:
+            raise ValueError(f"readers: {', '.join(readers) or 'none'}; expected two or more to "
+                             "compare")
+        self._make_controls(readers)
+        super().__init__()
+        self.add_class("dl-explorer")
+        self.children = self._lay_out()
+        self._busy = False
+        for control in self._controls.values():
+            control.observe(self._ask, "value")
+        self.question = question or self._first_question(readers)
+
+    @classmethod
+    def from_csv(cls, path: str | os.PathLike, readers: Mapping[str, str] | None = None, *,
+                 open_case: Any = None, folder: str | os.PathLike = "exports",
+                 **options: Any) -> AgreementExplorer:
+        """From any CSV or Excel file with one row a case and one column a reader.
+
+        Parameters
+        ----------
+        readers
+            Reader -> its column; default: the two numeric columns, if there are just two.
+        options
+            As `measurements.from_wide`: `unit`, `value`, `structure`, `case_id` ...
+
+        Raises
+        ------
+        ValueError
+            The file is no table, or it does not say which columns are the readers'.
+        """
+        frame = read_table(path)
+        if {"reader", "structure", "cohort", "case_id"} <= set(frame.columns):
+            return cls(path, open_case=open_case, folder=folder)
+        options.setdefault("case_id", "case_id" if "case_id" in frame else None)
+        if readers is None:
+            facts = {options["case_id"], "patient_id", "fold"}
+            numeric = [name for name in frame.select_dtypes("number") if name not in facts]
+            if len(numeric) != 2:
+                raise ValueError(
+                    f"{path}: numeric columns {', '.join(map(str, numeric)) or 'none'}; expected "
+                    'two, or say which: readers={"expert": "manual_ml", "model": "auto_ml"}')
+            readers = {str(name): name for name in numeric}
+        given = "".join(f", {name}={value!r}" for name, value in options.items())
+        source = f"measurements.from_wide({str(path)!r}, {dict(readers)!r}{given})"
+        return cls(measurements.from_wide(frame, readers, **options), source=source,
+                   open_case=open_case, folder=folder)
+
+    def _first_question(self, readers: list[str]) -> Question:
+        reference = "expert" if "expert" in readers else readers[0]
+        others = [name for name in readers if name != reference]
+        test = "model" if "model" in others else others[0]
+        here = self.table[self.table["status"] == "ok"]
+        structures = [name for name in ("lesion", "ggo", *STRUCTURES)
+                      if {reference, test} <= set(here.loc[here["structure"] == name, "reader"])]
+        values = [name for name in VALUES if here[name].notna().any()]
+        return Question(reference, test, (structures or ["lesion"])[0],
+                        (values or ["volume_ml"])[0])
+
+    def _make_controls(self, readers: list[str]) -> None:
+        table = self.table
+
+        def choice(label: str, options: Any, tip: str) -> ipywidgets.Dropdown:
+            return ipywidgets.Dropdown(
+                options=options, description=label, tooltip=tip,
+                style={"description_width": "76px"}, layout={"width": "270px"})
+
+        structures = [(TITLES[name], name) for name in STRUCTURES
+                      if (table["structure"] == name).any()]
+        values = [(f"{words}, {unit}", name) for name, (words, unit) in VALUES.items()
+                  if table[name].notna().any()]
+        controls = {
+            "reference": choice("reference", readers, "Differences are test − reference"),
+            "test": choice("test", readers, "Differences are test − reference"),
+            "structure": choice("structure", structures, "What was read"),
+            "value": choice("value", values, "In what the readers are compared"),
+            "scale": choice("scale", agreement.SCALES, "Of differences; ratio leaves out zeros"),
+            "limits": choice("limits", [(text, name) for name, text in LIMIT_NAMES.items()],
+                             "How the limits of agreement are found"),
+            "ci": choice("their CI", [(text, name) for name, text in CI_NAMES.items()],
+                         "Interval of bias ± 1.96 SD; the other limits have their own"),
+            "confidence": choice("level", [(f"{100 * level:g} %", level) for level in LEVELS],
+                                 "Of all intervals"),
+        }
+        for name in _choosable(table):
+            shown = sorted(table[name].dropna().astype("str").unique())
+            controls[f"where {name}"] = choice(name, [ALL, *shown], f"Only cases of this {name}")
+        self._controls = controls
+
+    def _lay_out(self) -> tuple[ipywidgets.Widget, ...]:
+        self._picture = PointPicture(self._pick)
+        self._table = ipywidgets.HTML()
+        self._notes = ipywidgets.HTML()
+        self._case = ipywidgets.VBox()
+        self._reason = ipywidgets.Text(placeholder="reason, printed with every result",
+                                       layout={"width": "300px"})
+        self._leave = ipywidgets.Button(description="leave out", disabled=True,
+                                        tooltip="Leave the picked case out, for this reason")
+        self._leave.on_click(lambda _: self.leave_out(*self.picked, self._reason.value))
+        self._back = ipywidgets.VBox()
+        self._beside = ipywidgets.Checkbox(value=False, indent=False, disabled=True,
+                                           description="with and without, side by side")
+        self._beside.observe(lambda _: self._show_table(), "value")
+        self._export = ipywidgets.Button(description="export", icon="download", tooltip=
+                                         "Figure, table, paragraph and code, as files")
+        self._export.on_click(lambda _: self.export())
+        self._exported = ipywidgets.HTML()
+        self._message = ipywidgets.HTML()
+        rows = ipywidgets.HBox(list(self._controls.values()), layout={"flex_flow": "row wrap"})
+        return (rows, self._message, self._picture, self._notes,
+                ipywidgets.HBox([self._reason, self._leave, self._beside]), self._back,
+                self._table, ipywidgets.HBox([self._export, self._exported]), self._case)
+
+    def _ask(self, _: Any) -> None:
+        """The controls' question."""
+        if self._busy:
+            return
+        chosen = {name: control.value for name, control in self._controls.items()}
+        where = tuple((name.removeprefix("where "), value) for name, value in chosen.items()
+                      if name.startswith("where ") and value != ALL)
+        plain = {name: value for name, value in chosen.items() if not name.startswith("where ")}
+        try:
+            self.question = Question(**plain, where=where, left_out=self.question.left_out)
+        except ValueError as error:
+            self._say(error)
+
+    def _say(self, error: Exception | None) -> None:
+        self._message.value = "" if error is None else \
+            f'<span class="dl-notes">{escape(str(error))}</span>'
+
+    @traitlets.observe("question")
+    def _answer(self, change: Any) -> None:
+        question = change["new"]
+        self._busy = True
+        try:
+            for name, control in self._controls.items():
+                column = name.removeprefix("where ")
+                control.value = dict(question.where).get(column, ALL) if column != name else \
+                    getattr(question, name)
+        finally:
+            self._busy = False
+        self._controls["ci"].disabled = question.limits != "constant"
+        try:
+            found = answer(self.table, question)
+            figure = found.figure
+        except ValueError as error:
+            self.found = None
+            self._say(error)
+            return
+        self._say(None)
+        self.found = found
+        self.picked = ()
+        self._leave.disabled = True
+        self._picture.show(figure, [self._label(row) for row in self._shown.itertuples()])
+        notes = "<br>".join(map(escape, found.notes))
+        self._notes.value = f'<span class="dl-notes">{notes}</span>' if notes else ""
+        self._beside.disabled = not question.left_out
+        if not question.left_out:
+            self._beside.value = False
+        self._back.children = [self._way_back(case) for case in question.left_out]
+        self._show_table()
+
+    @property
+    def _shown(self) -> pd.DataFrame:
+        """The cases of the picture's points, in their order."""
+        return pd.concat([self.found.pairs, self.found.left_out], ignore_index=True)
+
+    def _label(self, row: Any) -> str:
+        names = reader_names(self.found.pairs)
+        unit = VALUES[self.question.value][1]
+        reason = getattr(row, "reason", None)
+        out = f"\nleft out: {reason}" if isinstance(reason, str) else ""
+        return (f"{row.cohort} {row.case_id}\n{names[0]} {row.reference:.4g} {unit}, "
+                f"{names[1]} {row.test:.4g} {unit}{out}")
+
+    def _show_table(self) -> None:
+        if self.found is not None:
+            self._table.value = _html(with_and_without(self.table, self.question)
+                                      if self._beside.value else self.found.printed)
+
+    def _pick(self, number: int) -> None:
+        row = self._shown.iloc[number]
+        self.picked = (row.cohort, row.case_id)
+        self._leave.disabled = row.case_id in {case.case_id for case in self.question.left_out
+                                               if case.cohort == row.cohort}
+        try:
+            seen = self.open_case and self.open_case(*self.picked)
+        except (OSError, ValueError) as error:
+            seen = ipywidgets.HTML(f'<span class="dl-notes">{escape(str(error))}</span>')
+        cohort, case_id = self.picked
+        rows = self.table.query("cohort == @cohort and case_id == @case_id")
+        columns = ["reader", "structure", *(name for name in ("volume_ml", "burden_percent",
+                                                              "mean_hu", "dice", "note")
+                                            if rows[name].notna().any())]
+        head = ipywidgets.HTML(f"<b>{escape(cohort)} {escape(case_id)}</b>" + _html(
+            rows[columns].round(3).astype(object).fillna("")))
+        for old in self._case.children[1:]:
+            old.close()
+        self._case.children = [head, *([seen] if seen is not None else [])]
+
+    def _way_back(self, case: LeftOut) -> ipywidgets.Widget:
+        button = ipywidgets.Button(description="take back", layout={"width": "90px"})
+        button.on_click(lambda _: self.take_back(case.cohort, case.case_id))
+        return ipywidgets.HBox([button, ipywidgets.HTML(
+            f"left out: {escape(case.cohort)} {escape(case.case_id)} ({escape(case.reason)})")])
+
+    def leave_out(self, cohort: str, case_id: str, reason: str) -> None:
+        """Leave a case out of all numbers; the reason is printed with every result."""
+        try:
+            case = LeftOut(cohort, case_id, reason)
+            answer(self.table, replace(self.question, left_out=(case,)))
+        except ValueError as error:
+            self._say(error)
+            return
+        kept = tuple(other for other in self.question.left_out
+                     if (other.cohort, other.case_id) != (cohort, case_id))
+        self._reason.value = ""
+        self.question = replace(self.question, left_out=(*kept, case))
+
+    def take_back(self, cohort: str, case_id: str) -> None:
+        """A case that was left out counts again."""
+        self.question = replace(self.question, left_out=tuple(
+            case for case in self.question.left_out
+            if (case.cohort, case.case_id) != (cohort, case_id)))
+
+    @property
+    def code(self) -> str:
+        """A cell that makes this state again."""
+        return self.question.code(self.source)
+
+    def export(self, folder: str | os.PathLike | None = None) -> list[Path]:
+        """Write figure (PDF, SVG, PNG), table (CSV, LaTeX, Word), paragraph and code.
+
+        Returns
+        -------
+        list of Path
+            New files; none is replaced.
+        """
+        if self.found is None:
+            return []
+        files = export(self.found, self.code, Path(folder or self.folder))
+        self._exported.value = "written: " + ", ".join(escape(str(path)) for path in files)
+        return files
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        return bundle if self.found is None else with_picture(bundle, self.found.figure)

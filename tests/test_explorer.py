@@ -1,0 +1,281 @@
+"""The agreement explorer and the question behind it, without a browser."""
+
+import contextlib
+import io
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from docx import Document
+from PIL import Image
+
+from deeplung_nb import measurements
+from deeplung_nb.report.explore import LeftOut, Question, answer, with_and_without
+from deeplung_nb.stats import agreement, correlation, regression, summary
+from deeplung_nb.widgets import AgreementExplorer
+
+EXAMPLE = Path(__file__).resolve().parent.parent / "results" / "example" / "measurements.csv"
+
+
+@pytest.fixture(scope="module")
+def table():
+    return measurements.read(EXAMPLE)
+
+
+@pytest.fixture
+def explorer(tmp_path):
+    return AgreementExplorer(EXAMPLE, folder=tmp_path / "exports")
+
+
+def shown(found, name):
+    return found.statistics.set_index("statistic").loc[name]
+
+
+@pytest.mark.parametrize("scale", agreement.SCALES)
+@pytest.mark.parametrize("limits", agreement.LIMITS)
+def test_every_number_is_that_of_the_statistics(table, scale, limits):
+    question = Question(structure="ggo", scale=scale, limits=limits, confidence=0.9)
+    found = answer(table, question)
+    pair = measurements.pair(table, "expert", "model", "ggo")
+    a, b = pair.reference, pair.test
+    expected = agreement.bland_altman(a, b, scale=scale, limits=limits, confidence=0.9)
+    assert repr(found.agreement) == repr(expected)
+    bias = shown(found, "bias at the mean" if limits == "regression" else "bias")
+    np.testing.assert_equal((bias.value, bias.lower, bias.upper, bias.n),
+                            (expected.bias, *expected.bias_ci, expected.n))
+    assert bias.unit == {"difference": "mL", "percent": "%", "ratio": ""}[scale]
+    assert shown(found, "outside the limits").value == expected.percent_outside
+    ranks = correlation.spearman(a, b, confidence=0.9)
+    rho = shown(found, "Spearman ρ")
+    assert (rho.value, rho.lower, rho.upper, rho.p) == (ranks.r, *ranks.ci, ranks.p_value)
+    assert shown(found, "Deming slope").value == regression.deming(a, b).slope
+    row = summary.agreement_row(pair, 0.9)
+    assert shown(found, "concordance (CCC)").value == row["ccc"]
+    shift = shown(found, "Hodges–Lehmann shift of the unlike")
+    assert shift.value == row["hodges_lehmann"]
+    assert shift.n == (a != b).sum()
+    assert len(found.figure.points) == 3 * len(pair) + expected.n
+
+
+def test_cases_are_chosen_and_values_without_a_reading_are_counted(table):
+    found = answer(table, Question(structure="high_opacity", value="mean_hu",
+                                   where=(("role", "cv"), ("protocol", "contrast"))))
+    rows = table.query("role == 'cv' and protocol == 'contrast' and structure == 'high_opacity'")
+    both = rows[rows.reader.isin(["expert", "model"])].pivot(
+        index="case_id", columns="reader", values="mean_hu")
+    assert len(found.pairs) == both.notna().all(axis=1).sum()
+    assert found.n_empty == both.isna().any(axis=1).sum() > 0
+    assert any("without a value" in note for note in found.notes)
+    assert "contrast" in found.text
+    assert shown(found, "bias").unit == "HU"
+
+
+def test_a_case_left_out_is_in_no_number_and_in_every_word(table):
+    whole = answer(table, Question(structure="ggo"))
+    case = whole.pairs.iloc[7]
+    question = Question(structure="ggo", left_out=(
+        LeftOut(case.cohort, case.case_id, "moved while breathing"),))
+    found = answer(table, question)
+    assert len(found.pairs) == len(whole.pairs) - 1
+    assert case.case_id not in set(found.pairs.case_id)
+    assert found.left_out.case_id.tolist() == [case.case_id]
+    rest = whole.pairs.drop(index=7)
+    assert found.agreement.bias == pytest.approx((rest.test - rest.reference).mean())
+    assert "moved while breathing" in found.text
+    assert any("moved while breathing" in note for note in found.notes)
+    assert len(found.figure.points) == len(whole.figure.points)  # still to be seen
+    both = with_and_without(table, question)
+    assert (both["with all: estimate"] == whole.printed["estimate"]).all()
+    assert (both["without 1: estimate"] == found.printed["estimate"]).all()
+    with pytest.raises(ValueError, match="left out without a reason"):
+        LeftOut("phantom", "P001", " ")
+    with pytest.raises(ValueError, match="left out, but not in the table: phantom/X"):
+        answer(table, replace(question, left_out=(LeftOut("phantom", "X", "why"),)))
+
+
+def test_several_cases_of_a_patient_are_said(table):
+    same = table.assign(patient_id="one")
+    notes = answer(same, Question()).notes
+    assert any("42 cases are of 1 patients" in note for note in notes)
+    assert not any("patients, but" in note for note in answer(table, Question()).notes)
+
+
+@pytest.mark.parametrize(("wrong", "said"), [
+    ({"structure": "heart"}, "structure 'heart': expected one of lung, ggo"),
+    ({"value": "dice"}, "value 'dice': expected one of volume_ml"),
+    ({"limits": "wide"}, "limits 'wide'"), ({"ci": "wide"}, "ci 'wide'"),
+    ({"confidence": 95}, "confidence"), ({"test": "expert"}, "against itself"),
+])
+def test_a_question_that_has_no_answer_is_refused(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        Question(**wrong)
+
+
+def test_an_unknown_column_or_reader_is_named(table):
+    with pytest.raises(ValueError, match="column 'sex': expected one of"):
+        answer(table, Question(where=(("sex", "f"),)))
+    with pytest.raises(ValueError, match="reader 'nobody' has no row"):
+        answer(table, Question(test="nobody"))
+
+
+def test_controls_and_question_follow_each_other(explorer):
+    explorer._controls["structure"].value = "ggo"
+    assert explorer.question.structure == "ggo"
+    assert explorer.found.row["n"] == 42
+    explorer._controls["where role"].value = "external"
+    assert explorer.question.where == (("role", "external"),)
+    assert len(explorer.found.pairs) == 12
+    assert "12" in explorer._table.value
+    before = explorer._picture.png
+    explorer._controls["limits"].value = "quantile"
+    assert explorer._controls["ci"].disabled
+    assert explorer._picture.png != before
+    explorer.question = Question(test="unet2d", structure="lesion", scale="percent")
+    assert explorer._controls["test"].value == "unet2d"
+    assert explorer._controls["where role"].value == "all"
+    assert not explorer._controls["ci"].disabled
+    assert "unet2d" in explorer._picture.alt
+
+
+def test_a_question_without_answer_leaves_a_sentence_and_the_controls(explorer):
+    explorer._controls["reference"].value = "model"  # against itself
+    assert "against itself" in explorer._message.value
+    assert explorer.question.reference == "expert"
+    explorer._controls["reference"].value = "expert"
+    explorer._controls["test"].value = "unet2d"
+    explorer._controls["where role"].value = "external"  # no U-Net read those
+    assert "unet2d" in explorer._message.value
+    assert explorer.found is None
+    assert explorer.export() == []
+    explorer._controls["where role"].value = "cv"
+    assert explorer._message.value == ""
+    assert explorer.found is not None
+
+
+def test_a_picked_point_opens_its_case(tmp_path, table):
+    opened = []
+    explorer = AgreementExplorer(table, open_case=lambda *case: opened.append(case))
+    explorer._picture._hear(None, {"kind": "pick", "case": 4}, [])
+    row = explorer.found.pairs.iloc[4]
+    assert explorer.picked == (row.cohort, row.case_id)
+    assert opened == [explorer.picked]
+    assert row.case_id in explorer._case.children[0].value
+    explorer._picture._hear(None, {"kind": "pick", "case": 4000}, [])
+    assert len(opened) == 1
+
+    def missing(cohort, case_id):
+        raise FileNotFoundError("no images <here>")
+
+    explorer.open_case = missing
+    explorer._pick(2)
+    assert "no images &lt;here&gt;" in explorer._case.children[1].value
+
+
+def test_leaving_out_and_taking_back_by_buttons(explorer):
+    n = len(explorer.found.pairs)
+    assert explorer._leave.disabled
+    explorer._pick(3)
+    explorer._leave.click()
+    assert "without a reason" in explorer._message.value
+    explorer._reason.value = "motion"
+    explorer._leave.click()
+    assert len(explorer.found.pairs) == n - 1
+    explorer._beside.value = True
+    assert "without 1: estimate" in explorer._table.value
+    assert "motion" in explorer._back.children[0].children[1].value
+    explorer._back.children[0].children[0].click()
+    assert len(explorer.found.pairs) == n
+    assert "without 1" not in explorer._table.value
+
+
+def run_cell(code):
+    """The exported cell's answer, as a notebook would make it."""
+    space = {"display": lambda *things: None}
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        exec(code, space)
+    return space["found"], said.getvalue()
+
+
+def test_the_exported_cell_makes_all_numbers_again(explorer):
+    explorer._controls["structure"].value = "ggo"
+    explorer._controls["where role"].value = "cv"
+    explorer._controls["scale"].value = "percent"
+    explorer._controls["limits"].value = "regression"
+    explorer._controls["confidence"].value = 0.9
+    explorer._pick(5)
+    explorer.leave_out(*explorer.picked, 'it\'s "odd"')
+    files = explorer.export()
+    again, said = run_cell(next(p for p in files if p.suffix == ".py").read_text())
+    pd.testing.assert_frame_equal(again.statistics, explorer.found.statistics, check_exact=True)
+    assert again.question == explorer.question
+    assert said.strip() == explorer.found.text
+    pictures = [np.asarray(Image.open(io.BytesIO(found.figure.png())), float)
+                for found in (again, explorer.found)]
+    assert np.abs(pictures[0] - pictures[1]).mean() < 0.5  # the layout's last digits are chance
+
+
+def test_exports_tell_what_was_left_out_and_replace_nothing(explorer):
+    explorer._pick(5)
+    explorer.leave_out(*explorer.picked, "moved")
+    first, second = explorer.export(), explorer.export()
+    assert not set(first) & set(second)
+    by_suffix = {path.suffix: path for path in first}
+    assert set(by_suffix) == {".csv", ".tex", ".docx", ".txt", ".py", ".pdf", ".svg", ".png"}
+    for suffix in (".csv", ".tex", ".txt", ".py"):
+        assert "moved" in by_suffix[suffix].read_text(encoding="utf-8"), suffix
+    document = Document(str(by_suffix[".docx"]))
+    assert any("moved" in paragraph.text for paragraph in document.paragraphs)
+    assert document.tables
+    csv = pd.read_csv(by_suffix[".csv"])
+    n = len(explorer.found.statistics)
+    np.testing.assert_array_equal(csv["value"][:n], explorer.found.statistics["value"])
+    assert by_suffix[".png"].read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_columns_of_a_csv_are_enough(tmp_path):
+    path = tmp_path / "readings.csv"
+    path.write_text("manual,auto\n0,0\n1.5,2\n3,2.5\n8,9\n4,\n")
+    explorer = AgreementExplorer.from_csv(path)
+    assert explorer.question == Question(reference="manual", test="auto", structure="lesion")
+    assert len(explorer.found.pairs) == 4
+    assert any("1 failed" in note for note in explorer.found.notes)
+    again, _ = run_cell(explorer.code)
+    pd.testing.assert_frame_equal(again.statistics, explorer.found.statistics)
+    named = tmp_path / "named.csv"
+    named.write_text("case_id,patient_id,a,b,c\nx,1,1,2,3\ny,2,4,5,6\n")
+    with pytest.raises(ValueError, match=r"numeric columns a, b, c; expected two, or say which"):
+        AgreementExplorer.from_csv(named)
+    three = AgreementExplorer.from_csv(named, {"one": "a", "two": "c"}, unit="L")
+    assert three.found.agreement.bias == 2000.0
+    again, _ = run_cell(three.code)
+    assert again.agreement == three.found.agreement
+
+
+def test_a_table_of_one_reader_is_refused(table):
+    with pytest.raises(ValueError, match="readers: expert; expected two or more"):
+        AgreementExplorer(table[table.reader == "expert"])
+
+
+def test_it_needs_no_torch_and_no_reader_of_images(tmp_path):
+    code = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "monai", "SimpleITK", "pydicom", "nibabel", "k3d"):
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+from deeplung_nb.widgets import AgreementExplorer
+print(len(AgreementExplorer({str(EXAMPLE)!r}, folder={str(tmp_path)!r}).export()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "8", done.stderr
+
+
+def test_where_no_widget_can_live_a_picture_and_words_stand(explorer):
+    data, _ = explorer._repr_mimebundle_()
+    assert data["image/png"].startswith(b"\x89PNG")
+    assert "42 pairs" in data["text/plain"]
