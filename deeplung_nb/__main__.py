@@ -75,6 +75,12 @@ def _ablate(options: argparse.Namespace) -> None:
     print(summarise(ablate(run, options.seeds)).round(3).to_string(index=False))
 
 
+def _dashboard(options: argparse.Namespace) -> None:
+    from deeplung_nb.widgets.dashboard import serve
+
+    serve(options.source, options.port)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line's options."""
     top = argparse.ArgumentParser(
@@ -117,6 +123,15 @@ def parser() -> argparse.ArgumentParser:
         description="Volumes and Dice by case (of few), then agreement by role, as Markdown.")
     command.add_argument("run_folder", type=Path, help="results/<run>, or a measurements.csv")
     command.set_defaults(run=_digest)
+
+    command = commands.add_parser(
+        "dashboard", help="look at a run or a table of readings in a browser",
+        description="Serve explorer, cohort browser and viewer with Voila, to this machine only; "
+                    "the address with its token is printed. No torch is needed.")
+    command.add_argument("source", type=Path, help="results/<run>, a measurements.csv, or a CSV or "
+                         "Excel file with one row a case and one column a reader")
+    command.add_argument("--port", type=int, help="default: any free one")
+    command.set_defaults(run=_dashboard)
 
     command = commands.add_parser(
         "manifest", help="write a manifest of a data set on disk",

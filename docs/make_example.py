@@ -1,7 +1,7 @@
 """Record a synthetic run as results/example: .venv/bin/python docs/make_example.py RUN
 
 What notebooks 07 and 08, 10 and the exercises need and cannot make without torch: readings, times,
-learning histories, and the masks of the cases that the figures' rules choose.
+learning histories, a thumbnail of each case, and the masks of those that the figures' rules choose.
 """
 
 import shutil
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from deeplung_nb import measurements
 from deeplung_nb.report.panels import choose_case
+from deeplung_nb.report.thumbnails import thumbnail_of
 from deeplung_nb.runs import read_run
 
 TARGET = Path(__file__).resolve().parent.parent / "results" / "example"
@@ -29,6 +30,9 @@ def main(source: Path) -> None:
              *sorted(str(path.relative_to(source)) for path in source.glob("facts/*.json")),
              *sorted(str(path.relative_to(source)) for path in source.rglob("history.csv")),
              *(f"masks/{cohort}/{case_id}.nii.gz" for cohort, case_id in sorted(chosen))]
+    parts += [f"thumbnails/{row.cohort}/{row.case_id}.jpg" for row in
+              measured[["cohort", "case_id"]].drop_duplicates().itertuples()
+              if thumbnail_of(run, row.cohort, row.case_id)]
     size = sum((source / part).stat().st_size for part in parts)
     if size > MOST_BYTES:
         sys.exit(f"{source}: {size} bytes, allowed are {MOST_BYTES}")

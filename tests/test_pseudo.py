@@ -153,8 +153,11 @@ def test_a_teacher_trains_on_experts_alone_and_its_pupil_on_both(tmp_path, monke
     def quickly(training, validation, config, folder, **options):
         told.append((str(folder.relative_to(tmp_path)), [case.source for case in training],
                      config.training.pseudo_fraction, config.unlabelled, options.get("start")))
-        return pd.DataFrame()
+        history = pd.DataFrame()
+        history.attrs["finished"] = len(told) != stop_at
+        return history
 
+    stop_at = 0
     zeros = np.zeros((1, 4, 4))
     monkeypatch.setattr(train, "train", quickly)
     monkeypatch.setattr(train, "teach", lambda teacher, *rest: [
@@ -168,6 +171,10 @@ def test_a_teacher_trains_on_experts_alone_and_its_pupil_on_both(tmp_path, monke
         ("fold/main", ["volume", "pseudo"], 0.3), ("fold", ["volume", "pseudo"], 0.3)]
     assert [entry[3] for entry in told] == [None, None, "series", "series"]
     assert told[-1][4] == tmp_path / "fold" / "main" / "checkpoint.pt"
+    for stop_at in (1, 2, 3):  # nothing goes on from a half
+        told.clear()
+        train.train_whole([PreparedCase("a", zeros, zeros)], [], config, tmp_path / "fold", seed=0)
+        assert len(told) == stop_at
 
 
 def test_each_variant_differs_from_its_base_by_one_part():

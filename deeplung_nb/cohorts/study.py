@@ -141,8 +141,8 @@ def read_reading(run: Run, cohort_name: str, case_id: str) -> tuple[Case, Lesion
     FileNotFoundError
         The case has not been measured yet; the message names the notebook that does it.
     """
-    cohort = next(c for c in load_cohorts(run) if c.name == cohort_name)
     path = run.require("masks", cohort_name, f"{case_id}.nii.gz",
                        made_by="05_cross_validation.ipynb or 06_external_validation.ipynb")
+    cohort = next(c for c in load_cohorts(run) if c.name == cohort_name)
     case = read_case(cohort, case_id)
     return case, read_mask(path, case.scan)

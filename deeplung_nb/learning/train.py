@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -33,7 +34,7 @@ from deeplung_nb.network.checkpoint import (
     read_checkpoint,
     save_network,
 )
-from deeplung_nb.network.deeplung import DeepLungNet
+from deeplung_nb.network.deeplung import DeepLungNet, probabilities
 from deeplung_nb.network.device import autocast, choose_device, keep_freed_memory, use_threads
 from deeplung_nb.network.losses import SegmentationLoss
 from deeplung_nb.progress import Progress
@@ -167,6 +168,19 @@ def validate(
     return {"validation_loss": loss, **dice}
 
 
+@torch.inference_mode()
+def predict_slice(network: Network, case: PreparedCase, z: int) -> np.ndarray:
+    """Class codes [Y, X] of one slice of a prepared case, by the highest score."""
+    trains = network.training
+    network.eval()
+    device = next(network.parameters()).device
+    place = network.scores.index(0)
+    hu, _ = cut_windows([case], [(0, z)], network.sees, network.scores)
+    scores = probabilities(network(normalise(hu).to(device)).fused.float(), network.output)
+    network.train(trains)
+    return scores[place].argmax(dim=0).cpu().numpy().astype(np.uint8)
+
+
 def train_epoch(
     network: Network, sampler: SliceSampler, epoch: int, optimiser: torch.optim.Optimizer,
     loss_function: SegmentationLoss, device: torch.device, watchers: _Watchers,
@@ -239,7 +253,7 @@ def train(
     Returns
     -------
     DataFrame
-        One row per epoch, as `history.csv`.
+        One row per epoch, as `history.csv`; `attrs["finished"]`: whether nothing is left to do.
     """
     keep_freed_memory()
     use_threads(config.threads)
@@ -332,7 +346,9 @@ def train(
     finally:
         for watcher in everybody:
             watcher.end(ended())
-    return pd.DataFrame(history)
+    table = pd.DataFrame(history)
+    table.attrs["finished"] = ended()
+    return table
 
 
 def train_whole(
@@ -352,8 +368,10 @@ def train_whole(
         expert_only = replace(config.training, pseudo_fraction=None)
         first_only = config.first and replace(config.first, pseudo_fraction=None)
         taught = replace(config, unlabelled=None, training=expert_only, first=first_only)
-        train_whole(training, validation, taught, folder / "teacher", label=f"{label} teacher",
-                    **options)
+        history = train_whole(training, validation, taught, folder / "teacher",
+                              label=f"{label} teacher", **options)
+        if not history.attrs["finished"]:
+            return history
         training = [*training, *teach(
             folder / "teacher" / CHECKPOINT, config.unlabelled, options.get("data"),
             folder / "pseudo", config.network.image_size, options.get("progress", True))]
@@ -361,6 +379,9 @@ def train_whole(
         return train(training, validation, config, folder, label=label, **options)
     alone = replace(config, training=config.first, first=None,
                     network=replace(config.network, attention=False))
-    train(training, validation, alone, folder / "main", label=f"{label} main", **options)
+    history = train(training, validation, alone, folder / "main", label=f"{label} main",
+                    **options)
+    if not history.attrs["finished"]:  # stopped: what comes after would begin with half of it
+        return history
     return train(training, validation, config, folder, label=label,
                  start=folder / "main" / CHECKPOINT, **options)

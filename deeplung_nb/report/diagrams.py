@@ -1,13 +1,18 @@
-"""Diagrams drawn from tables: the network (Fig. 2) and the cross-validation scheme (Fig. 3)."""
+"""Diagrams drawn from tables: the network (Fig. 2), cross-validation (Fig. 3), cohorts."""
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.ticker import MaxNLocator
 
+from deeplung_nb.labels import ROLES
 from deeplung_nb.report.counts import case_names
 from deeplung_nb.report.style import GREY, INK, PAGE_MM, PrintFigure, new_figure, styled
 
@@ -29,6 +34,7 @@ TRUNK_WORDS = {
 FILLS = {"trunk": MAIN, "main_head": MAIN, "fusion": FUSED}
 BOX_MM = (34.0, 18.0)
 
+COUNT = "#5b8fc7"
 TEST, VALIDATION, TRAINING = "#d55e00", "#56b4e9", "#e3e6ea"
 
 
@@ -180,4 +186,79 @@ def draw_splits(splits: pd.DataFrame, width_mm: float = PAGE_MM) -> PrintFigure:
                   "validation, test: " + "; ".join(
                       "fold {}: {}, {}, {}".format(fold, *count)
                       for fold, count in zip(folds, counts, strict=True)) + ".")
+    return figure
+
+
+@styled
+def draw_flow(flow: pd.DataFrame, width_mm: float = PAGE_MM * 0.62) -> PrintFigure:
+    """Who was assessed, who was left out and why, who serves for what.
+
+    `flow` is `Cohort.flow()`: `step, n_cases, n_patients`; reasons begin with `excluded: `.
+    """
+    steps = [(str(row.step), f"{row.n_cases} of {row.n_patients} patients"
+              if row.n_patients != row.n_cases else f"{row.n_cases}") for row in flow.itertuples()]
+    excluded = [(step.removeprefix("excluded: "), n) for step, n in steps
+                if step.startswith("excluded: ")]
+    first, rest = steps[0], [pair for pair in steps[1:] if not pair[0].startswith("excluded: ")]
+    height = 34 + 9 * max(len(excluded), 1)
+    figure = new_figure(width_mm, height + 22)
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    axes.set_xlim(0, 100)
+    axes.set_ylim(-2, 100)
+
+    def box(x: float, y: float, words: str, colour: str = "#f7f8fa", align: str = "center") -> None:
+        axes.text(x, y, words, ha=align, va="center", fontsize=7, linespacing=1.35,
+                  bbox={"boxstyle": "round,pad=0.5", "facecolor": colour, "edgecolor": GREY})
+
+    def arrow(start: tuple[float, float], end: tuple[float, float]) -> None:
+        axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": GREY,
+                                                  "linewidth": 0.8})
+
+    box(28, 92, f"{first[0]}\n{first[1]}")
+    included, roles = rest[0], rest[1:]
+    arrow((28, 84), (28, 42))
+    box(28, 35, f"{included[0]}\n{included[1]}")
+    if excluded:
+        arrow((28, 64), (46, 64))
+        lines = "\n".join(f"{n}: {textwrap.fill(why, 34)}" for why, n in excluded)
+        box(48, 64, f"excluded\n{lines}", "white", "left")
+    for x, (name, n) in zip((15, 60), roles, strict=False):
+        arrow((28, 27), (x, 15))
+        box(x, 7, f"{textwrap.fill(ROLES.get(name, name), 22)}\n{n}")
+    figure.alt = "Flow of cases. " + "; ".join(f"{step}: {n}" for step, n in steps) + "."
+    return figure
+
+
+@styled
+def draw_columns(frame: pd.DataFrame, columns: Sequence[str],
+                 width_mm: float = PAGE_MM * 1.25) -> PrintFigure:
+    """Columns of a table side by side: numbers as histograms, the others as counts.
+
+    Empty cells are counted in the title; of many values the twelve most frequent are drawn.
+    """
+    across = 4
+    down = max(1, -(-len(columns) // across))
+    figure = new_figure(width_mm, 38 * down + 4)
+    panels = np.atleast_1d(figure.subplots(down, across)).ravel()
+    said = []
+    for axes in panels[len(columns):]:
+        axes.set_axis_off()
+    for axes, name in zip(panels, columns, strict=False):
+        values = frame[name].dropna()
+        if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+            axes.hist(values.astype(float), bins=20, color=COUNT, edgecolor="white",
+                      linewidth=0.3)
+            axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        else:
+            counts = values.astype(str).value_counts().head(12)
+            axes.barh(range(len(counts)), counts.to_numpy(), color=COUNT, height=0.75)
+            axes.set_yticks(range(len(counts)), [textwrap.shorten(text, 20, placeholder="…")
+                                                 for text in counts.index])
+            axes.invert_yaxis()
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        empty = f", {len(frame) - len(values)} empty" if len(values) < len(frame) else ""
+        axes.set_title(f"{name}{empty}", loc="left")
+        said.append(f"{name}: {len(values)} values")
+    figure.alt = f"{len(frame)} cases. " + "; ".join(said) + "."
     return figure

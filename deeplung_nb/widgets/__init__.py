@@ -7,8 +7,9 @@ surfaces k3d.
 import importlib
 from typing import Any
 
-_HOMES = {"AgreementExplorer": "explorer", "CTViewer": "viewer", "view_case": "viewer",
-          "view_ct": "viewer", "view_surface": "surface"}
+_HOMES = {"AgreementExplorer": "explorer", "CTViewer": "viewer", "CohortBrowser": "browser",
+          "TrainingMonitor": "monitor", "view_case": "viewer",
+          "view_ct": "viewer", "view_surface": "surface", "show_dashboard": "dashboard"}
 __all__ = sorted(_HOMES)
 
 

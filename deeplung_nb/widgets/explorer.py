@@ -280,7 +280,7 @@ class AgreementExplorer(ipywidgets.VBox):
                                                if case.cohort == row.cohort}
         try:
             seen = self.open_case and self.open_case(*self.picked)
-        except (OSError, ValueError) as error:
+        except (ImportError, OSError, ValueError) as error:
             seen = ipywidgets.HTML(f'<span class="dl-notes">{escape(str(error))}</span>')
         cohort, case_id = self.picked
         rows = self.table.query("cohort == @cohort and case_id == @case_id")
@@ -292,6 +292,15 @@ class AgreementExplorer(ipywidgets.VBox):
         for old in self._case.children[1:]:
             old.close()
         self._case.children = [head, *([seen] if seen is not None else [])]
+
+    def pick(self, cohort: str, case_id: str) -> None:
+        """What a click on the case's point does; nothing where it is not among those shown."""
+        if self.found is None:
+            return
+        shown = self._shown
+        rows = (shown["cohort"] == cohort) & (shown["case_id"] == case_id)
+        if rows.any():
+            self._pick(int(rows.to_numpy().argmax()))
 
     def _way_back(self, case: LeftOut) -> ipywidgets.Widget:
         button = ipywidgets.Button(description="take back", layout={"width": "90px"})

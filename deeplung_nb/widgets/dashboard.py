@@ -1,0 +1,111 @@
+"""The dashboard: explorer, cohort browser and viewer of one run, or of one table of readings."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import nbformat
+
+from deeplung_nb.runs import Run, read_run
+from deeplung_nb.widgets.browser import CohortBrowser, cases_of_table
+from deeplung_nb.widgets.explorer import AgreementExplorer
+
+CELL = "from deeplung_nb.widgets import show_dashboard\n\nshow_dashboard({source!r})"
+
+
+def _open_case(run: Run, browser: CohortBrowser, cohort: str, case_id: str) -> Any:
+    """The case in the viewer; its thumbnail where its images are not all there."""
+    try:
+        from deeplung_nb.widgets.viewer import view_case
+
+        return view_case(run, cohort, case_id)
+    except (ImportError, FileNotFoundError, ValueError) as error:
+        words = ipywidgets.HTML(f'<span class="dl-notes">{escape(str(error))}</span>')
+        case = browser.frame.query("cohort == @cohort and case_id == @case_id")
+        pictures = [browser.picture(row) for row in case.itertuples()]
+        return ipywidgets.VBox([*pictures, words])
+
+
+def show_dashboard(source: str | os.PathLike | Run) -> ipywidgets.Tab:
+    """Agreement and cases in two tabs; a case picked in either opens below.
+
+    Parameters
+    ----------
+    source
+        A run or its folder, a `measurements.csv`, or any CSV or Excel file of paired readings
+        (`AgreementExplorer.from_csv`).
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        There is nothing there to show; the message says what was expected.
+    """
+    def pick(cohort: str, case_id: str) -> None:
+        explorer.pick(cohort, case_id)
+        if explorer.picked == (cohort, case_id):
+            tabs.selected_index = 0
+
+    if isinstance(source, Run) or Path(source).is_dir():
+        run = source if isinstance(source, Run) else read_run(source)
+        explorer = AgreementExplorer(run.measurements_csv)
+        browser = CohortBrowser(run, on_pick=pick)
+        explorer.open_case = lambda *case: _open_case(run, browser, *case)
+    else:
+        explorer = AgreementExplorer.from_csv(source)
+        browser = CohortBrowser(cases_of_table(explorer.table), on_pick=pick)
+    tabs = ipywidgets.Tab([explorer, browser], titles=["agreement", "cases"])
+    tabs.explorer, tabs.browser = explorer, browser
+    return tabs
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def serve(source: Path, port: int | None = None) -> int:
+    """Serve the dashboard with Voila, to this machine only, until it is interrupted.
+
+    The address, with the token that opens it, is printed; the exit status comes back.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        As `show_dashboard`, before anything is served.
+    """
+    source = Path(source).resolve()
+    if not source.exists():
+        raise FileNotFoundError(f"{source}: no such run folder or table. Try results/example")
+    show_dashboard(source)  # what is wrong with it is said here, not in a browser
+    port, token = port or _free_port(), secrets.token_urlsafe(24)
+    with tempfile.TemporaryDirectory(prefix="deeplung-dashboard-") as folder:
+        path = Path(folder) / "dashboard.ipynb"
+        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(
+            CELL.format(source=str(source)))])
+        book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3",
+                                       "language": "python"}
+        book.metadata["title"] = f"deeplung_nb: {source.name}"
+        nbformat.write(book, path)
+        print(f"dashboard of {source}\n\n    http://127.0.0.1:{port}/?token={token}\n\n"
+              "for this machine only; Ctrl-C ends it", flush=True)
+        command = [sys.executable, "-m", "voila", str(path), "--no-browser", f"--port={port}",
+                   "--Voila.ip=127.0.0.1", f"--Voila.token={token}"]
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end is an end
+        process = subprocess.Popen(command)
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait(20)
+            return 0

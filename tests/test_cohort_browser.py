@@ -1,0 +1,236 @@
+"""The cohort browser and the dashboard, without a browser."""
+
+import io
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from deeplung_nb import measurements
+from deeplung_nb.__main__ import main
+from deeplung_nb.cohorts.manifest import Cohort, read_cohort
+from deeplung_nb.registry import cohort_files
+from deeplung_nb.report.diagrams import draw_columns, draw_flow
+from deeplung_nb.report.thumbnails import make_thumbnail
+from deeplung_nb.runs import read_run
+from deeplung_nb.widgets import CohortBrowser, show_dashboard
+from deeplung_nb.widgets.browser import cases_of_table
+from tests.test_packaging import EXAMPLE
+
+
+@pytest.fixture(scope="module")
+def run():
+    return read_run(EXAMPLE)
+
+
+@pytest.fixture
+def browser(run):
+    return CohortBrowser(run)
+
+
+def test_search_and_choices_narrow_the_cases_together(browser):
+    assert len(browser.shown) == 42
+    browser._choices["role"].value = "external"
+    assert len(browser.shown) == 12
+    browser._search.value = "scanner E"
+    expected = browser.frame.query("role == 'external' and scanner == 'Scanner E'")
+    assert browser.shown.case_id.tolist() == expected.case_id.tolist()
+    assert 0 < len(expected) < 12
+    assert f"{len(expected)} of 42 cases" in browser._count.value
+    assert len(browser._grid.df) == len(expected)
+    browser._search.value = "no such word"
+    assert len(browser.shown) == 0
+    assert "0 of 42" in browser._count.value
+
+
+def test_distributions_follow_the_filter(browser):
+    before = bytes(browser._columns.value)
+    assert browser.figure.alt.startswith("42 cases")
+    browser._choices["protocol"].value = "contrast"
+    assert bytes(browser._columns.value) != before
+    assert browser.figure.alt.startswith(f"{len(browser.shown)} cases")
+
+
+def test_only_the_open_tab_is_drawn_and_thumbnails_are_made_once(run):
+    made = []
+
+    def thumbnail(cohort, case_id):
+        made.append(case_id)
+        return b"\xff\xd8"
+
+    browser = CohortBrowser(run, thumbnail=thumbnail)
+    assert made == []
+    browser._tabs.selected_index = 2
+    assert made == browser.shown.case_id.head(12).tolist()
+    browser._choices["role"].value = "cv"
+    browser._choices["role"].value = "all"
+    assert len(made) == len(set(made))
+    browser._tabs.selected_index = 1
+    assert browser.figure.alt.startswith("Flow of cases. assessed: 42")
+
+
+def test_the_browser_shows_what_was_measured(browser, run):
+    measured = measurements.read(run.measurements_csv)
+    row = browser.frame.set_index("case_id").loc["P007"]
+    of_case = measured.query("case_id == 'P007' and structure == 'lesion'").set_index("reader")
+    assert row["expert lesion mL"] == of_case.volume_ml["expert"]
+    assert row["lesion Dice"] == of_case.dice["model"]
+    assert not [name for name in browser.frame if "sha256" in name or name.startswith("ph_")]
+
+
+def test_a_picked_row_tells_and_opens_its_case(run):
+    browser = CohortBrowser(run, on_pick=lambda *case: opened.append(case))
+    opened = []
+    browser._choices["role"].value = "external"
+    browser._grid.selected_rows = [2]
+    row = browser.shown.iloc[2]
+    assert browser.picked == (row.cohort, row.case_id)
+    assert opened == [browser.picked]
+    words = browser._case.children[0].children[-1].value
+    assert row.case_id in words
+    assert row.scanner in words
+
+
+def test_a_faulty_manifest_shows_its_faults_on_the_row(tmp_path):
+    table = pd.read_csv(cohort_files("phantom")[0], dtype=str)
+    table.loc[3, "role"] = "test"
+    table.loc[5, ["case_id", "image"]] = table.loc[4, ["case_id", "image"]]
+    path = tmp_path / "site.csv"
+    table.to_csv(path, index=False)
+    browser = CohortBrowser(path)
+    faulty = browser.frame[browser.frame.faults != ""]
+    assert faulty.index.tolist() == [3, 4, 5]
+    assert "'test'" in browser.frame.faults[3]
+    assert "appears 2 times" in browser.frame.faults[5]
+    browser._choices["faults"].value = "with faults"
+    assert len(browser.shown) == 3
+    with pytest.raises(ValueError, match="is missing, expected a CSV"):
+        CohortBrowser(tmp_path / "absent.csv")
+
+
+def test_the_flow_is_that_of_the_reasons(tmp_path):
+    table = pd.read_csv(cohort_files("phantom")[0], dtype=str)
+    table.loc[[0, 1], "exclude"] = "1"
+    table.loc[0, "exclude_reason"], table.loc[1, "exclude_reason"] = "motion", "no contrast noted"
+    path = tmp_path / "site.csv"
+    table.to_csv(path, index=False)
+    browser = CohortBrowser(path)
+    browser._tabs.selected_index = 1
+    for words in ("assessed: 42", "excluded: motion: 1", "excluded: no contrast noted: 1",
+                  "included: 40"):
+        assert words in browser.figure.alt
+
+
+def test_five_thousand_rows_are_filtered_by_one_control(run):
+    frame = pd.concat([cases_of_table(measurements.read(run.measurements_csv))] * 120,
+                      ignore_index=True)
+    frame["case_id"] = [f"C{k}" for k in range(len(frame))]
+    browser = CohortBrowser(frame)
+    browser._search.value = "C4999"
+    assert browser.shown.case_id.tolist() == ["C4999"]
+
+
+def test_a_simulated_run_has_cases_too(tmp_path, run):
+    frame = cases_of_table(measurements.read(run.measurements_csv))
+    assert {"expert mL", "model mL", "unet2d mL"} <= set(frame.columns)
+    browser = CohortBrowser(frame)
+    assert browser._tabs.titles == ("distributions", "flow of cases")  # no images, no thumbnails
+
+
+def test_a_cohort_is_a_source(run):
+    cohort = read_cohort("phantom", None, verify=False)
+    assert isinstance(cohort, Cohort)
+    assert len(CohortBrowser(cohort).shown) == 42
+
+
+def test_columns_without_a_value_are_drawn_and_counted():
+    frame = pd.DataFrame({"age": [None, 50.0, 60.0], "none": [None, None, None],
+                          "sex": ["f", None, "m"]})
+    alt = draw_columns(frame, ["age", "none", "sex"]).alt
+    assert "age: 2 values" in alt
+    assert "none: 0 values" in alt
+
+
+def test_a_flow_without_roles_is_drawn():
+    flow = pd.DataFrame([("assessed", 3, 2), ("included", 3, 2)],
+                        columns=["step", "n_cases", "n_patients"])
+    assert "assessed: 3 of 2 patients" in draw_flow(flow).alt
+
+
+def test_a_thumbnail_shows_both_classes_in_true_proportions():
+    hu = np.full((40, 60), -850, np.int16)
+    labels = np.zeros(hu.shape, np.uint8)
+    labels[:20, :30], labels[20:, 30:] = 1, 2
+    picture = Image.open(io.BytesIO(make_thumbnail(hu, labels, (2.0, 1.0))))
+    assert picture.size == (72, 96)  # 80 mm high, 60 mm wide
+    rgb = np.asarray(picture, float)
+    blue, yellow, grey = rgb[24, 18], rgb[72, 54], rgb[24, 54]
+    assert blue[2] > blue[0] + 40
+    assert yellow[0] > yellow[2] + 40
+    assert np.ptp(grey) < 12
+
+
+def test_the_example_run_has_a_thumbnail_of_each_case(run):
+    cases = measurements.read(run.measurements_csv)[["cohort", "case_id"]].drop_duplicates()
+    for row in cases.itertuples():
+        path = run.folder / "thumbnails" / row.cohort / f"{row.case_id}.jpg"
+        assert Image.open(path).width == 72
+    assert sum(path.stat().st_size for path in run.folder.rglob("*")
+               if path.is_file() and not path.name.startswith(".")) < 300_000
+
+
+def test_the_dashboard_links_its_parts(run):
+    tabs = show_dashboard(run)
+    tabs.selected_index = 1
+    tabs.explorer.open_case = lambda cohort, case_id: None
+    tabs.browser._grid.selected_rows = [4]
+    assert tabs.explorer.picked == tabs.browser.picked != ()
+    assert tabs.selected_index == 0  # where the case is seen
+
+
+def test_the_dashboard_of_a_bare_table(tmp_path):
+    path = tmp_path / "readings.csv"
+    path.write_text("manual,auto\n0,0\n1.5,2\n3,2.5\n8,9\n")
+    tabs = show_dashboard(path)
+    assert len(tabs.browser.shown) == len(tabs.explorer.found.pairs) == 4
+    assert "manual mL" in tabs.browser.frame
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("absent", "no such run folder or table"), ("empty", "no run.json"),
+    ("one.csv", "expected two")])
+def test_a_dashboard_of_nothing_is_refused_before_it_is_served(tmp_path, capsys, name, said):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "one.csv").write_text("manual\n1\n2\n")
+    assert main(["dashboard", str(tmp_path / name)]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_the_dashboard_is_served_to_this_machine_with_a_token(tmp_path):
+    command = [sys.executable, "-m", "deeplung_nb", "dashboard", str(EXAMPLE)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                          text=True) as process:
+        try:
+            address = next(line.strip() for line in process.stdout if "http://" in line)
+            assert address.startswith("http://127.0.0.1:")
+            place, token = address.split("/?")
+            assert len(token) > 30
+            for _ in range(120):
+                try:
+                    with urllib.request.urlopen(f"{place}/voila/static/", timeout=1):
+                        pass
+                except urllib.error.HTTPError:
+                    break
+                except OSError:
+                    time.sleep(0.25)
+            with urllib.request.urlopen(f"{place}/", timeout=20) as page:
+                assert "/login" in page.url  # no token, no notebook
+        finally:
+            process.terminate()
+            process.wait(30)
