@@ -84,7 +84,7 @@ class TrainingMonitor(ipywidgets.VBox):
         self.slice_index = slice_index
         self.error: Exception | None = None
         self._thread: threading.Thread | None = None
-        self._stop = threading.Event()
+        self._stop, self._lock = threading.Event(), threading.Lock()
         self._seen: np.ndarray | None = None
         self._losses: list[tuple[int, float]] = []
         self._done = self._n_steps = self._begun_with = 0
@@ -129,7 +129,9 @@ class TrainingMonitor(ipywidgets.VBox):
         if self._train is None:
             raise ValueError("nothing to train: TrainingMonitor(lambda watchers: train_fold(run, "
                              "0, watchers=watchers))")
-        if self._thread is None or not self._thread.is_alive():
+        if self.state not in ("training", "stopping"):
+            if self._thread is not None:
+                self._thread.join()  # it may be drawing its last picture
             self._stop.clear()
             self.error = None
             self._set("training")
@@ -140,9 +142,10 @@ class TrainingMonitor(ipywidgets.VBox):
 
     def stop(self) -> None:
         """Ask for a stop at the end of this step; what is unfinished of the epoch is done again."""
-        if self.state == "training":
-            self._stop.set()
-            self._set("stopping")
+        with self._lock:
+            if self.state == "training":
+                self._stop.set()
+                self._set("stopping")
 
     def wait(self) -> pd.DataFrame:
         """Block until the training ends or stops; an interrupt stops it, resumable.
@@ -167,11 +170,11 @@ class TrainingMonitor(ipywidgets.VBox):
             history = self._train([_Ear(self)])
         except Exception as error:
             self.error = error
-            self._set("failed")
         else:
             if len(history):  # with the epochs of earlier sessions
                 self.history = history
-            self._set("finished" if self._finished else "stopped")
+        with self._lock:
+            self._set("failed" if self.error else "finished" if self._finished else "stopped")
         self._show(force=True)
 
     # What the training tells
