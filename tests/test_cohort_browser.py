@@ -43,10 +43,29 @@ def test_search_and_choices_narrow_the_cases_together(browser):
     assert browser.shown.case_id.tolist() == expected.case_id.tolist()
     assert 0 < len(expected) < 12
     assert f"{len(expected)} of 42 cases" in browser._count.value
-    assert len(browser._grid.df) == len(expected)
+    assert browser._grid.df.case_id.tolist() == expected.case_id.tolist()
     browser._search.value = "no such word"
     assert len(browser.shown) == 0
     assert "0 of 42" in browser._count.value
+
+
+def test_pages_and_order_are_those_of_all_cases_not_of_a_page(browser):
+    assert len(browser._grid.df) == 12
+    assert browser._earlier.disabled
+    browser._sort.value, browser._down.value = "expert lesion mL", True
+    expected = browser.frame.sort_values("expert lesion mL", ascending=False, kind="stable")
+    assert browser._grid.df.case_id.tolist() == expected.case_id[:12].tolist()
+    before = bytes(browser._columns.value)
+    for _ in range(5):
+        browser._later.click()
+    assert browser._grid.df.case_id.tolist() == expected.case_id[36:].tolist()
+    assert browser._later.disabled
+    assert "here 37 to 42" in browser._count.value
+    assert bytes(browser._columns.value) == before
+    browser._grid.selected_rows = [1]
+    assert browser.picked == ("phantom", expected.case_id.iloc[37])
+    browser._choices["role"].value = "external"  # begins at the first page again
+    assert "here 1 to 12" in browser._count.value
 
 
 def test_distributions_follow_the_filter(browser):

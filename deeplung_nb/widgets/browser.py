@@ -1,7 +1,7 @@
 """The cohort browser: a manifest as a table to search, filter and pick from.
 
-Filters are made here, so that the distributions beside the table follow them; sorting and paging
-are the table widget's (itables, whose JavaScript is in its wheel).
+Filter, order and pages are made here, so that the distributions beside the table follow and five
+thousand rows stay quick; the table widget (itables, whose JavaScript is in its wheel) has one page.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ HIDDEN = re.compile(r"sha256$|^ph_|^(image|mask|lung_mask)$")
 MOST_PANELS = 8
 THUMBNAILS = 12
 """Pictures shown at once, of the first cases that meet the filter."""
-GRID = {"select": "single", "showIndex": False, "maxBytes": 0, "pageLength": 12, "scrollX": True,
-        "classes": "display compact nowrap", "deferRender": True,
-        # The search is ours: what the table hides by itself, the distributions would not follow.
-        "layout": {"topStart": None, "topEnd": None, "bottomStart": "info",
-                   "bottomEnd": "paging"}}
+PAGE = 12
+"""Rows of the table at once."""
+GRID = {"select": "single", "showIndex": False, "maxBytes": 0, "scrollX": True, "paging": False,
+        "ordering": False, "classes": "display compact nowrap",
+        # Search, order and pages are ours: five thousand rows built anew in the page take a second.
+        "layout": {"topStart": None, "topEnd": None, "bottomStart": None, "bottomEnd": None}}
 LINE = re.compile(r"\(line (\d+)\)|^line (\d+)")
 
 
@@ -120,7 +121,7 @@ class CohortBrowser(ipywidgets.VBox):
     Attributes
     ----------
     shown
-        The cases that meet the filter, in the manifest's order.
+        The cases that meet the filter, in the order of the table.
     picked
         (cohort, case_id) of the last picked row.
     """
@@ -176,8 +177,21 @@ class CohortBrowser(ipywidgets.VBox):
             self._choices[name] = ipywidgets.Dropdown(
                 options=[ALL, *sorted(texts)], description=name, tooltip=f"Only this {name}",
                 style={"description_width": "76px"}, layout={"width": "270px"})
-        for control in (self._search, *self._choices.values()):
+        self._sort = ipywidgets.Dropdown(
+            options=[("as in the manifest", ""), *((name, name) for name in frame.columns)],
+            description="sort by", tooltip="Column that orders the table; empty cells last",
+            style={"description_width": "76px"}, layout={"width": "270px"})
+        self._down = ipywidgets.ToggleButton(description="descending", layout={"width": "100px"},
+                                             tooltip="From high to low")
+        for control in (self._search, self._sort, self._down, *self._choices.values()):
             control.observe(lambda _: self._filter(), "value")
+        self._first = 0
+        self._earlier = ipywidgets.Button(description="‹ earlier", layout={"width": "90px"},
+                                          tooltip="Page before")
+        self._later = ipywidgets.Button(description="later ›", layout={"width": "90px"},
+                                        tooltip="Next page")
+        self._earlier.on_click(lambda _: self._turn(-PAGE))
+        self._later.on_click(lambda _: self._turn(PAGE))
 
     def _lay_out(self) -> tuple[ipywidgets.Widget, ...]:
         self._count = ipywidgets.HTML()
@@ -192,9 +206,11 @@ class CohortBrowser(ipywidgets.VBox):
             parts["thumbnails"] = self._pictures
         self._tabs = ipywidgets.Tab(list(parts.values()), titles=list(parts))
         self._tabs.observe(lambda _: self._draw(), "selected_index")
-        controls = ipywidgets.HBox([self._search, *self._choices.values()],
-                                   layout={"flex_flow": "row wrap"})
-        return controls, self._count, self._grid, self._case, self._tabs
+        controls = ipywidgets.HBox(
+            [self._search, *self._choices.values(), self._sort, self._down],
+            layout={"flex_flow": "row wrap"})
+        pages = ipywidgets.HBox([self._earlier, self._later, self._count])
+        return controls, pages, self._grid, self._case, self._tabs
 
     def _filter(self) -> None:
         keep = pd.Series(True, index=self.frame.index)
@@ -207,12 +223,29 @@ class CohortBrowser(ipywidgets.VBox):
                 keep &= (self.frame[name] != "") == (control.value == "with faults")
             else:
                 keep &= self.frame[name].astype(str) == control.value
-        self.shown = self.frame[keep]
-        self._count.value = (f"{len(self.shown)} of {len(self.frame)} cases, "
-                             f"{self.shown['patient_id'].nunique()} patients"
-                             if "patient_id" in self.frame else f"{len(self.shown)} cases")
-        self._grid.update(self.shown.reset_index(drop=True), selected_rows=[], **GRID)
-        self._draw()
+        shown = self.frame[keep]
+        if self._sort.value:
+            shown = shown.sort_values(self._sort.value, ascending=not self._down.value,
+                                      kind="stable", na_position="last")
+        same = len(shown) and set(shown.index) == set(getattr(self, "_drawn", ()))
+        self.shown, self._first = shown, 0
+        self._turn(0)
+        if not same:  # another order changes no distribution
+            self._drawn = shown.index
+            self._draw()
+
+    def _turn(self, by: int) -> None:
+        """Another page of the table."""
+        n = len(self.shown)
+        self._first = min(max(0, self._first + by), max(0, (n - 1) // PAGE * PAGE))
+        end = min(self._first + PAGE, n)
+        patients = f", {self.shown['patient_id'].nunique()} patients" \
+            if "patient_id" in self.shown else ""
+        here = f"{patients}; here {self._first + 1} to {end}" if n else ""
+        self._count.value = f"&ensp;{n} of {len(self.frame)} cases{here}"
+        self._earlier.disabled, self._later.disabled = self._first == 0, end >= n
+        self._grid.update(self.shown.iloc[self._first:end].reset_index(drop=True),
+                          selected_rows=[], **GRID)
 
     def _draw(self) -> None:
         """Only what is to be seen: a hidden tab is drawn when it is opened."""
@@ -248,7 +281,7 @@ class CohortBrowser(ipywidgets.VBox):
     def _pick(self, change: Any) -> None:
         if not change["new"]:
             return
-        row = self.shown.iloc[change["new"][-1]]
+        row = self.shown.iloc[self._first + change["new"][-1]]
         self.picked = (str(row["cohort"]), str(row["case_id"]))
         words = "<br>".join(f"<b>{escape(str(name))}</b> {escape(str(value))}"
                             for name, value in row.dropna().items() if str(value) != "")
