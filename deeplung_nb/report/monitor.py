@@ -57,7 +57,7 @@ def draw_training(
         rate.step(at, history["lr"], color=INK, where="pre")
         rate.set_yscale("log")
     if dice.lines:
-        dice.legend(loc="lower right")
+        dice.legend(loc="best")
     else:
         dice.text(0.5, 0.5, "no validation cases" if len(history) else "after the first epoch",
                   transform=dice.transAxes, ha="center", color=GREY)

@@ -135,7 +135,7 @@ class CohortBrowser(ipywidgets.VBox):
         run = source if isinstance(source, Run) else None
         frame = cases_of_run(run) if run else self._read(source)
         hidden = [name for name in frame.columns if HIDDEN.search(name)]
-        self.frame = frame.drop(columns=hidden).reset_index(drop=True)
+        self.frame = frame.drop(columns=hidden).dropna(axis=1, how="all").reset_index(drop=True)
         self.on_pick = on_pick
         self._thumbnail = thumbnail or (_of_run(run) if run else None)
         self._thumbnails: dict[tuple[str, str], bytes] = {}
@@ -164,8 +164,8 @@ class CohortBrowser(ipywidgets.VBox):
     def _make_controls(self) -> None:
         frame = self.frame
         self._search = ipywidgets.Text(placeholder="search in all columns", description="search",
-                                       style={"description_width": "76px"},
-                                       layout={"width": "270px"})
+                                       style={"description_width": "96px"},
+                                       layout={"width": "290px"})
         self._choices = {}
         for name in frame.columns:
             texts = frame[name].dropna().astype(str).unique()
@@ -176,11 +176,11 @@ class CohortBrowser(ipywidgets.VBox):
                 continue
             self._choices[name] = ipywidgets.Dropdown(
                 options=[ALL, *sorted(texts)], description=name, tooltip=f"Only this {name}",
-                style={"description_width": "76px"}, layout={"width": "270px"})
+                style={"description_width": "96px"}, layout={"width": "290px"})
         self._sort = ipywidgets.Dropdown(
             options=[("as in the manifest", ""), *((name, name) for name in frame.columns)],
             description="sort by", tooltip="Column that orders the table; empty cells last",
-            style={"description_width": "76px"}, layout={"width": "270px"})
+            style={"description_width": "96px"}, layout={"width": "290px"})
         self._down = ipywidgets.ToggleButton(description="descending", layout={"width": "100px"},
                                              tooltip="From high to low")
         for control in (self._search, self._sort, self._down, *self._choices.values()):
@@ -244,8 +244,10 @@ class CohortBrowser(ipywidgets.VBox):
         here = f"{patients}; here {self._first + 1} to {end}" if n else ""
         self._count.value = f"&ensp;{n} of {len(self.frame)} cases{here}"
         self._earlier.disabled, self._later.disabled = self._first == 0, end >= n
-        self._grid.update(self.shown.iloc[self._first:end].reset_index(drop=True),
-                          selected_rows=[], **GRID)
+        page = self.shown.iloc[self._first:end].reset_index(drop=True).round(3)
+        texts = page.select_dtypes(exclude=["number", "bool"]).columns
+        page[texts] = page[texts].astype(object).fillna("")
+        self._grid.update(page, selected_rows=[], **GRID)
 
     def _draw(self) -> None:
         """Only what is to be seen: a hidden tab is drawn when it is opened."""
@@ -276,15 +278,16 @@ class CohortBrowser(ipywidgets.VBox):
                                      layout={"width": "110px"})
         except (ImportError, OSError, ValueError):
             image = ipywidgets.HTML("no images here")
-        return ipywidgets.VBox([image, words], layout={"margin": "4px"})
+        return ipywidgets.VBox([image, words], layout={"margin": "4px", "flex": "0 0 auto"})
 
     def _pick(self, change: Any) -> None:
         if not change["new"]:
             return
         row = self.shown.iloc[self._first + change["new"][-1]]
         self.picked = (str(row["cohort"]), str(row["case_id"]))
-        words = "<br>".join(f"<b>{escape(str(name))}</b> {escape(str(value))}"
-                            for name, value in row.dropna().items() if str(value) != "")
+        words = " &ensp;·&ensp; ".join(
+            f"{escape(str(name))} <b>{escape(_shown(value))}</b>"
+            for name, value in row.dropna().items() if str(value) != "")
         parts: list[ipywidgets.Widget] = []
         if self._thumbnail:
             parts.append(self.picture(row))
@@ -297,6 +300,10 @@ class CohortBrowser(ipywidgets.VBox):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return with_picture(super()._repr_mimebundle_(**kwargs), self.figure)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _usable(frame: pd.DataFrame) -> pd.DataFrame:
