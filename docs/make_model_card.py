@@ -5,6 +5,7 @@ Numbers are computed from the run's own tables; the words around them are those 
 """
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 from deeplung_nb import measurements
 from deeplung_nb.cohorts.study import find_volumes, load_cohorts, read_case
 from deeplung_nb.labels import GGO, HIGH_OPACITY, LESION_STRUCTURES, TITLES
+from deeplung_nb.learning.ablation import summarise
 from deeplung_nb.learning.estimate import choose_threshold, estimate
 from deeplung_nb.network.packaged import read_card
 from deeplung_nb.report.figures import draw_hu_by_class
@@ -111,6 +113,41 @@ def of_calibration(calibration):
     return markdown(["", "score of a lesion", "pixels", "mean score", "share that is lesion"], rows)
 
 
+SIZES = (0.0, 0.1, 0.5, 2.0, 100.0)
+"""Classes of lesion size, percent of the network's picture."""
+
+
+def of_sizes(sizes):
+    rows = []
+    for isolated, part in sizes.groupby("isolated"):
+        for low, high in pairwise(SIZES):
+            of_class = part[(part.percent_of_picture > low) & (part.percent_of_picture <= high)]
+            if of_class.empty:
+                continue
+            tp, fp, fn = (of_class[name].sum() for name in ("tp", "fp", "fn"))
+            rows.append(["slices" if isolated else "volumes", f"{low:g} to {high:g}",
+                         len(of_class), f"{number(of_class.dice.mean())} ± "
+                         f"{number(of_class.dice.std())}", number(2 * tp / (2 * tp + fp + fn)),
+                         number(tp / (tp + fn))])
+    return markdown(["", "any lesion, % of the picture", "slices", "Dice, mean of slices ± SD",
+                     "pooled", "share of the lesion found"], rows)
+
+
+def of_ablation(run):
+    frame = pd.read_csv(run.require("ablation", "ablation.csv",
+                                    made_by="(python -m deeplung_nb ablate)"),
+                        dtype={"case_id": str})
+    table = summarise(frame)
+    columns = [("volumes", "lesion"), ("volumes", "ggo"), ("slices", "ggo"),
+               ("slices", "high_opacity"), ("slices", "lesion")]
+    rows = [[row["variant"], row["n_seeds"],
+             *(number(row[f"{part}_{structure}"]) + (
+                 f" ± {number(row[f'{part}_{structure}_sd'])}" if row["n_seeds"] > 1 else "")
+               for part, structure in columns)] for _, row in table.iterrows()]
+    return markdown(["what differs", "seeds", *(f"{part}: {TITLES[structure]}"
+                                               for part, structure in columns)], rows)
+
+
 def hu_by_class(run):
     rows = []
     for cohort, row in find_volumes(load_cohorts(run), "cv"):
@@ -127,7 +164,7 @@ def hu_by_class(run):
 def main(folder, data):
     run = read_run(folder, data)
     frame = measurements.read(run.measurements_csv).query("role == 'cv'")
-    slices, thresholds, calibration = estimate(run)
+    slices, thresholds, calibration, sizes = estimate(run)
     chosen, honest = choose_threshold(thresholds)
     densities = hu_by_class(run)
     picture = draw_hu_by_class(densities)
@@ -151,7 +188,7 @@ def main(folder, data):
         honest=f"{number(honest.dice_chosen.mean())} (n = {honest.dice_chosen.count()}) against "
                f"{number(honest.dice_at_half.mean())}",
         ratios=ratios(frame), of_calibration=of_calibration(calibration),
-        minutes=round(seconds / 60),
+        minutes=round(seconds / 60), of_sizes=of_sizes(sizes), of_ablation=of_ablation(run),
         densities=markdown(
             ["case", "class by the expert", "voxels", "HU: 5 %", "25 %", "median", "75 %", "95 %"],
             [[row.case_id, TITLES[row.structure], f"{row.n:,}",

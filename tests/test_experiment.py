@@ -311,7 +311,7 @@ def test_isolated_slices_train_and_are_scored_apart(with_slices, trained, monkey
     assert set(frame.cohort) == {"site", "site-b"}
     assert len(trained[0, "deeplung"]["train"]) == 3  # two volumes and a slice; as many validate
     monkeypatch.setattr(estimate, "Predictor", Marked)
-    slices, thresholds, calibration = estimate.estimate(with_slices, progress=False)
+    slices, thresholds, calibration, sizes = estimate.estimate(with_slices, progress=False)
     assert set(slices.cohort) == {"pictures"}
     ggo = slices[slices.structure == "ggo"].set_index("case_id")
     # The network of fold n finds 2 (n + 1) rows of 16 pixels; four of them are right.
@@ -331,6 +331,15 @@ def test_isolated_slices_train_and_are_scored_apart(with_slices, trained, monkey
     assert bins.n.to_dict() == {0.0: (14 + 12 + 10) * 16, 1.0: (2 + 4 + 6) * 16}
     assert bins.share[1.0] == pytest.approx((2 + 4 + 4) / 12)
     assert bins.share[0.0] == pytest.approx(2 / 36)
+    # One row for each slice with a lesion: four rows of sixteen are marked in each picture.
+    pictures = sizes[sizes.isolated].set_index("case_id")
+    assert pictures.index.tolist() == ["1", "2", "3"]
+    assert (pictures.percent_of_picture == 25.0).all()
+    assert pictures.tp.tolist() == [16 * rows for rows in (2, 4, 4)]
+    assert pictures.dice.tolist() == ggo.dice.tolist()
+    volumes = sizes[~sizes.isolated]
+    assert set(volumes.slice) == {1}  # of three slices the middle one holds the lesion
+    assert len(volumes) == 6
     again = estimate.estimate(with_slices, progress=False)
     pd.testing.assert_frame_equal(again.slices, slices, check_dtype=False)
 

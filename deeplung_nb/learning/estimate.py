@@ -71,6 +71,18 @@ def count_overlap(case: Unseen, threshold: float | None) -> Iterator[dict[str, o
                "tp": counts.tp, "fp": counts.fp, "fn": counts.fn, "dice": counts.dice()}
 
 
+def _sizes(case: Unseen, threshold: float | None) -> Iterator[dict[str, object]]:
+    """How well any lesion is found slice by slice, beside how much of it is there."""
+    found = lesion_first(case.scores, threshold).argmax(axis=1) > 0
+    known = case.target != NO_ANSWER
+    wanted = (case.target > 0) & known
+    for z in np.flatnonzero(wanted.any(axis=(1, 2))):
+        counts = overlap.confusion(wanted[z], found[z] & known[z])
+        yield {"cohort": case.key.cohort, "case_id": case.key.case_id, "isolated": case.isolated,
+               "slice": int(z), "percent_of_picture": 100.0 * float(wanted[z].mean()),
+               "tp": counts.tp, "fp": counts.fp, "fn": counts.fn, "dice": counts.dice()}
+
+
 class Estimate(NamedTuple):
     """Tables over unseen cases; counts are pixels of the network's picture that have an answer."""
 
@@ -82,22 +94,26 @@ class Estimate(NamedTuple):
     calibration: pd.DataFrame
     """`isolated, score, n, mean_score, share`: bins of the lesion score (ground glass + high
     opacity), pixels in them, their mean score, and the share that the expert marked."""
+    sizes: pd.DataFrame
+    """Slices with any lesion: `cohort, case_id, isolated, slice, percent_of_picture` (the expert's
+    lesion, of the network's picture)`, tp, fp, fn, dice`, by the rule of the run's settings."""
 
 
 def estimate(run: Run, progress: bool = True) -> Estimate:
     """Overlap of isolated slices, overlap at each lesion threshold, and calibration.
 
-    The tables are kept in the run folder (`slices.csv`, `thresholds.csv`, `calibration.csv`) and
-    used again.
+    The tables are kept in the run folder (`slices.csv`, `thresholds.csv`, `calibration.csv`,
+    `sizes.csv`) and used again.
     """
     paths = [run.path(f"{name}.csv") for name in Estimate._fields]
     if all(path.exists() for path in paths):
         return Estimate(*(pd.read_csv(path, dtype={"case_id": str}) for path in paths))
-    slices, rows, edges = [], [], np.linspace(0, 1, N_BINS + 1)
+    slices, rows, sizes, edges = [], [], [], np.linspace(0, 1, N_BINS + 1)
     sums = {isolated: np.zeros((3, N_BINS)) for isolated in (False, True)}
     for case in unseen_cases(run, progress):
         if case.isolated:
             slices += count_overlap(case, run.config.network.lesion_threshold)
+        sizes += _sizes(case, run.config.network.lesion_threshold)
         for threshold in THRESHOLDS:
             rows += count_overlap(case, threshold)
         known = case.target != NO_ANSWER
@@ -112,7 +128,7 @@ def estimate(run: Run, progress: bool = True) -> Estimate:
     thresholds = pd.DataFrame(rows)
     # Without a threshold in the settings that column is empty: a number all the same.
     of_slices = pd.DataFrame(slices, columns=thresholds.columns).astype({"threshold": float})
-    found = Estimate(of_slices, thresholds, pd.DataFrame(bins))
+    found = Estimate(of_slices, thresholds, pd.DataFrame(bins), pd.DataFrame(sizes))
     for path, frame in zip(paths, found, strict=True):
         write_text(path, frame.to_csv(index=False))
     return found
