@@ -279,7 +279,8 @@ def answer(table: pd.DataFrame, question: Question) -> Answer:
     kept.attrs = left.attrs = attrs
     a, b = kept["reference"], kept["test"]
     limits = agreement.bland_altman(a, b, limits=question.limits, scale=question.scale,
-                                    ci=question.ci, confidence=question.confidence)
+                                    ci=question.ci if question.limits == "constant" else None,
+                                    confidence=question.confidence)
     return Answer(
         question, kept, left, int((~full).sum()), limits,
         correlation.spearman(a, b, confidence=question.confidence),

@@ -107,3 +107,25 @@ def two_arrays(
                      for values in (reference, test))
     keep = ~(np.isnan(first) | np.isnan(second))
     return first[keep], second[keep], int((~keep).sum())
+
+
+def rounding(*readings: np.ndarray) -> float:
+    """What differences of these readings may be by rounding alone: 1e-11 of the largest."""
+    return 1e-11 * max((float(np.abs(array).max()) for array in readings if len(array)),
+                       default=0.0)
+
+
+def plain_differences(reference: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """test - reference without the rounding of binary numbers: what is equal on paper is equal.
+
+    Each keeps 12 digits of the larger reading of its pair, whatever the unit.
+    """
+    differences = test - reference
+    largest = np.maximum(np.abs(reference), np.abs(test))
+    some = largest > 0
+    decimals = np.zeros(len(largest), int)
+    decimals[some] = 12 - np.ceil(np.log10(largest[some])).astype(int)
+    for digits in np.unique(decimals[some]):
+        at = some & (decimals == digits)
+        differences[at] = np.round(differences[at], digits)
+    return differences

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from deeplung_nb.stats._results import Result, check_confidence, two_arrays
+from deeplung_nb.stats._results import Result, check_confidence, rounding, two_arrays
 from deeplung_nb.stats.limits import (
     NAN,
     NO_CI,
@@ -24,6 +24,9 @@ from deeplung_nb.stats.limits import (
 LIMITS = ("constant", "regression", "quantile", "harrell-davis")
 SCALES = ("difference", "percent", "ratio")
 INTERVALS = ("approximate", "mover", "exact", "pair")
+OWN_INTERVALS = {"regression": "no interval", "quantile": "order statistics",
+                 "harrell-davis": "order statistics"}
+"""Of the other limits, which leave no choice."""
 MOST_FOR_SHAPIRO = 5000
 """Pairs up to which the p value of Royston's algorithm is sound."""
 
@@ -99,7 +102,7 @@ class Concordance(Result):
 
 def bland_altman(
     reference: Any, test: Any, *, limits: str = "constant", scale: str = "difference",
-    ci: str = "mover", multiplier: float | None = None, confidence: float = 0.95,
+    ci: str | None = None, multiplier: float | None = None, confidence: float = 0.95,
     missing: str = "raise",
 ) -> BlandAltman:
     """Bias and limits of agreement of two methods.
@@ -116,8 +119,8 @@ def bland_altman(
         `difference` (test - reference), `percent` (of the pair's mean), `ratio` (test / reference,
         worked out on logarithms; pairs with a zero are left out and counted).
     ci
-        Of constant limits: `approximate` (Bland & Altman 1999), `mover` (Zou 2013), `exact` (one
-        limit, noncentral t), `pair` (both limits together, Carkeet 2015).
+        Of constant limits, default `mover`: `approximate` (Bland & Altman 1999), `mover` (Zou
+        2013), `exact` (one limit, noncentral t), `pair` (both limits together, Carkeet 2015).
     multiplier
         SDs from bias to limit; default the normal 97.5 % quantile, 1.95996.
     missing
@@ -150,10 +153,18 @@ def bland_altman(
     (1.0, 1.632993, 4.2006)
     """
     for name, value, allowed in (("limits", limits, LIMITS), ("scale", scale, SCALES),
-                                 ("ci", ci, INTERVALS)):
+                                 ("ci", ci or "mover", INTERVALS)):
         if value not in allowed:
             raise ValueError(f"{name} {value!r}: expected one of {', '.join(allowed)}")
+    if limits != "constant":
+        if ci is not None:
+            raise ValueError(f"ci={ci!r} is for constant limits: {limits} limits have "
+                             f"{OWN_INTERVALS[limits]}. Leave ci out")
+        ci = OWN_INTERVALS[limits]
+    ci = ci or "mover"
     check_confidence(confidence)
+    if multiplier is not None and not (np.isfinite(multiplier) and multiplier > 0):
+        raise ValueError(f"multiplier={multiplier}: expected SDs from bias to limit, above 0")
     a, b, n_missing = two_arrays(reference, test, missing)
     if scale != "difference" and ((a < 0) | (b < 0)).any():
         raise ValueError(f"scale {scale!r} needs readings of 0 or more: correct the negative ones")
@@ -206,7 +217,7 @@ def bland_altman(
     shapiro = NAN
     if n > MOST_FOR_SHAPIRO:
         reasons.append(f"no Shapiro-Wilk test above {MOST_FOR_SHAPIRO} pairs")
-    elif n >= 3 and np.ptp(d) > 0:
+    elif n >= 3 and np.ptp(d) > rounding(mean, d):
         shapiro = float(stats.shapiro(d).pvalue)
     if scale == "ratio":
         bias, lower, upper = (float(np.exp(v)) for v in (bias, lower, upper))

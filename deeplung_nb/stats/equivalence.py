@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize, stats
 
-from deeplung_nb.stats._results import NAN_PAIR, Result, check_confidence, two_arrays
+from deeplung_nb.stats._results import NAN_PAIR, Result, check_confidence, rounding, two_arrays
 
 NAN = float("nan")
 
@@ -57,6 +57,7 @@ class SampleSize(Result):
     sd: float
     margin: float
     confidence: float
+    share: float
 
 
 def _check_margin(margin: float) -> None:
@@ -110,7 +111,7 @@ def tost(reference: Any, test: Any, margin: float, *, confidence: float = 0.95,
     a, b, n_missing = two_arrays(reference, test, missing)
     d, n = b - a, len(a)
     bias = float(d.mean()) if n else NAN
-    if n < 2 or np.ptp(d) == 0:
+    if n < 2 or np.ptp(d) <= rounding(a, b):
         why = f"{n} pairs: needs 2 or more" if n < 2 else "all differences are equal"
         return Equivalence(n, bias, NAN_PAIR, margin, NAN, NAN, NAN, NAN, NAN, confidence,
                            n_missing, why)
@@ -164,7 +165,7 @@ def total_deviation_index(reference: Any, test: Any, *, share: float = 0.95,
         _check_margin(margin)
     a, b, n_missing = two_arrays(reference, test, missing)
     d, n = b - a, len(a)
-    if n < 2 or np.ptp(d) == 0:
+    if n < 2 or np.ptp(d) <= rounding(a, b):
         why = f"{n} pairs: needs 2 or more" if n < 2 else "all differences are equal"
         return TotalDeviation(n, share, NAN, NAN, NAN, NAN, NAN, NAN, n_missing, why)
     bias, sd = float(d.mean()), float(d.std(ddof=1))
@@ -182,7 +183,7 @@ def total_deviation_index(reference: Any, test: Any, *, share: float = 0.95,
 
 
 def sample_size(bias: float, sd: float, margin: float, *, confidence: float = 0.95,
-                power: float = 0.8) -> SampleSize:
+                power: float = 0.8, share: float = 0.95) -> SampleSize:
     """Pairs needed to show that both limits of agreement lie within ± margin.
 
     Parameters
@@ -193,6 +194,8 @@ def sample_size(bias: float, sd: float, margin: float, *, confidence: float = 0.
         Largest difference of a single pair that does not matter, same unit.
     confidence, power
         Of the limits' intervals; with which they are to lie within the margin.
+    share
+        Of the differences that the limits are to hold.
 
     Returns
     -------
@@ -219,8 +222,9 @@ def sample_size(bias: float, sd: float, margin: float, *, confidence: float = 0.
     """
     check_confidence(confidence)
     check_confidence(power)
+    check_confidence(share)
     _check_margin(margin)
-    z = float(stats.norm.ppf((1 + confidence) / 2))
+    z = float(stats.norm.ppf((1 + share) / 2))
     if sd <= 0 or margin <= abs(bias) + z * sd:
         raise ValueError(f"bias {bias}, SD {sd}: the limits of agreement reach "
                          f"{abs(bias) + z * sd:.6g}, beyond the margin {margin}; no number of "
@@ -239,4 +243,4 @@ def sample_size(bias: float, sd: float, margin: float, *, confidence: float = 0.
         if n > 100_000:
             raise ValueError(f"more than 100,000 pairs for power {power}: margin {margin} lies too "
                              "close to the limits")
-    return SampleSize(n, power_of(n), bias, sd, margin, confidence)
+    return SampleSize(n, power_of(n), bias, sd, margin, confidence, share)

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import optimize, stats
 
+from deeplung_nb.stats._results import rounding
+
 NAN = float("nan")
 NO_CI = (NAN, NAN)
 
@@ -113,7 +115,8 @@ def limit_intervals(n: int, bias: float, sd: float, ci: str, confidence: float,
 def trend(mean: np.ndarray, difference: np.ndarray, confidence: float
            ) -> tuple[float, tuple[float, float], float, float]:
     """Slope of difference on mean with CI and p, and the Breusch-Pagan p (statsmodels)."""
-    if len(mean) < 3 or np.ptp(mean) == 0 or np.ptp(difference) == 0:
+    grain = rounding(mean, difference)
+    if len(mean) < 3 or np.ptp(mean) <= grain or np.ptp(difference) <= grain:
         return NAN, NO_CI, NAN, NAN
     import statsmodels.api as sm
     from statsmodels.stats.diagnostic import het_breuschpagan
@@ -122,7 +125,7 @@ def trend(mean: np.ndarray, difference: np.ndarray, confidence: float
     fit = sm.OLS(difference, design).fit()
     low, high = fit.conf_int(1 - confidence)[1]
     spread_p = NAN
-    if np.abs(fit.resid).max() > 1e-9 * max(1.0, np.abs(difference).max()):
+    if np.abs(fit.resid).max() > grain:
         spread_p = float(het_breuschpagan(fit.resid, design)[1])
     return float(fit.params[1]), (float(low), float(high)), float(fit.pvalues[1]), spread_p
 

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from deeplung_nb.stats._results import Result, check_confidence, one_array, two_arrays
+from deeplung_nb.stats._results import (
+    Result,
+    check_confidence,
+    one_array,
+    plain_differences,
+    two_arrays,
+)
 
 NAN = float("nan")
 EXACT_UP_TO = 50
@@ -133,7 +139,9 @@ class _Pairwise:
 def _whole(*arrays: np.ndarray) -> tuple[float, list[np.ndarray]]:
     """A scale, and the arrays times it as whole numbers whose sums fit 64 bits."""
     largest = max(float(np.abs(array).max()) for array in arrays)
-    scale = 1e9 if largest * 1e9 < 2.0**60 else 2.0**60 / largest
+    # Decimal readings stay whole: a power of ten, 1e9 or more for readings below 1.
+    scale = 10.0 ** max(9.0, 9.0 - np.floor(np.log10(largest))) if largest else 1.0
+    scale = min(scale, 2.0**60 / largest) if largest else scale
     return scale, [np.sort(np.rint(array * scale).astype(np.int64)) for array in arrays]
 
 
@@ -253,7 +261,7 @@ def wilcoxon_signed_rank(
             raise ValueError(f"{name} {value!r}: expected one of {', '.join(allowed)}")
     check_confidence(confidence)
     a, b, n_missing = two_arrays(reference, test, missing)
-    d = np.round(b - a, 9)
+    d = plain_differences(a, b)
     n_zero = int((d == 0).sum())
     nonzero = d[d != 0]
     n_positive, n_negative = int((d > 0).sum()), int((d < 0).sum())
@@ -373,7 +381,7 @@ def sign_test(reference: Any, test: Any, *, missing: str = "raise") -> SignTest:
     0.21875
     """
     a, b, n_missing = two_arrays(reference, test, missing)
-    d = np.round(b - a, 9)
+    d = plain_differences(a, b)
     n_positive, n_negative = int((d > 0).sum()), int((d < 0).sum())
     n = n_positive + n_negative
     p_value = float(stats.binomtest(n_positive, n).pvalue) if n else NAN

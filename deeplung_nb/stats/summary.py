@@ -96,7 +96,8 @@ def detection(pair: pd.DataFrame) -> dict[str, int]:
     Returns
     -------
     dict
-        Cases of `both`, `reference_only`, `test_only`, `neither`.
+        Cases of `both`, `reference_only`, `test_only`, `neither`; a pair with an empty reading is
+        none of them.
 
     Formula
     -------
@@ -115,7 +116,8 @@ def detection(pair: pd.DataFrame) -> dict[str, int]:
     >>> detection(pd.DataFrame({"reference": [0.0, 2.0, 3.0], "test": [0.0, 0.0, 4.0]}))
     {'both': 1, 'reference_only': 1, 'test_only': 0, 'neither': 1}
     """
-    wanted, found = pair.reference > 0, pair.test > 0
+    read = pair[["reference", "test"]].dropna()
+    wanted, found = read.reference > 0, read.test > 0
     return {"both": int((wanted & found).sum()), "reference_only": int((wanted & ~found).sum()),
             "test_only": int((~wanted & found).sum()), "neither": int((~wanted & ~found).sum())}
 
@@ -125,7 +127,8 @@ def _flags(row: dict[str, Any]) -> str:
     if row["slope_p"] < 0.05:
         found.append("proportional bias")
     if row["heteroscedasticity_p"] < 0.05:
-        found.append("spread grows with size")
+        grows = row["regression_sd_slope"] > 0
+        found.append(f"spread {'grows' if grows else 'shrinks'} with size")
     if row["shapiro_p"] < 0.05:
         found.append("differences not normal")
     if row["n_zero"] > row["n"] / 3:
