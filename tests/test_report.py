@@ -286,11 +286,12 @@ def test_every_kind_of_limits_and_scale_can_be_drawn(measured, options):
             else p[name] for name in ("reference", "test"))
     size = np.sqrt(a * b) if options.get("scale") == "ratio" else (a + b) / 2
     drawn = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
-    for line, value in zip(drawn, (result.loa_lower, result.loa_upper), strict=True):
+    at_mean = result.lines(size.mean())
+    for side, line, value in zip(("lower", "upper"), drawn, (result.loa_lower, result.loa_upper),
+                                 strict=True):
+        assert getattr(at_mean, side) == pytest.approx(value)
         x, y = map(np.asarray, line.get_data())
-        at = np.interp(size.mean(), x, np.log(y)) if options.get("scale") == "ratio" else \
-            np.interp(size.mean(), x, y)
-        assert (np.exp(at) if options.get("scale") == "ratio" else at) == pytest.approx(value)
+        np.testing.assert_allclose(y, getattr(result.lines(x), side))
 
 
 @pytest.mark.parametrize("multiplier", [1.0, 1.959963984540054])

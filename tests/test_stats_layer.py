@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from deeplung_nb import stats
-from deeplung_nb.stats import agreement, equivalence, paired, summary
+from deeplung_nb.stats import agreement, equivalence, limits, paired, summary
 
 RNG = np.random.default_rng(3)
 A = RNG.uniform(1, 400, 30)
@@ -96,3 +96,56 @@ def test_submodules_are_there_when_asked_for_and_quick_to_import():
     assert done.stdout.split() == ["bland_altman", "True"]
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = stats.nothing
+
+
+def skewed(seed, n=67):
+    """A third of zeros, the rest lognormal; both readers err by a fifth."""
+    rng = np.random.default_rng(seed)
+    truth = np.where(rng.random(n) < 0.35, 0.0, rng.lognormal(3, 1.3, n))
+    return tuple(truth * (1 + 0.2 * rng.normal(size=n)).clip(0) for _ in range(2))
+
+
+def test_limits_by_regression_do_not_collapse_on_zeros_and_skew():
+    outside, powers = [], 0
+    for seed in range(60):
+        a, b = skewed(seed)
+        r = agreement.bland_altman(a, b, limits="regression")
+        outside.append(r.percent_outside)
+        at = r.lines(np.linspace(0, max(a.max(), b.max()), 50))
+        assert (at.upper > at.lower).all()
+        if np.isfinite(r.sd_power[0]):
+            powers += 1
+            assert "power of the size" in r.reason
+            assert r.percent_outside < 15  # zero width left a third and more outside
+    assert powers > 2
+    assert np.median(outside) < 8
+
+
+def test_the_power_finds_a_spread_that_is_one():
+    rng = np.random.default_rng(2)
+    size = np.concatenate([np.zeros(200), rng.lognormal(3, 1, 4000)])
+    spread = limits.Spread(0.5, 1.5, 0.0, size.mean())
+    found = limits.regression_limits(size, spread.at(size) * rng.normal(size=size.size))[2]
+    assert found is not None
+    assert found.at(np.array([0.0, 20.0, 200.0])) == pytest.approx(
+        spread.at(np.array([0.0, 20.0, 200.0])), rel=0.15)
+    assert found.at(-5.0) == found.at(0.0)
+
+
+def test_where_the_line_serves_nothing_changes():
+    rng = np.random.default_rng(5)
+    size = rng.uniform(10, 100, 80)
+    test = size + rng.normal(size=80) * (1 + 0.05 * size)
+    r = agreement.bland_altman(size, test, limits="regression")
+    assert np.isnan([*r.sd_power, *r.sd_size]).all()
+    assert r.to_frame().loc[0, "sd_line_upper"] > 0
+
+
+def test_too_many_points_outside_their_limits_are_flagged():
+    a = 50.0 + np.arange(100) * 0.01
+    b = a.copy()
+    b[::7] += np.tile([1.0, -1.0], 8)[:15]  # SD 0.39: all fifteen lie beyond 1.96 of it
+    row = summary.agreement_row(pd.DataFrame({"reference": a, "test": b}))
+    assert "15 % outside the limits, expected 5" in row["flags"]
+    row = summary.agreement_row(pd.DataFrame({"reference": a, "test": a + RNG.normal(size=100)}))
+    assert "outside the limits" not in row["flags"]

@@ -12,6 +12,8 @@ from deeplung_nb.stats._results import Result, check_confidence, rounding, two_a
 from deeplung_nb.stats.limits import (
     NAN,
     NO_CI,
+    NO_SPREAD,
+    Spread,
     differences,
     limit_intervals,
     plain,
@@ -68,6 +70,11 @@ class BlandAltman(Result):
     """Intercept and slope of the bias on the mean (slope 0 but for regression limits)."""
     sd_line: tuple[float, float]
     """Intercept and slope of the SD on the mean."""
+    sd_power: tuple[float, float]
+    """Amplitude and exponent of `limits.Spread`, where regression limits use this power of the
+    size instead of that line; else NaN."""
+    sd_size: tuple[float, float]
+    """Its lowest mean, and its scale."""
     multiplier: float
     """SDs from bias to limit."""
     reason: str
@@ -80,7 +87,9 @@ class BlandAltman(Result):
             ends = (self.bias, self.loa_lower, self.loa_upper)
             return Lines(*(np.full(mean.shape, value) for value in ends))
         bias = self.bias_line[0] + self.bias_line[1] * mean
-        half = self.multiplier * np.maximum(self.sd_line[0] + self.sd_line[1] * mean, 0.0)
+        half = self.multiplier * (
+            Spread(*self.sd_power, *self.sd_size).at(mean) if np.isfinite(self.sd_power[0])
+            else np.maximum(self.sd_line[0] + self.sd_line[1] * mean, 0.0))
         lines = Lines(bias, bias - half, bias + half)
         return Lines(*map(np.exp, lines)) if self.scale == "ratio" else lines
 
@@ -112,7 +121,7 @@ def bland_altman(
     reference, test
         Paired readings, 1-D, same unit (mL unless said).
     limits
-        `constant`: mean ± multiplier SD. `regression`: V-shaped, bias and SD linear in the mean.
+        `constant`: mean ± multiplier SD. `regression`: bias and SD by the mean.
         `quantile`: the 2.5 % and 97.5 % quantiles (median-unbiased, type 8), no normality needed,
         intervals from order statistics; `harrell-davis`: the same by the smoother estimator.
     scale
@@ -176,6 +185,7 @@ def bland_altman(
     sd = float(d.std(ddof=1)) if n > 1 else NAN
     bias_ci, lower, upper, lower_ci, upper_ci = NO_CI, NAN, NAN, NO_CI, NO_CI
     bias_line, sd_line, outside, reasons = (bias, 0.0), (sd, 0.0), NAN, []
+    power = NO_SPREAD
     if n < 2:
         reasons.append(f"{n} usable pairs: limits need 2 or more")
     else:
@@ -198,16 +208,23 @@ def bland_altman(
             lower_line = upper_line = np.full(n, NAN)
             reasons.append("regression limits need 3 pairs of different size")
         else:
-            bias_line, sd_line = regression_limits(mean, d)
+            bias_line, sd_line, found = regression_limits(mean, d)
+            power = found or NO_SPREAD
             centre = bias_line[0] + bias_line[1] * mean
-            spread = z * np.maximum(sd_line[0] + sd_line[1] * mean, 0.0)
-            lower_line, upper_line = centre - spread, centre + spread
+
+            def sd_at(size: np.ndarray) -> np.ndarray:
+                return power.at(size) if found else sd_line[0] + sd_line[1] * size
+
+            lower_line, upper_line = centre - z * sd_at(mean), centre + z * sd_at(mean)
+            if found:
+                reasons.append("a line of the SD would not be positive everywhere: the limits' SD "
+                               "is a power of the size")
             reasons.append("no confidence interval of regression limits")
         noise = 1e-12 * np.abs(d).max()  # a limit may lie on a difference but for rounding
         outside = float(100 * np.mean((d < lower_line - noise) | (d > upper_line + noise)))
         lower, upper = float(lower_line[0]), float(upper_line[0])
         if limits == "regression" and np.isfinite(lower):
-            spread = z * max(sd_line[0] + sd_line[1] * float(mean.mean()), 0.0)
+            spread = z * float(sd_at(mean.mean()))
             lower, upper = bias - spread, bias + spread
     slope, slope_ci, slope_p, spread_p = trend(mean, d, confidence)
     if n >= 2 and np.isnan(slope):
@@ -230,7 +247,8 @@ def bland_altman(
         n_excluded=n_excluded, slope=slope, slope_ci=slope_ci, slope_p=slope_p,
         heteroscedasticity_p=spread_p, shapiro_p=shapiro, limits=limits, scale=scale, ci=ci,
         confidence=confidence, n_zero=n_zero, n_missing=n_missing, bias_line=bias_line,
-        sd_line=sd_line, multiplier=z, reason="; ".join(reasons))
+        sd_line=sd_line, sd_power=power[:2], sd_size=power[2:], multiplier=z,
+        reason="; ".join(reasons))
 
 
 def concordance(reference: Any, test: Any, *, confidence: float = 0.95,

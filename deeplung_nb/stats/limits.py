@@ -130,16 +130,55 @@ def trend(mean: np.ndarray, difference: np.ndarray, confidence: float
     return float(fit.params[1]), (float(low), float(high)), float(fit.pvalues[1]), spread_p
 
 
+HALF_NORMAL = float(np.sqrt(np.pi / 2))
+"""E|N(0, s)| = s sqrt(2 / pi)."""
+
+
+class Spread(NamedTuple):
+    """SD of the differences at a size: amplitude (1 + (size - lowest) / scale) ** exponent."""
+
+    amplitude: float
+    exponent: float
+    lowest: float
+    scale: float
+
+    def at(self, mean: np.ndarray) -> np.ndarray:
+        """The SD at these means; below the lowest it stays what it is there."""
+        size = np.maximum(np.asarray(mean, float) - self.lowest, 0.0) / self.scale
+        return self.amplitude * (1.0 + size) ** self.exponent
+
+
+NO_SPREAD = Spread(NAN, NAN, NAN, NAN)
+
+
 def regression_limits(mean: np.ndarray, difference: np.ndarray
-                      ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Bland & Altman 1999, section 3.2: difference on mean, then |residual| on mean."""
+                      ) -> tuple[tuple[float, float], tuple[float, float], Spread | None]:
+    """Bland & Altman 1999, section 3.2: difference on mean, then |residual| on mean.
+
+    Where that line of the SD is not positive at every pair (many zeros, skew), the SD is a power
+    of the size instead (Carroll & Ruppert 1988, Transformation and Weighting in Regression,
+    ch. 2), fitted to |residual| by quasi-likelihood with a log link, which no zero disturbs
+    (Santos Silva & Tenreyro 2006, Rev Econ Stat 88:641).
+
+    Returns
+    -------
+    Intercept and slope of the bias, of the SD's line, and the power; None where the line serves.
+    """
     slope, intercept = np.polyfit(mean, difference, 1)
     residual = np.abs(difference - intercept - slope * mean)
     sd_slope, sd_intercept = np.polyfit(mean, residual, 1)
-    # E|N(0, s)| = s sqrt(2 / pi)
-    factor = float(np.sqrt(np.pi / 2))
+    power = None
+    if residual.max() > rounding(mean, difference) and (sd_intercept + sd_slope * mean <= 0).any():
+        import statsmodels.api as sm
+
+        lowest, scale = float(mean.min()), float(np.mean(mean - mean.min()))
+        unit = float(residual.mean())  # so that the solver meets numbers about 1
+        design = sm.add_constant(np.log1p((mean - lowest) / scale))
+        fit = sm.GLM(residual / unit, design, family=sm.families.Poisson()).fit()
+        power = Spread(float(np.exp(fit.params[0])) * unit * HALF_NORMAL, float(fit.params[1]),
+                       lowest, scale)
     return ((float(intercept), float(slope)),
-            (float(sd_intercept) * factor, float(sd_slope) * factor))
+            (float(sd_intercept) * HALF_NORMAL, float(sd_slope) * HALF_NORMAL), power)
 
 
 def quantile_limits(difference: np.ndarray, share: float, estimator: str

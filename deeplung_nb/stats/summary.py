@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from deeplung_nb import measurements
 from deeplung_nb.labels import LESION_STRUCTURES
@@ -131,6 +132,10 @@ def _flags(row: dict[str, Any]) -> str:
         found.append(f"spread {'grows' if grows else 'shrinks'} with size")
     if row["shapiro_p"] < 0.05:
         found.append("differences not normal")
+    if row["n"] and np.isfinite(row["percent_outside"]):
+        outside = round(row["percent_outside"] * row["n"] / 100)
+        if stats.binomtest(outside, row["n"], 0.05).pvalue < 0.01:
+            found.append(f"{row['percent_outside']:.0f} % outside the limits, expected 5")
     if row["n_zero"] > row["n"] / 3:
         found.append("many zeros")
     return "; ".join(found)
