@@ -97,11 +97,25 @@ def test_a_case_left_out_is_in_no_number_and_in_every_word(table):
         answer(table, replace(question, left_out=(LeftOut("phantom", "X", "why"),)))
 
 
-def test_several_cases_of_a_patient_are_said(table):
-    same = table.assign(patient_id="one")
-    notes = answer(same, Question()).notes
-    assert any("42 cases are of 1 patients" in note for note in notes)
-    assert not any("patients, but" in note for note in answer(table, Question()).notes)
+def test_where_a_patient_has_several_cases_intervals_are_by_patients(table):
+    """Three cases a patient: the figure, the table and the words say the same."""
+    order = {case: k for k, case in enumerate(sorted(table.case_id.unique()))}
+    grouped = table.assign(patient_id=[f"P{order[case] // 3}" for case in table.case_id])
+    found = answer(grouped, Question(structure="ggo"))
+    row = summary.agreement_row(found.pairs)
+    assert row["independent"] == "patients"
+    assert row["n_patients"] == 14
+    bias = shown(found, "bias")
+    assert (bias.lower, bias.upper) == (row["bias_lower"], row["bias_upper"])
+    assert found.agreement.ci == "by patients"
+    assert f"bias {bias.value:.1f}".replace("-", "−") in \
+        "".join(axes.get_title(loc="left") for axes in found.figure.axes)
+    assert "42 pairs of 14 patients" in " ".join(found.notes)
+    assert "14 patients" in found.text
+    plain = answer(table, Question(structure="ggo"))
+    assert plain.agreement.ci == "mover"
+    other = answer(grouped, Question(structure="ggo", limits="quantile"))
+    assert any("take pairs as independent" in note for note in other.notes)
 
 
 @pytest.mark.parametrize(("wrong", "said"), [

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from deeplung_nb.report.prose import report_text
-from deeplung_nb.stats import agreement, correlation, equivalence, paired, regression
+from deeplung_nb.stats import _pairwise, agreement, correlation, equivalence, paired, regression
 
 settings.register_profile("suite", max_examples=60, deadline=None, derandomize=True)
 settings.load_profile("suite")
@@ -118,7 +118,7 @@ def test_hodges_lehmann_searched_for_is_hodges_lehmann_sorted(seed):
     d[d == 0] = 0.05
     i, j = np.triu_indices(len(d))
     averages = (d[i] + d[j]) / 2
-    assert len(averages) > paired.PAIRS_IN_MEMORY
+    assert len(averages) > _pairwise.PAIRS_IN_MEMORY
     r = paired.wilcoxon_signed_rank(np.zeros(len(d)), d)
     np.testing.assert_allclose(r.hodges_lehmann, np.median(averages), atol=2e-9)
     ordered = np.sort(averages)
@@ -201,7 +201,10 @@ def test_the_paragraph_holds_the_numbers_of_the_functions():
     assert f"{stats.spearmanr(a, b).statistic:.3f}" in text
     assert "p < 0.001" in text
     assert "Results. Both readers found it in 40 cases, reader A alone in 0" in text
-    assert "constant limits describe neither small nor large" in text
+    sloped = agreement.bland_altman(a, b, limits="regression")
+    quartile = np.quantile((a + b) / 2, 0.25)
+    assert f"By regression the limits were {sloped.lines(quartile).lower:.2f} to".replace(
+        "-", "−") in text
     assert "scipy" in text
 
 

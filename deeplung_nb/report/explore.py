@@ -24,6 +24,9 @@ from deeplung_nb.report.style import PrintFigure, reader_names
 from deeplung_nb.stats import agreement, correlation, regression, summary
 from deeplung_nb.stats._results import check_confidence
 
+BY_PATIENTS = "by patients"
+"""The kind of interval where a patient has several pairs."""
+
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -124,10 +127,9 @@ class Answer:
         """What to mind: flags, reasons, cases that are not in the numbers."""
         notes = [text for text in (self.row["flags"], self.row["reasons"]) if text]
         attrs = self.pairs.attrs
-        patients = self.pairs["patient_id"].nunique()
-        if patients < len(self.pairs):
-            notes.append(f"{len(self.pairs)} cases are of {patients} patients, but every interval "
-                         "takes them as independent: they are too narrow")
+        if self.row["independent"] == "patients" and self.agreement.ci != BY_PATIENTS:
+            notes.append("the limits shown, and their intervals, take pairs as independent: only "
+                         "bias ± 1.96 SD of the difference is by patients")
         if attrs["n_failed"]:
             notes.append(f"{attrs['n_failed']} failed, not compared: {_some(attrs['failed'])}")
         if attrs["unmatched"]:
@@ -173,6 +175,7 @@ class Answer:
             ("normal differences (Shapiro–Wilk)", None, None, None, drawn.shapiro_p, n, ""),
             ("signed-rank test", None, None, None, row["signed_rank_p"], unlike, ""),
             of("Hodges–Lehmann shift of the unlike", "hodges_lehmann", unlike, unit),
+            of("Hodges–Lehmann shift of all", "hodges_lehmann_all", unit=unit),
             of("rank-biserial correlation", "rank_biserial", unlike),
             of("Spearman ρ", "spearman", p="spearman_p"),
             of("Pearson r", "pearson"),
@@ -278,14 +281,25 @@ def answer(table: pd.DataFrame, question: Question) -> Answer:
     kept = pairs[full & ~out].reset_index(drop=True)
     kept.attrs = left.attrs = attrs
     a, b = kept["reference"], kept["test"]
+    row = summary.agreement_row(kept, question.confidence)
     limits = agreement.bland_altman(a, b, limits=question.limits, scale=question.scale,
                                     ci=question.ci if question.limits == "constant" else None,
                                     confidence=question.confidence)
+    if row["independent"] == "patients" and \
+            (question.scale, question.limits) == ("difference", "constant"):
+        limits = replace(limits, ci=BY_PATIENTS, **{
+            name: row[name] for name in ("bias", "sd", "loa_lower", "loa_upper",
+                                         "percent_outside", "slope_p")}, **{
+            name: (row[f"{prefix}_lower"], row[f"{prefix}_upper"]) for name, prefix in (
+                ("bias_ci", "bias"), ("loa_lower_ci", "loa_lower_ci"),
+                ("loa_upper_ci", "loa_upper_ci"), ("slope_ci", "slope"))})
+    ranks = correlation.spearman(a, b, confidence=question.confidence)
+    if row["independent"] == "patients":
+        ranks = replace(ranks, ci=(row["spearman_lower"], row["spearman_upper"]),
+                        p_value=row["spearman_p"])
     return Answer(
         question, kept, left, int((~full).sum()), limits,
-        correlation.spearman(a, b, confidence=question.confidence),
-        regression.deming(a, b, confidence=question.confidence),
-        summary.agreement_row(kept, question.confidence))
+        ranks, regression.deming(a, b, confidence=question.confidence), row)
 
 
 def with_and_without(table: pd.DataFrame, question: Question) -> pd.DataFrame:

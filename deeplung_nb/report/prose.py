@@ -10,7 +10,8 @@ import pandas as pd
 
 from deeplung_nb import __version__
 from deeplung_nb.report.numbers import number, p_words
-from deeplung_nb.stats import agreement, correlation, equivalence, paired
+from deeplung_nb.stats import agreement, equivalence
+from deeplung_nb.stats.summary import agreement_row
 
 PACKAGES = ("numpy", "scipy", "statsmodels")
 
@@ -25,8 +26,8 @@ def _interval(ends: tuple[float, float], level: str) -> str:
     return f"{level} CI {_number(ends[0])} to {_number(ends[1])}"
 
 
-def _cases(n: int) -> str:
-    return f"{n} case" if n == 1 else f"{n} cases"
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _paragraphs(methods: list[str], results: list[str]) -> str:
@@ -39,7 +40,7 @@ def _paragraphs(methods: list[str], results: list[str]) -> str:
 def report_text(
     pairs: pd.DataFrame, *, reference: str = "the expert", test: str = "the network",
     quantity: str = "volume", unit: str = "mL", margin: float | None = None,
-    confidence: float = 0.95,
+    confidence: float = 0.95, clusters: str = "auto", what: str = "case",
 ) -> str:
     """Methods and Results of the agreement of two readers, as sentences for a paper.
 
@@ -54,6 +55,10 @@ def report_text(
         What to call the two readers.
     quantity, unit
         What was read, in which unit.
+    clusters
+        As `stats.summary.agreement_row`: by patients where `patient_id` repeats.
+    what
+        What a row is: `case`, `scan`, `lesion`.
     margin
         An equivalence margin in that unit, declared before the data were seen; None: no test of
         equivalence, and no word of it.
@@ -80,28 +85,58 @@ def report_text(
         raise ValueError(f"pairs has no column {', '.join(absent)}: expected 'reference' and "
                          "'test', as measurements.pair gives them")
     a, b = (pairs[name].to_numpy(float, na_value=np.nan) for name in ("reference", "test"))
-    limits = agreement.bland_altman(a, b, confidence=confidence)
-    rank = paired.wilcoxon_signed_rank(a, b, confidence=confidence)
-    order = correlation.spearman(a, b, confidence=confidence)
-    ccc = agreement.concordance(a, b, confidence=confidence)
+    row = agreement_row(pairs, confidence, clusters=clusters)
+    by_patients = row["independent"] == "patients"
+    n = row["n"]
     level = f"{100 * confidence:g} %"
     how = {"exact": "exact", "asymptotic": "normal approximation with continuity correction",
-           "none": "not possible, all differences being zero"}[rank.method]
+           "none": "not possible, all differences being zero"}.get(row["signed_rank_method"], "")
+    regression = agreement.bland_altman(a, b, limits="regression", confidence=confidence)
+    called_for = {"regression": row["slope_p"] < 0.05 or row["heteroscedasticity_p"] < 0.05,
+                  "quantile": row["shapiro_p"] < 0.05}
 
+    of_whom = _count(n, what)
+    if row["n_patients"] < n:
+        of_whom += f" of {_count(row['n_patients'], 'patient')}"
     methods = [
         f"Paired readings of {quantity} ({unit}) by {reference} and {test} were compared in "
-        f"{_cases(limits.n)}.",
+        f"{of_whom}.",
         f"Differences are {test} − {reference}.",
-        f"Bias (mean difference) is given with its {level} confidence interval (CI, Student's t), "
-        f"95 % limits of agreement (bias ± 1.96 SD) with {level} CIs by the MOVER method.",
-        "Proportional bias was tested by regression of the difference on the mean of the pair, "
-        "constant spread by the Breusch–Pagan test, normality of the differences by the "
-        "Shapiro–Wilk test.",
-        f"A shift was tested with Wilcoxon's signed-rank test (two-sided; {how}; zero differences "
-        "left out before ranking) and estimated by the Hodges–Lehmann estimator.",
-        "Association was measured by Spearman's ρ (Bonett–Wright CI), agreement about the line of "
-        "identity by Lin's concordance correlation coefficient (CCC).",
     ]
+    if by_patients:
+        methods += [
+            f"Since patients have several {what}s, not {what}s but patients were taken as "
+            f"independent: bias and 95 % limits of agreement (bias ± 1.96 SD) are those of "
+            f"clustered pairs (Bland & Altman 2007), the {level} confidence interval (CI) of the "
+            "bias by Student's t on the patients, those of limits, correlation and concordance by "
+            "a bootstrap of patients (percentile, 2,000 resamples).",
+            "Proportional bias was tested by regression of the difference on the mean of the pair "
+            "with standard errors by patient; spread (Breusch–Pagan) and normality (Shapiro–Wilk) "
+            "of the differences as if pairs were independent.",
+            f"A shift was tested by the clustered signed-rank test (Rosner, Glynn & Lee 2006; "
+            f"{row['signed_rank_method'].split(',')[0]}; zero differences left out).",
+            "Association was measured by Spearman's ρ, agreement about the line of identity by "
+            "Lin's concordance correlation coefficient (CCC).",
+        ]
+    else:
+        methods += [
+            f"Bias (mean difference) is given with its {level} confidence interval (CI, Student's "
+            f"t), 95 % limits of agreement (bias ± 1.96 SD) with {level} CIs by the MOVER method.",
+            "Proportional bias was tested by regression of the difference on the mean of the pair, "
+            "constant spread by the Breusch–Pagan test, normality of the differences by the "
+            "Shapiro–Wilk test.",
+            f"A shift was tested with Wilcoxon's signed-rank test (two-sided; {how}; zero "
+            "differences left out before ranking) and estimated by the Hodges–Lehmann estimator.",
+            "Association was measured by Spearman's ρ (Bonett–Wright CI), agreement about the line "
+            "of identity by Lin's concordance correlation coefficient (CCC; CI by Fisher's z, Lin "
+            "1989).",
+        ]
+    if called_for["regression"]:
+        methods.append("Since the differences change with size, limits by regression of bias and "
+                       "SD on the mean of the pair are given too (Bland & Altman 1999).")
+    if called_for["quantile"]:
+        methods.append("Since the differences are not normal, their 2.5 % and 97.5 % quantiles "
+                       "(type 8) are given too.")
     if margin is not None:
         equal = equivalence.tost(a, b, margin)
         methods.append(f"Equivalence of the means within ± {_number(margin)} {unit}, a margin "
@@ -114,50 +149,70 @@ def report_text(
     both, first = int(((a > 0) & (b > 0)).sum()), int(((a > 0) & (b <= 0)).sum())
     second, neither = int(((a <= 0) & (b > 0)).sum()), int(((a <= 0) & (b <= 0)).sum())
     results = [
-        f"Both readers found it in {_cases(both)}, {reference} alone in {first}, {test} alone in "
-        f"{second}, neither in {neither}; all {limits.n} enter the figures below.",
+        f"Both readers found it in {_count(both, what)}, {reference} alone in {first}, {test} "
+        f"alone in {second}, neither in {neither}.",
     ]
     failed = pairs.attrs.get("n_failed", 0)
     if failed:
-        results.append(f"{_cases(failed)} failed and could not be compared.")
-    if limits.n == 0:
+        results.append(f"{_count(failed, what)} failed and could not be compared.")
+    if n == 0:
         return _paragraphs(methods, results)
     quartiles = [np.quantile(values, [0.25, 0.5, 0.75]) for values in (a, b)]
     first_iqr, second_iqr = (f"{_number(q[1])} {unit} (quartiles {_number(q[0])} to "
                              f"{_number(q[2])})" for q in quartiles)
+    unlike = int((a != b).sum())
+    shift = (f"the Hodges–Lehmann shift over all {_count(n, what)} "
+             f"{_number(row['hodges_lehmann_all'])} {unit}")
+    if not by_patients:
+        ends = (row["hodges_lehmann_all_lower"], row["hodges_lehmann_all_upper"])
+        shift += f" ({_interval(ends, level)})"
+        if unlike < n:
+            ends = (row["hodges_lehmann_lower"], row["hodges_lehmann_upper"])
+            shift += (f", over the {unlike} that differ {_number(row['hodges_lehmann'])} {unit} "
+                      f"({_interval(ends, level)})")
     results += [
-        f"The median {quantity} was {first_iqr} by {reference} and {second_iqr} by {test}.",
-        f"The bias of {test} against {reference} was {_number(limits.bias)} {unit} "
-        f"({_interval(limits.bias_ci, level)}), with limits of agreement from "
-        f"{_number(limits.loa_lower)} ({_interval(limits.loa_lower_ci, level)}) to "
-        f"{_number(limits.loa_upper)} {unit} ({_interval(limits.loa_upper_ci, level)}); "
-        f"{_number(limits.percent_outside)} % of the differences lay outside them.",
-        f"Of {rank.n} differences {rank.n_zero} were zero, {rank.n_positive} positive and "
-        f"{rank.n_negative} negative (signed-rank {p_words(rank.p_value)}; null hypothesis: "
-        f"differences symmetric about zero), the Hodges–Lehmann shift "
-        f"{_number(rank.hodges_lehmann)} {unit} ({_interval(rank.hodges_lehmann_ci, level)}).",
-        f"Spearman's ρ was {_number(order.r)} ({_interval(order.ci, level)}), the CCC "
-        f"{_number(ccc.ccc)} ({_interval(ccc.ccc_ci, level)}).",
+        f"The median {quantity} was {first_iqr} by {reference} and {second_iqr} by {test} "
+        "(quartiles of type 7).",
+        f"The bias of {test} against {reference} was {_number(row['bias'])} {unit} "
+        f"({_interval((row['bias_lower'], row['bias_upper']), level)}), with limits of agreement "
+        f"from {_number(row['loa_lower'])} "
+        f"({_interval((row['loa_lower_ci_lower'], row['loa_lower_ci_upper']), level)}) to "
+        f"{_number(row['loa_upper'])} {unit} "
+        f"({_interval((row['loa_upper_ci_lower'], row['loa_upper_ci_upper']), level)}); "
+        f"{_number(row['percent_outside'])} % of the differences lay outside them.",
+        f"Of {n} differences {n - unlike} were zero, {int((b > a).sum())} positive and "
+        f"{int((b < a).sum())} negative (signed-rank {p_words(row['signed_rank_p'])}; null "
+        f"hypothesis: differences symmetric about zero), {shift}.",
+        f"Spearman's ρ was {_number(row['spearman'])} "
+        f"({_interval((row['spearman_lower'], row['spearman_upper']), level)}), the CCC "
+        f"{_number(row['ccc'])} ({_interval((row['ccc_lower'], row['ccc_upper']), level)}).",
     ]
     if margin is not None:
         verdict = "lay within" if equal.p_value < 0.05 else "was not shown to lie within"
         results.append(f"The bias {verdict} the margin of ± {_number(margin)} {unit} "
-                       f"(TOST {p_words(equal.p_value)}).")
-    if limits.slope_p < 0.05:
+                       f"(TOST {p_words(equal.p_value)}; its 90 % CI is "
+                       f"{_number(equal.bias_ci[0])} to {_number(equal.bias_ci[1])} {unit}).")
+    if row["slope_p"] < 0.05:
         results.append(f"The difference changed with the size of the reading (slope "
-                       f"{_number(limits.slope)} per {unit}, {p_words(limits.slope_p)}): constant "
-                       "limits describe neither small nor large readings well.")
-    if limits.heteroscedasticity_p < 0.05:
+                       f"{_number(row['slope'])} per {unit}, {p_words(row['slope_p'])}).")
+    if row["heteroscedasticity_p"] < 0.05:
         results.append("The spread changed with the size "
-                       f"({p_words(limits.heteroscedasticity_p)}): limits by regression should be "
-                       "shown beside these.")
-    if limits.shapiro_p < 0.05:
-        results.append(f"The differences were not normal ({p_words(limits.shapiro_p)}): limits by "
-                       "quantiles should be shown beside these.")
-    if limits.n_zero > limits.n / 3:
-        results.append(f"In {limits.n_zero} of {limits.n} pairs a reading was zero: the "
-                       "correlation rests on the others, and detection should be read first.")
-    reasons = dict.fromkeys(filter(None, (limits.reason, rank.reason, order.reason, ccc.reason)))
-    if reasons:
-        results.append(f"Not estimable, or with reserve: {'; '.join(reasons)}.")
+                       f"({p_words(row['heteroscedasticity_p'])}).")
+    if called_for["regression"] and np.isfinite(regression.loa_lower):
+        sizes = np.quantile((a + b) / 2, [0.25, 0.75])
+        lines = regression.lines(sizes)
+        results.append("By regression the limits were " + " and ".join(
+            f"{_number(low)} to {_number(high)} {unit} at {_number(size)} {unit}"
+            for size, low, high in zip(sizes, lines.lower, lines.upper, strict=True))
+            + f" (the quartiles of the means); {_number(regression.percent_outside)} % of the "
+            "differences lay outside.")
+    if called_for["quantile"]:
+        results.append(f"The differences were not normal ({p_words(row['shapiro_p'])}); 95 % of "
+                       f"them lay between {_number(row['quantile_lower'])} and "
+                       f"{_number(row['quantile_upper'])} {unit} (2.5 % and 97.5 % quantiles).")
+    if row["n_zero"] > n / 3:
+        results.append(f"In {row['n_zero']} of {n} pairs a reading was zero: the correlation rests "
+                       "on the others.")
+    if row["reasons"]:
+        results.append(f"Not estimable, or with reserve: {row['reasons']}.")
     return _paragraphs(methods, results)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from deeplung_nb.stats._pairwise import Pairwise, pair_differences, walsh_averages
 from deeplung_nb.stats._results import (
     Result,
     check_confidence,
@@ -22,8 +22,6 @@ EXACT_UP_TO = 50
 """Non-zero pairs up to which `auto` takes the exact distribution."""
 EXACT_INTERVAL_UP_TO = 1000
 """Values up to which the interval of Hodges-Lehmann takes the exact distribution."""
-PAIRS_IN_MEMORY = 2_000_000
-"""Pairwise averages or differences that are sorted outright; of more, ranks are searched for."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -106,74 +104,7 @@ def _rank_sum_distribution(n_a: int, n_b: int) -> np.ndarray:
     return np.array([count / total for count in counts])
 
 
-class _Pairwise:
-    """Sums or differences of all pairs in rising order, one rank at a time, 0-based.
-
-    Few of them are sorted. Of many the value with a rank is found by bisection: how many lie at or
-    below a guess takes one search in sorted data, O(n log n) time and O(n) memory, and whole
-    numbers make it exact (readings to 1e-9, or to 62 bits where they are large).
-    """
-
-    def __init__(self, n_pairs: int, scale: float, count: Callable[[int], int],
-                 ends: tuple[int, int], values: Callable[[], np.ndarray]) -> None:
-        self.n_pairs, self.scale, self.count, self.ends = n_pairs, scale, count, ends
-        self.ordered = np.sort(values()) if n_pairs <= PAIRS_IN_MEMORY else None
-
-    def __getitem__(self, rank: int) -> float:
-        if self.ordered is not None:
-            return float(self.ordered[rank])
-        low, high = self.ends[0] - 1, self.ends[1]  # count(low) <= rank < count(high)
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self.count(middle) > rank:
-                high = middle
-            else:
-                low = middle
-        return high / self.scale
-
-    def median(self) -> float:
-        m = self.n_pairs
-        return self[m // 2] if m % 2 else (self[m // 2 - 1] + self[m // 2]) / 2
-
-
-def _whole(*arrays: np.ndarray) -> tuple[float, list[np.ndarray]]:
-    """A scale, and the arrays times it as whole numbers whose sums fit 64 bits."""
-    largest = max(float(np.abs(array).max()) for array in arrays)
-    # Decimal readings stay whole: a power of ten, 1e9 or more for readings below 1.
-    scale = 10.0 ** max(9.0, 9.0 - np.floor(np.log10(largest))) if largest else 1.0
-    scale = min(scale, 2.0**60 / largest) if largest else scale
-    return scale, [np.sort(np.rint(array * scale).astype(np.int64)) for array in arrays]
-
-
-def _walsh_averages(values: np.ndarray) -> _Pairwise:
-    """The averages (v_i + v_j) / 2 of all pairs i <= j."""
-    n = len(values)
-    scale, (whole,) = _whole(values)
-
-    def count(twice: int) -> int:
-        ordered_pairs = int(np.searchsorted(whole, twice - whole, side="right").sum())
-        return (ordered_pairs + int(np.searchsorted(2 * whole, twice, side="right"))) // 2
-
-    def averages() -> np.ndarray:
-        i, j = np.triu_indices(n)
-        return (values[i] + values[j]) / 2
-
-    return _Pairwise(n * (n + 1) // 2, 2 * scale, count,
-                     (2 * int(whole[0]), 2 * int(whole[-1])), averages)
-
-
-def _differences(x: np.ndarray, y: np.ndarray) -> _Pairwise:
-    """The differences x_i - y_j of all pairs."""
-    scale, (a, b) = _whole(x, y)
-
-    def count(most: int) -> int:
-        return len(a) * len(b) - int(np.searchsorted(b, a - most, side="left").sum())
-
-    return _Pairwise(len(a) * len(b), scale, count, (int(a[0] - b[-1]), int(a[-1] - b[0])),
-                     lambda: np.subtract.outer(x, y).ravel())
-
-
-def _ordered_interval(ordered: _Pairwise, chances: np.ndarray | None, spread: float,
+def _ordered_interval(ordered: Pairwise, chances: np.ndarray | None, spread: float,
                       confidence: float) -> tuple[tuple[float, float], str]:
     """Interval between two of the ordered pairwise values, by the distribution of their rank.
 
@@ -199,7 +130,7 @@ def _hodges_lehmann(values: np.ndarray, confidence: float
                     ) -> tuple[float, tuple[float, float], str]:
     """Median of the Walsh averages and its distribution-free interval."""
     n = len(values)
-    walsh = _walsh_averages(values)
+    walsh = walsh_averages(values)
     chances = (_null_distribution(np.arange(1, n + 1) / 2) if n <= EXACT_INTERVAL_UP_TO else None)
     spread = float(np.sqrt(n * (n + 1) * (2 * n + 1) / 24))
     interval, reason = _ordered_interval(walsh, chances, spread, confidence)
@@ -337,7 +268,7 @@ def mann_whitney(a: Any, b: Any, *, confidence: float = 0.95,
     constant = len(np.unique(np.concatenate([x, y]))) == 1
     tested = stats.mannwhitneyu(x, y, alternative="two-sided", method=method)
     u = float(tested.statistic)
-    differences = _differences(x, y)
+    differences = pair_differences(x, y)
     estimate = differences.median()
     chances = _rank_sum_distribution(n_x, n_y) if method == "exact" else None
     spread = float(np.sqrt(n_x * n_y * (n_x + n_y + 1) / 12))

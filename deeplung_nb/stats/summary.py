@@ -12,7 +12,8 @@ from scipy import stats
 
 from deeplung_nb import measurements
 from deeplung_nb.labels import LESION_STRUCTURES
-from deeplung_nb.stats import agreement, correlation, paired
+from deeplung_nb.stats import agreement, correlation, paired, reliability
+from deeplung_nb.stats import clusters as by_cluster
 from deeplung_nb.stats._results import Result, one_array
 from deeplung_nb.stats.dice import groups_of
 
@@ -125,6 +126,10 @@ def detection(pair: pd.DataFrame) -> dict[str, int]:
 
 def _flags(row: dict[str, Any]) -> str:
     found = []
+    if row["independent"] == "patients":
+        found.append(f"{row['n']} pairs of {row['n_patients']} patients: by patients")
+    elif row["n_patients"] < row["n"]:
+        found.append(f"{row['n']} pairs of {row['n_patients']} patients, taken as independent")
     if row["slope_p"] < 0.05:
         found.append("proportional bias")
     if row["heteroscedasticity_p"] < 0.05:
@@ -141,15 +146,77 @@ def _flags(row: dict[str, Any]) -> str:
     return "; ".join(found)
 
 
-def agreement_row(pair: pd.DataFrame, confidence: float = 0.95, *,
-                  missing: str = "raise") -> dict[str, Any]:
+CLUSTERS = ("auto", "ignore")
+Z = float(stats.norm.ppf(0.975))
+
+
+def _resampled(a: np.ndarray, b: np.ndarray, _: np.ndarray) -> list[float]:
+    """Limits, Spearman, Pearson, CCC of one resample, as fast as numpy can."""
+    d = b - a
+    half = Z * d.std(ddof=1)
+
+    def r(x: np.ndarray, y: np.ndarray) -> float:
+        x, y = x - x.mean(), y - y.mean()
+        return (x @ y) / np.sqrt((x @ x) * (y @ y))
+
+    shared = np.mean((a - a.mean()) * (b - b.mean()))
+    return [d.mean() - half, d.mean() + half, r(stats.rankdata(a), stats.rankdata(b)), r(a, b),
+            2 * shared / (a.var() + b.var() + (a.mean() - b.mean()) ** 2)]
+
+
+def _by_patients(a: np.ndarray, b: np.ndarray, patients: np.ndarray,
+                 confidence: float) -> dict[str, Any]:
+    """What of a row changes where patients, not readings, are independent."""
+    import statsmodels.api as sm
+
+    limits = reliability.clustered_limits(
+        pd.DataFrame({"patient": patients, "reference": a, "test": b}), "patient", "reference",
+        "test", confidence=confidence)
+    ends = by_cluster.bootstrap(_resampled, a, b, patients, confidence=confidence)
+    found = {"bias": limits.bias, "bias_lower": limits.bias_ci[0], "bias_upper": limits.bias_ci[1],
+             "sd": limits.sd, "loa_lower": limits.loa_lower, "loa_upper": limits.loa_upper,
+             "percent_outside": 100.0 * float(np.mean((b - a < limits.loa_lower)
+                                                      | (b - a > limits.loa_upper)))}
+    for name, (low, high) in zip(
+            ("loa_lower_ci", "loa_upper_ci", "spearman", "pearson", "ccc"), ends, strict=True):
+        found[f"{name}_lower"], found[f"{name}_upper"] = low, high
+    rank = by_cluster.signed_rank(a, b, patients)
+    found |= {"signed_rank_p": rank.p_value, "signed_rank_method": f"{rank.method}, by patients",
+              "hodges_lehmann_lower": NAN, "hodges_lehmann_upper": NAN,
+              "hodges_lehmann_all_lower": NAN, "hodges_lehmann_all_upper": NAN, "spearman_p": NAN}
+    mean = (a + b) / 2
+    if len(a) > 3 and np.ptp(mean) > 0 and np.ptp(b - a) > 0:
+        fit = sm.OLS(b - a, sm.add_constant(mean)).fit(
+            cov_type="cluster", cov_kwds={"groups": pd.factorize(patients)[0]}, use_t=True)
+        low, high = fit.conf_int(1 - confidence)[1]
+        found |= {"slope_lower": float(low), "slope_upper": float(high),
+                  "slope_p": float(fit.pvalues[1])}
+    return found
+
+
+def agreement_row(pair: pd.DataFrame, confidence: float = 0.95, *, missing: str = "raise",
+                  clusters: str = "auto") -> dict[str, Any]:
     """Every agreement statistic of one table of pairs, as one flat row (volumes in mL).
 
-    `pair` is a table of `measurements.pair`; see `agreement_table` for the columns.
+    Parameters
+    ----------
+    pair
+        A table of `measurements.pair`.
+    clusters
+        `auto`: where the column `patient_id` repeats, intervals and tests are by patients
+        (`clustered_limits`, a bootstrap of patients, the clustered signed-rank test), and the row
+        says so in `independent`. `ignore`: every pair as independent.
+
+    Returns
+    -------
+    dict
+        See `agreement_table` for the columns.
     """
-    both = pair[["reference", "test"]]
+    if clusters not in CLUSTERS:
+        raise ValueError(f"clusters={clusters!r}: expected one of {', '.join(CLUSTERS)}")
+    both = pair[["reference", "test", *(["patient_id"] if "patient_id" in pair else [])]]
     if missing == "drop":
-        both = both.dropna()
+        both = both.dropna(subset=["reference", "test"])
     reference, test = (both[name].to_numpy(float) for name in ("reference", "test"))
     limits = agreement.bland_altman(reference, test, confidence=confidence)
     quantiles = agreement.bland_altman(reference, test, limits="quantile", confidence=confidence)
@@ -158,10 +225,16 @@ def agreement_row(pair: pd.DataFrame, confidence: float = 0.95, *,
     ranks = correlation.spearman(reference, test, confidence=confidence)
     line = correlation.pearson(reference, test, confidence=confidence)
     ccc = agreement.concordance(reference, test, confidence=confidence)
+    every = paired.wilcoxon_signed_rank(reference, test, zeros="pratt", confidence=confidence)
+    n_patients = both["patient_id"].nunique() if "patient_id" in both else len(both)
+    grouped = clusters == "auto" and 1 < n_patients < len(both) \
+        and not both["patient_id"].isna().any()
     a, b = describe(reference), describe(test)
     row = {
         **{side: pair.attrs.get(side, side) for side in ("reference", "test")},
-        "n": limits.n, "n_zero": limits.n_zero, "n_missing": len(pair) - len(both),
+        "n": limits.n, "n_patients": n_patients,
+        "independent": "patients" if grouped else "pairs", "n_zero": limits.n_zero,
+        "n_missing": len(pair) - len(both),
         "n_failed": pair.attrs.get("n_failed", 0),
         **{f"detected_{key}": value for key, value in detection(both).items()},
         "reference_median": a.median, "reference_q1": a.q1, "reference_q3": a.q3,
@@ -189,10 +262,17 @@ def agreement_row(pair: pd.DataFrame, confidence: float = 0.95, *,
         "hodges_lehmann": rank.hodges_lehmann,
         "hodges_lehmann_lower": rank.hodges_lehmann_ci[0],
         "hodges_lehmann_upper": rank.hodges_lehmann_ci[1],
+        "hodges_lehmann_all": every.hodges_lehmann,
+        "hodges_lehmann_all_lower": every.hodges_lehmann_ci[0],
+        "hodges_lehmann_all_upper": every.hodges_lehmann_ci[1],
     }
+    if grouped:
+        row |= _by_patients(reference, test, both["patient_id"].to_numpy(), confidence)
     # Each method says why a field is empty; the reasons travel with the row.
     reasons = {reason for result in (limits, ranks, ccc, rank)
                for reason in result.reason.split("; ") if reason}
+    if grouped:
+        reasons.add("no interval of the shift, and no p of Spearman's correlation, by patients")
     return {**row, "flags": _flags(row), "reasons": "; ".join(sorted(reasons))}
 
 
@@ -225,6 +305,7 @@ def agreement_table(
     frame: pd.DataFrame, by: Sequence[str] = ("cohort", "role", "structure", "protocol"), *,
     reference: str = "expert", test: str = "model", value: str = "volume_ml",
     subset: str = "all", confidence: float = 0.95, missing: str = "raise",
+    clusters: str = "auto",
 ) -> pd.DataFrame:
     """One row of agreement statistics for each group, and for all protocols together.
 
@@ -241,12 +322,14 @@ def agreement_table(
         zeros, show detection first, then agreement among these, then all.
     missing
         Of an empty `value`: `raise`, or `drop` and count in `n_missing`.
+    clusters
+        As `agreement_row`: by patients where one has several pairs in a group, or `ignore`.
 
     Returns
     -------
     DataFrame
         The group's columns, `subset`, then those of `agreement_row`: who is compared (`reference`,
-        `test`; columns that begin so are that reader's), counts (pairs, zeros, failed,
+        `test`; columns that begin so are that reader's), counts (pairs, patients, zeros, failed,
         missing, the 2 x 2 of detection), both readers, bias, limits with intervals (MOVER), limits
         by quantiles and by regression, slope and spread, correlations, CCC, signed-rank p with its
         method, `flags` (what to mind), `reasons` (why a field is empty) and `same_p_as`: the
@@ -275,7 +358,7 @@ def agreement_table(
                 pair = measurements.pair(part, reference, test, structure, value)
                 if subset == "both-positive":
                     pair = pair[~((pair["reference"] <= 0) | (pair["test"] <= 0))]
-                row = agreement_row(pair, confidence, missing=missing)
+                row = agreement_row(pair, confidence, missing=missing, clusters=clusters)
                 over = len(read[read["reader"].isin([reference, test])
                                 & (read["burden_percent"] > 100)][["cohort", "case_id"]]
                            .drop_duplicates())

@@ -1,0 +1,189 @@
+"""Several readings a patient: tests and intervals that take patients, not readings, as independent.
+
+Bias and limits are `reliability.clustered_limits`; here are the signed-rank test and the bootstrap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from deeplung_nb.stats._results import (
+    NAN_PAIR,
+    Result,
+    check_confidence,
+    plain_differences,
+    two_arrays,
+)
+
+NAN = float("nan")
+EXACT_UP_TO = 14
+"""Clusters up to which every way of signs is gone through (16,384)."""
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True, repr=False)
+class ClusteredSignedRank(Result):
+    """Result of `signed_rank`."""
+
+    n: int
+    n_zero: int
+    n_clusters: int
+    statistic: float
+    z: float
+    p_value: float
+    method: str
+    n_missing: int
+    reason: str
+
+
+def signed_rank(reference: Any, test: Any, cluster: Any, *, method: str = "auto",
+                missing: str = "raise") -> ClusteredSignedRank:
+    """Signed-rank test of paired readings of which several belong to one patient.
+
+    Parameters
+    ----------
+    reference, test, cluster
+        1-D; who belongs together, one value a pair.
+    method
+        `exact`, `asymptotic`, or `auto`: exact up to `EXACT_UP_TO` clusters.
+    missing
+        `raise`, or `drop` and count.
+
+    Returns
+    -------
+    ClusteredSignedRank
+        `statistic` is the sum of the signed ranks; NaN with a `reason` where nothing differs or
+        there is one cluster.
+
+    Formula
+    -------
+    Zeros are dropped, |test - reference| is ranked over all pairs, S_i is the sum of the signed
+    ranks of cluster i. Where differences are symmetric about 0, a cluster's sign can be turned as
+    a whole: z = sum S_i / sqrt(sum S_i^2), or all 2^m turns.
+
+    Source
+    ------
+    Rosner, Glynn & Lee 2006, Biometrics 62:185, with every pair of weight 1.
+
+    Checked against
+    ---------------
+    One pair a cluster: the signed-rank test without continuity correction; by simulation, it keeps
+    its level where the usual test does not.
+
+    Examples
+    --------
+    >>> r = signed_rank([0, 0, 0, 0, 0, 0], [1, 2, 3, 4, 5, -6], ["a", "a", "b", "b", "c", "c"])
+    >>> r.statistic, r.n_clusters, r.p_value
+    (9.0, 3, 0.5)
+    """
+    if method not in ("auto", "exact", "asymptotic"):
+        raise ValueError(f"method {method!r}: expected one of auto, exact, asymptotic")
+    codes = _codes(cluster, len(np.atleast_1d(reference)))
+    keep = ~(pd.isna(pd.Series(reference)) | pd.isna(pd.Series(test))).to_numpy()
+    a, b, n_missing = two_arrays(reference, test, missing)
+    codes = codes[keep]
+    d = plain_differences(a, b)
+    n_zero = int((d == 0).sum())
+    codes, d = pd.factorize(codes[d != 0])[0], d[d != 0]
+    n_clusters = int(codes.max(initial=-1)) + 1
+    if n_clusters < 2:
+        why = "all differences are zero" if not len(d) else "only one cluster differs at all"
+        return ClusteredSignedRank(len(a), n_zero, n_clusters, NAN, NAN, NAN, "none", n_missing,
+                                   why)
+    sums = np.bincount(codes, np.sign(d) * stats.rankdata(np.abs(d)))
+    total, spread = float(sums.sum()), float(np.sqrt((sums**2).sum()))
+    z = total / spread if spread else 0.0
+    chosen = method if method != "auto" else \
+        "exact" if n_clusters <= EXACT_UP_TO else "asymptotic"
+    if chosen == "exact":
+        if n_clusters > 20:
+            raise ValueError(f"method='exact' with {n_clusters} clusters goes through "
+                             f"2^{n_clusters} turns: use 'asymptotic'")
+        turns = np.zeros(1)
+        for value in sums:
+            turns = np.concatenate([turns + value, turns - value])
+        p_value = float(np.mean(np.abs(turns) >= abs(total) - 1e-9))
+    else:
+        p_value = float(2 * stats.norm.sf(abs(z)))
+    return ClusteredSignedRank(len(a), n_zero, n_clusters, total, z, p_value, chosen, n_missing, "")
+
+
+def _codes(cluster: Any, n: int) -> np.ndarray:
+    values = pd.Series(np.asarray(cluster, dtype=object)) if np.ndim(cluster) == 1 else None
+    if values is None or len(values) != n:
+        raise ValueError(f"cluster: expected {n} values, one for each pair")
+    if values.isna().any():
+        raise ValueError(f"cluster: empty at position {int(np.flatnonzero(values.isna())[0])}. "
+                         "Say which patient it is, or leave the pair out")
+    return pd.factorize(values)[0]
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray | float], reference: Any,
+    test: Any, cluster: Any, *, confidence: float = 0.95, seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> tuple[tuple[float, float], ...]:
+    """Percentile intervals by a bootstrap of whole clusters.
+
+    Parameters
+    ----------
+    statistic
+        Of (reference, test, cluster codes); one number or several.
+    reference, test, cluster
+        1-D, without empty values. A cluster that is drawn twice counts as two.
+    confidence, seed, resamples
+        The same values and seed give the same intervals.
+
+    Returns
+    -------
+    A (lower, upper) for each number; NaN with fewer than two clusters, or where more than a
+    twentieth of the resamples give no number.
+
+    Formula
+    -------
+    Quantiles of the statistic over resamples of the clusters, drawn with replacement.
+
+    Source
+    ------
+    Davison & Hinkley 1997, Bootstrap Methods and their Application, sections 3.8 and 5.3.
+
+    Checked against
+    ---------------
+    Copies of each pair as its cluster: the interval of the pairs alone.
+
+    Examples
+    --------
+    >>> def bias(a, b, codes):
+    ...     return float((b - a).mean())
+    >>> (low, high), = bootstrap(bias, [1.0, 2, 3, 4], [2.0, 2, 5, 4], ["p", "p", "q", "q"])
+    >>> low, high
+    (0.5, 1.0)
+    """
+    check_confidence(confidence)
+    a, b, _ = two_arrays(reference, test)
+    codes = _codes(cluster, len(a))
+    members = [np.flatnonzero(codes == k) for k in range(int(codes.max(initial=-1)) + 1)]
+    width = np.atleast_1d(statistic(a, b, codes)).size
+    if len(members) < 2:
+        return (NAN_PAIR,) * width
+    rng = np.random.default_rng(seed)
+    values = np.full((resamples, width), NAN)
+    with np.errstate(all="ignore"):
+        for row in values:
+            drawn = rng.integers(len(members), size=len(members))
+            at = np.concatenate([members[k] for k in drawn])
+            fresh = np.repeat(np.arange(len(drawn)), [len(members[k]) for k in drawn])
+            row[:] = statistic(a[at], b[at], fresh)
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    found = []
+    for column in values.T:
+        usable = column[np.isfinite(column)]
+        ends = np.quantile(usable, tails) if len(usable) >= 0.95 * resamples else NAN_PAIR
+        found.append((float(ends[0]), float(ends[1])))
+    return tuple(found)
