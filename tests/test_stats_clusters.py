@@ -135,3 +135,16 @@ def test_equivalence_gives_the_interval_that_decides_it():
     a = rng.uniform(5, 50, 40)
     text = report_text(pd.DataFrame({"reference": a, "test": a + rng.normal(0, 1, 40)}), margin=2)
     assert "its 90 % CI is" in text
+
+
+def test_figures_show_the_limits_of_the_table():
+    wide = lesions(9, shift=0.5)
+    wide = wide.assign(case_id=range(len(wide)), test=wide.test.clip(lower=0))
+    frame = measurements.from_wide(wide, {"expert": "reference", "model": "test"})
+    row = summary.agreement_table(frame).query("protocol == 'all'").iloc[0]
+    _, limits, ranks = summary.agreement_results(frame, "external", ["lesion"])
+    shown = limits["lesion"]
+    assert shown.bias_ci == (row.bias_lower, row.bias_upper)
+    assert (shown.loa_lower, shown.loa_upper) == (row.loa_lower, row.loa_upper)
+    assert ranks["lesion"].ci == (row.spearman_lower, row.spearman_upper)
+    assert shown.ci == "by patients"

@@ -24,9 +24,6 @@ from deeplung_nb.report.style import PrintFigure, reader_names
 from deeplung_nb.stats import agreement, correlation, regression, summary
 from deeplung_nb.stats._results import check_confidence
 
-BY_PATIENTS = "by patients"
-"""The kind of interval where a patient has several pairs."""
-
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -127,7 +124,7 @@ class Answer:
         """What to mind: flags, reasons, cases that are not in the numbers."""
         notes = [text for text in (self.row["flags"], self.row["reasons"]) if text]
         attrs = self.pairs.attrs
-        if self.row["independent"] == "patients" and self.agreement.ci != BY_PATIENTS:
+        if self.row["independent"] == "patients" and self.agreement.ci != summary.BY_PATIENTS:
             notes.append("the limits shown, and their intervals, take pairs as independent: only "
                          "bias ± 1.96 SD of the difference is by patients")
         if attrs["n_failed"]:
@@ -285,18 +282,10 @@ def answer(table: pd.DataFrame, question: Question) -> Answer:
     limits = agreement.bland_altman(a, b, limits=question.limits, scale=question.scale,
                                     ci=question.ci if question.limits == "constant" else None,
                                     confidence=question.confidence)
-    if row["independent"] == "patients" and \
-            (question.scale, question.limits) == ("difference", "constant"):
-        limits = replace(limits, ci=BY_PATIENTS, **{
-            name: row[name] for name in ("bias", "sd", "loa_lower", "loa_upper",
-                                         "percent_outside", "slope_p")}, **{
-            name: (row[f"{prefix}_lower"], row[f"{prefix}_upper"]) for name, prefix in (
-                ("bias_ci", "bias"), ("loa_lower_ci", "loa_lower_ci"),
-                ("loa_upper_ci", "loa_upper_ci"), ("slope_ci", "slope"))})
     ranks = correlation.spearman(a, b, confidence=question.confidence)
-    if row["independent"] == "patients":
-        ranks = replace(ranks, ci=(row["spearman_lower"], row["spearman_upper"]),
-                        p_value=row["spearman_p"])
+    clustered, ranks = summary.of_row(row, limits, ranks)
+    if (question.scale, question.limits) == ("difference", "constant"):
+        limits = clustered
     return Answer(
         question, kept, left, int((~full).sum()), limits,
         ranks, regression.deming(a, b, confidence=question.confidence), row)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -147,6 +147,8 @@ def _flags(row: dict[str, Any]) -> str:
 
 
 CLUSTERS = ("auto", "ignore")
+BY_PATIENTS = "by patients"
+"""The kind of interval where a patient has several pairs."""
 Z = float(stats.norm.ppf(0.975))
 
 
@@ -276,6 +278,25 @@ def agreement_row(pair: pd.DataFrame, confidence: float = 0.95, *, missing: str 
     return {**row, "flags": _flags(row), "reasons": "; ".join(sorted(reasons))}
 
 
+def of_row(row: dict[str, Any], limits: agreement.BlandAltman, ranks: correlation.Correlation
+           ) -> tuple[agreement.BlandAltman, correlation.Correlation]:
+    """Limits (constant, of differences) and Spearman's rho with the intervals of their row.
+
+    Where its pairs are independent that is what they are already; else they become those by
+    patients, so that figure, table and sentence say the same.
+    """
+    if row["independent"] == "pairs":
+        return limits, ranks
+    ends = {field: (row[f"{name}_lower"], row[f"{name}_upper"]) for field, name in (
+        ("bias_ci", "bias"), ("loa_lower_ci", "loa_lower_ci"), ("loa_upper_ci", "loa_upper_ci"),
+        ("slope_ci", "slope"))}
+    same = {name: row[name] for name in ("bias", "sd", "loa_lower", "loa_upper",
+                                         "percent_outside", "slope_p")}
+    return (replace(limits, ci=BY_PATIENTS, **ends, **same),
+            replace(ranks, ci=(row["spearman_lower"], row["spearman_upper"]),
+                    p_value=row["spearman_p"]))
+
+
 def agreement_results(
     frame: pd.DataFrame, role: str, structures: Sequence[str] = ("ggo", "high_opacity"), *,
     reference: str = "expert", test: str = "model", value: str = "volume_ml",
@@ -294,10 +315,11 @@ def agreement_results(
     """
     pairs = {name: measurements.pair(frame, reference, test, name, value, role=role)
              for name in structures}
-    limits = {name: agreement.bland_altman(pair["reference"], pair["test"])
-              for name, pair in pairs.items()}
-    ranks = {name: correlation.spearman(pair["reference"], pair["test"])
-             for name, pair in pairs.items()}
+    limits, ranks = {}, {}
+    for name, pair in pairs.items():
+        both = pair["reference"], pair["test"]
+        limits[name], ranks[name] = of_row(
+            agreement_row(pair), agreement.bland_altman(*both), correlation.spearman(*both))
     return pairs, limits, ranks
 
 
