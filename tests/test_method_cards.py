@@ -10,7 +10,7 @@ MODULES = ("agreement", "correlation", "dice", "equivalence", "overlap", "paired
            "reliability", "summary", "surface")
 SECTIONS = ("Parameters", "Returns", "Formula", "Source", "Checked against", "Examples")
 ASSEMBLED = {
-    "agreement_row", "agreement_table", "agreement_results", "dice_table", "groups_of",
+    "agreement_row", "agreement_table", "agreement_results", "of_row", "dice_table", "groups_of",
 }
 """Tables put together from statistics, which have cards of their own."""
 
