@@ -243,7 +243,7 @@ def small_study(tmp_path, monkeypatch):
     for name, replacement in (
             ("load_cohorts", lambda run: []), ("load_splits", lambda run, cohorts: table),
             ("prepared_cases", prepare), ("train", quickly), ("Predictor", Half),
-            ("_not_averaged", lambda folder: folder / "checkpoint.pt"),
+            ("not_averaged", lambda folder: folder / "checkpoint.pt"),
             ("teach", lambda teacher, *rest: [case_of("series", "pseudo", 0)])):
         monkeypatch.setattr(ablation, name, replacement)
 

@@ -115,8 +115,8 @@ def _rows(variant: str, seed: int | None, checkpoints: Sequence[Path], tested: l
             yield {"variant": variant, "seed": seed, **row}
 
 
-def _not_averaged(folder: Path) -> Path:
-    """A checkpoint of the weights themselves, instead of their exponential average."""
+def not_averaged(folder: Path) -> Path:
+    """A checkpoint, `not-averaged.pt`, of the weights themselves instead of their average."""
     path = folder / "not-averaged.pt"
     saved = read_checkpoint(folder / CHECKPOINT)
     saved["state"] = torch.load(folder / LAST, map_location="cpu", weights_only=True)["state"]
@@ -162,7 +162,7 @@ def ablate(run: Run, seeds: int = SEEDS, progress: bool = True) -> pd.DataFrame:
               start=variant.start and _folder(run, variant.start, seed) / CHECKPOINT)
         rows = list(_rows(name, seed, [folder / CHECKPOINT], tested, threshold))
         if name == BASE:
-            rows += _rows("weights not averaged", seed, [_not_averaged(folder)], tested, threshold)
+            rows += _rows("weights not averaged", seed, [not_averaged(folder)], tested, threshold)
             rows += _rows("flipped picture averaged at test", seed, [folder / CHECKPOINT], tested,
                           threshold, flip=True)
         write_text(csv, pd.DataFrame(rows).to_csv(index=False))
