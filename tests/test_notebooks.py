@@ -35,6 +35,7 @@ def no_torch(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("name", "made"), [
     ("07_agreement", "tables/agreement.csv"),
     ("dashboard", "run.json"),
+    ("09_tables", "tables/published.csv"),
     ("08_figures", "figures/fig_i_agreement_external.pdf"),
     ("10_look_at_cases", "figures/slice_profile_median.pdf"),
     ("E1_solutions", "run.json"),
