@@ -154,7 +154,7 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "ablate", help="what each part of the recipe is worth",
         description="Train profile 'public' with one part changed at a time and test on patients "
-                    "left out; about an hour and a half on two cores, resumable.")
+                    "left out; up to two hours on two cores, resumable.")
     command.add_argument("--data", type=Path, required=True, help="as for train-packaged, and "
                          "coronacases_slices/")
     command.add_argument("--seeds", type=int, default=3, help="trainings of each (default 3)")

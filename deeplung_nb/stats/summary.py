@@ -356,8 +356,9 @@ def agreement_table(
         by quantiles and by regression, slope and spread, correlations, CCC, signed-rank p with its
         method, `flags` (what to mind), `reasons` (why a field is empty) and `same_p_as`: the
         numbers of the other rows (from 0) with the very same signed-rank p, which real data of
-        two groups hardly give. A group with fewer than three pairs keeps its row, with NaN
-        where nothing can be estimated.
+        two groups hardly give. `independent` says whether intervals take `pairs` or `patients` as
+        such. A group with fewer than three pairs keeps its row, with NaN where nothing can be
+        estimated.
 
     Raises
     ------

@@ -38,7 +38,7 @@ PAGE = 12
 """Rows of the table at once."""
 GRID = {"select": "single", "showIndex": False, "maxBytes": 0, "scrollX": True, "paging": False,
         "ordering": False, "classes": "display compact nowrap",
-        # Search, order and pages are ours: five thousand rows built anew in the page take a second.
+        # Search, order and pages are ours: thousands of rows built anew in the page are slow.
         "layout": {"topStart": None, "topEnd": None, "bottomStart": None, "bottomEnd": None}}
 LINE = re.compile(r"\(line (\d+)\)|^line (\d+)")
 
