@@ -78,7 +78,7 @@ def _ablate(options: argparse.Namespace) -> None:
 def _dashboard(options: argparse.Namespace) -> None:
     from deeplung_nb.widgets.dashboard import serve
 
-    serve(options.source, options.port)
+    serve(options.source, options.port, options.unit)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -130,6 +130,7 @@ def parser() -> argparse.ArgumentParser:
                     "the address with its token is printed. No torch is needed.")
     command.add_argument("source", type=Path, help="results/<run>, a measurements.csv, or a CSV or "
                          "Excel file with one row a case and one column a reader")
+    command.add_argument("--unit", help="of the volumes in such a table: mL, cm3, mm3 or L")
     command.add_argument("--port", type=int, help="default: any free one")
     command.set_defaults(run=_dashboard)
 

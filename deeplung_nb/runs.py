@@ -34,10 +34,11 @@ from deeplung_nb.registry import (
 
 PACKAGE_FOLDER = Path(__file__).resolve().parent
 MEASURING_CODE = (
-    "labels.py", "measurements.py", "spreadsheets.py", "imaging/grid.py", "imaging/scan.py",
-    "imaging/dicom.py", "imaging/io.py", "imaging/slices.py", "imaging/preprocess.py",
-    "imaging/lungs.py", "imaging/integrity.py", "imaging/plausibility.py", "cohorts/manifest.py",
-    "cohorts/schema.py", "cohorts/splits.py", "cohorts/study.py", "stats/overlap.py",
+    "contract.py", "labels.py", "measurements.py", "spreadsheets.py", "imaging/grid.py",
+    "imaging/scan.py", "imaging/dicom.py", "imaging/io.py", "imaging/slices.py",
+    "imaging/preprocess.py", "imaging/lungs.py", "imaging/integrity.py",
+    "imaging/plausibility.py", "cohorts/manifest.py", "cohorts/schema.py", "cohorts/splits.py",
+    "cohorts/study.py", "stats/overlap.py",
     "stats/surface.py", "network/baselines.py", "network/checkpoint.py", "network/convlstm.py",
     "network/deeplung.py", "network/device.py", "network/losses.py", "network/pretrained.py",
     "network/trunks.py", "reading/predict.py", "reading/measure.py", "learning/dataset.py",

@@ -5,14 +5,26 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+
+SEPARATORS = (";", "\t", ",")
+NOT_READ = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none"})
+"""How programs write that there is no number, in any case of letters."""
+DECIMALS = (".", ",")
+NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)", re.ASCII | re.IGNORECASE)
 
 
 def read_table(path: str | os.PathLike) -> pd.DataFrame:
     """A CSV (comma, semicolon or tab, UTF-8) or the first sheet of an Excel file.
+
+    Nothing of a CSV is converted: `007` and `NA` may be names. `numbers` reads what is a number.
 
     Raises
     ------
@@ -22,13 +34,105 @@ def read_table(path: str | os.PathLike) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file. Give a CSV or Excel file, or a DataFrame")
+    if path.suffix.lower() not in (".xlsx", ".xlsm"):
+        return _frame(path, _separated(path, _decoded(path)))
     try:
-        if path.suffix.lower() in (".xlsx", ".xlsm"):
-            return pd.read_excel(path)
-        return pd.read_csv(path, sep=None, engine="python", encoding="utf-8-sig")
-    except (ValueError, KeyError, OSError, csv.Error, zipfile.BadZipFile) as error:
+        return pd.read_excel(path, dtype=object, keep_default_na=False, na_values=[""])
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not a table that can be read ({error}). Expected a CSV in UTF-8 "
                          "or an .xlsx file, first row the names") from error
+
+
+def _separated(path: Path, text: str) -> list[list[str]]:
+    """Rows of the separator that gives every row as many fields as the first, and most of them."""
+    best: list[list[str]] = []
+    for sign in SEPARATORS:
+        try:
+            rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=sign, strict=True))
+        except csv.Error:
+            continue
+        rows = [row for row in rows if any(field.strip() for field in row)]
+        even = len({len(row) for row in rows}) == 1
+        if even and (not best or len(rows[0]) > len(best[0])):
+            best = rows
+    if not best:
+        raise CsvError(f"{path}: no separator (semicolon, tab or comma) gives all rows as many "
+                       "fields as the first. Is a separator missing, or one unquoted in a text?")
+    return best
+
+
+def _frame(path: Path, rows: list[list[str]]) -> pd.DataFrame:
+    names = [name.strip() for name in rows[0]]
+    _once(path, names)
+    return pd.DataFrame(rows[1:], columns=names, dtype=object)
+
+
+def numbers(values: Sequence[Any], places: Sequence[str], decimal: str | None = None
+            ) -> np.ndarray:
+    """Numbers as people write them, `1.5`, `1,5`, `1 234,5` or `1,234.5`; empty is NaN.
+
+    Parameters
+    ----------
+    values
+        Numbers, or texts.
+    places
+        Where each stands, for the message.
+    decimal
+        The sign before decimals, `.` or `,`; the other one separates thousands. None: what the
+        texts themselves leave no doubt of.
+
+    Raises
+    ------
+    ValueError
+        A text is no number, or may be two different ones; the message says which, and where.
+    """
+    if decimal not in (None, *DECIMALS):
+        raise ValueError(f"decimal={decimal!r}: expected '.' or ',', or leave it out")
+    texts = {row: re.sub(r"[\s\u00a0\u202f']", "", value) for row, value in enumerate(values)
+             if isinstance(value, str) and value.strip().lower() not in NOT_READ}
+    if decimal is None:
+        decimal = _decimal(texts, places)
+    thousands = "," if decimal == "." else "."
+    grouped = re.compile(rf"[+-]?\d{{1,3}}(\{thousands}\d{{3}})+(\{decimal}\d*)?")
+    found = np.full(len(values), np.nan)
+    for row, value in enumerate(values):
+        text = texts.get(row)
+        try:
+            if text is not None:
+                plain = text.replace(thousands, "") if grouped.fullmatch(text) else text
+                # A point that is not the decimal sign here must not pass as one.
+                if thousands in plain or not NUMBER.fullmatch(plain.replace(decimal, ".")):
+                    raise ValueError(text)
+                found[row] = float(plain.replace(decimal, "."))
+            elif not isinstance(value, str) and not pd.isna(value):
+                found[row] = float(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{places[row]}: {value!r} is no number (decimal sign "
+                             f"{decimal!r}). Correct it, leave it empty if there is no reading, or "
+                             "say decimal=',' or '.'") from error
+    return found
+
+
+def _decimal(texts: dict[int, str], places: Sequence[str]) -> str:
+    """The decimal sign of texts, where one of them settles it."""
+    doubtful = None
+    for row, text in texts.items():
+        last = max(text.rfind(","), text.rfind("."))
+        if last < 0:
+            continue
+        sign, other = text[last], "," if text[last] == "." else "."
+        if other in text:
+            return sign  # 1.234,5
+        if text.count(sign) > 1:
+            return other  # 1.234.567
+        if not re.fullmatch(r"[+-]?[1-9]\d{0,2}[.,]\d{3}", text):
+            return sign
+        if sign == "," and doubtful is None:
+            doubtful = row
+    if doubtful is not None:
+        raise ValueError(f"{places[doubtful]}: {texts[doubtful]!r} may have a decimal "
+                         "comma, or thousands. Say which: decimal=',' or decimal='.'")
+    return "."
 
 
 class CsvError(ValueError):
@@ -52,6 +156,13 @@ def _decoded(path: Path) -> str:
         raise CsvError(f"{path}: line {text[:text.index(chr(0))].count(chr(10)) + 1} holds a zero "
                        "byte: the file is no text, or damaged. Export it as 'CSV UTF-8'")
     return text
+
+
+def _once(path: Path, names: list[str]) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise CsvError(f"{path}: column {', '.join(map(repr, repeated))} appears more than once, "
+                       "expected each once. Delete or rename the repeats")
 
 
 def read_csv(path: str | os.PathLike, empty_is_missing: bool = True,
@@ -84,15 +195,12 @@ def read_csv(path: str | os.PathLike, empty_is_missing: bool = True,
         raise CsvError(f"{path}: a quotation mark is not closed, or stands inside a field "
                        f"({error}). Correct the quotes") from error
     names = rows[0]
+    _once(path, names)
     if len(names) == 1:
         for sign, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
             if sign in names[0]:
                 raise CsvError(f"{path}: its columns are separated by {word}, expected commas. "
                                "Save it as 'CSV UTF-8 (comma separated)'")
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise CsvError(f"{path}: column {', '.join(map(repr, repeated))} appears more than once, "
-                       "expected each once. Delete or rename the repeats")
     for line, row in enumerate(rows[1:], 2):
         if row and len(row) != len(names):
             raise CsvError(f"{path}: row {line} has {len(row)} fields, the first row "

@@ -216,7 +216,7 @@ def test_the_dashboard_links_its_parts(run):
 def test_the_dashboard_of_a_bare_table(tmp_path):
     path = tmp_path / "readings.csv"
     path.write_text("manual,auto\n0,0\n1.5,2\n3,2.5\n8,9\n")
-    tabs = show_dashboard(path)
+    tabs = show_dashboard(path, unit="mL")
     assert len(tabs.browser.shown) == len(tabs.explorer.found.pairs) == 4
     assert "manual mL" in tabs.browser.frame
 

@@ -253,7 +253,9 @@ def test_exports_tell_what_was_left_out_and_replace_nothing(explorer):
 def test_two_columns_of_a_csv_are_enough(tmp_path):
     path = tmp_path / "readings.csv"
     path.write_text("manual,auto\n0,0\n1.5,2\n3,2.5\n8,9\n4,\n")
-    explorer = AgreementExplorer.from_csv(path)
+    with pytest.raises(ValueError, match="unit of the volumes: not said"):
+        AgreementExplorer.from_csv(path)
+    explorer = AgreementExplorer.from_csv(path, unit="mL")
     assert explorer.question == Question(reference="manual", test="auto", structure="lesion")
     assert len(explorer.found.pairs) == 4
     assert any("1 failed" in note for note in explorer.found.notes)

@@ -1,5 +1,7 @@
 """The table contract: what it refuses, what it keeps to the last bit, how it pairs."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -148,13 +150,14 @@ def test_pairs_keep_an_empty_value_and_count_it():
 def test_a_wide_table_of_readings_becomes_measurements(tmp_path):
     wide = pd.DataFrame({"case_id": [1, 2, 3], "manual": [0.0, 1.5, 2.0],
                          "auto": [0.5, np.nan, 2.0], "protocol": ["contrast"] * 3})
-    frame = measurements.from_wide(wide, {"expert": "manual", "model": "auto"}, structure="ggo")
+    frame = measurements.from_wide(wide, {"expert": "manual", "model": "auto"}, unit="mL",
+                                   structure="ggo")
     pairs = measurements.pair(measurements.read(measurements.write(frame, tmp_path / "m.csv")),
                               "expert", "model", "ggo")
     assert list(pairs.case_id) == ["1", "3"]
     assert pairs.attrs["failed"] == ["table/2"]
     with pytest.raises(MeasurementsError, match="automatic"):
-        measurements.from_wide(wide, {"expert": "manual", "model": "automatic"})
+        measurements.from_wide(wide, {"expert": "manual", "model": "automatic"}, unit="mL")
 
 
 @pytest.mark.parametrize(("name", "sep"), [("r.csv", ","), ("r.csv", ";"), ("r.tsv", "\t"),
@@ -175,16 +178,110 @@ def test_a_bare_file_with_two_columns_is_enough(tmp_path, name, sep):
 
 
 def test_readings_that_are_no_volumes_are_named(tmp_path):
-    wide = pd.DataFrame({"a": [1.0, -2.0], "b": [1.0, 2.0]})
+    def read(wide, **options):
+        return measurements.from_wide(wide, {"expert": "a", "model": "b"},
+                                      **{"unit": "mL", "case_id": None, **options})
+
     with pytest.raises(MeasurementsError, match=r"table/2/expert"):
-        measurements.from_wide(wide, {"expert": "a", "model": "b"}, case_id=None)
-    wide = pd.DataFrame({"a": ["1,5", "2"], "b": [1.0, 2.0]})
-    with pytest.raises(MeasurementsError, match="1,5"):
-        measurements.from_wide(wide, {"expert": "a", "model": "b"}, case_id=None)
-    with pytest.raises(ValueError, match="unit='ml': expected one of mL, cm3, mm3, L"):
-        measurements.from_wide(wide, {"expert": "a", "model": "b"}, unit="ml", case_id=None)
+        read(pd.DataFrame({"a": [1.0, -2.0], "b": [1.0, 2.0]}))
+    with pytest.raises(ValueError, match=r"column 'b', row 2: 'about 3' is no number"):
+        read(pd.DataFrame({"a": ["1.5", "2"], "b": ["1", "about 3"]}))
+    with pytest.raises(ValueError, match="unit='pint': expected one of mL, cm3"):
+        read(pd.DataFrame({"a": [1.0], "b": [2.0]}), unit="pint")
     with pytest.raises(ValueError, match="no such file"):
-        measurements.from_wide(tmp_path / "absent.csv", {"expert": "a", "model": "b"})
+        read(tmp_path / "absent.csv")
     (tmp_path / "no.xlsx").write_text("not Excel")
     with pytest.raises(ValueError, match=r"no\.xlsx: not a table"):
-        measurements.from_wide(tmp_path / "no.xlsx", {"expert": "a", "model": "b"})
+        read(tmp_path / "no.xlsx")
+
+
+@pytest.mark.parametrize("name", ["ml", "ML", "cc", "cm³", " mL "])
+def test_a_unit_is_known_in_any_case_of_letters(name):
+    wide = pd.DataFrame({"a": [2.0], "b": [3.0]})
+    frame = measurements.from_wide(wide, {"expert": "a", "model": "b"}, unit=name, case_id=None)
+    assert frame.volume_ml.tolist() == [2.0, 3.0]
+
+
+def test_a_unit_of_volumes_must_be_said():
+    wide = pd.DataFrame({"a": [2.0], "b": [3.0]})
+    with pytest.raises(ValueError, match=r"unit of the volumes: not said.*unit='mL'"):
+        measurements.from_wide(wide, {"expert": "a", "model": "b"}, case_id=None)
+    burden = measurements.from_wide(wide, {"expert": "a", "model": "b"}, value="burden_percent",
+                                    case_id=None)
+    assert burden.burden_percent.tolist() == [2.0, 3.0]
+
+
+@pytest.mark.parametrize(("texts", "decimal", "read"), [
+    (["1,5", "2"], None, [1.5, 2.0]),
+    (["1.234,5", "1.234"], None, [1234.5, 1234.0]),
+    (["1,234.5", "1,234"], None, [1234.5, 1234.0]),
+    (["1 234,5", "0,123"], None, [1234.5, 0.123]),
+    (["1'234.5", "7"], None, [1234.5, 7.0]),
+    (["1.234", "5"], None, [1.234, 5.0]),
+    (["1,234", "5"], ",", [1.234, 5.0]),
+    (["1,234", "5"], ".", [1234.0, 5.0]),
+    (["1.5e3", "+.5"], None, [1500.0, 0.5]),
+])
+def test_numbers_are_read_as_people_write_them(texts, decimal, read):
+    wide = pd.DataFrame({"a": texts, "b": ["1", "1"]})
+    frame = measurements.from_wide(wide, {"expert": "a", "model": "b"}, unit="mL", case_id=None,
+                                   decimal=decimal)
+    assert frame.loc[frame.reader == "expert", "volume_ml"].tolist() == read
+
+
+@pytest.mark.parametrize(("texts", "decimal", "said"), [
+    (["7", "1,234"], None, "row 2: '1,234' may have a decimal comma, or thousands. Say which"),
+    (["1,5", "1.5"], None, "row 2: '1.5' is no number"),
+    (["12,34.5", "1"], None, "row 1: '12,34.5' is no number"),
+    (["1_000", "1"], None, "row 1: '1_000' is no number"),
+    (["1,5", "1"], ".", "row 1: '1,5' is no number"),
+    (["1,5", "1"], "comma", "decimal='comma': expected '.' or ','"),
+])
+def test_a_number_that_may_be_two_is_asked_about(texts, decimal, said):
+    wide = pd.DataFrame({"a": texts, "b": ["1", "1"]})
+    with pytest.raises(ValueError, match=re.escape(said)):
+        measurements.from_wide(wide, {"expert": "a", "model": "b"}, unit="mL", case_id=None,
+                               decimal=decimal)
+
+
+def test_names_of_cases_stay_as_they_are_written(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text("case_id,a,b\n001,1,2\n01,3,4\n1,5,6\nNA,7,NA\n")
+    frame = measurements.from_wide(path, {"expert": "a", "model": "b"}, unit="mL")
+    assert frame.case_id.tolist()[:4] == ["001", "01", "1", "NA"]
+    failed = frame[frame.status == "failed"]
+    assert failed[["case_id", "reader"]].to_numpy().tolist() == [["NA", "model"]]
+    excel = tmp_path / "r.xlsx"
+    pd.DataFrame({"case_id": ["001", "1", "NA"], "a": [1, 2, 3], "b": [1, 2, None]}).to_excel(
+        excel, index=False)
+    frame = measurements.from_wide(excel, {"expert": "a", "model": "b"}, unit="mL")
+    assert frame.case_id.tolist()[:3] == ["001", "1", "NA"]
+
+
+def test_a_table_of_one_column_is_not_split_inside_its_name(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text("volume_ml\n1.5\n2.5\n")
+    frame = measurements.from_wide(path, {"expert": "volume_ml"}, unit="mL", case_id=None)
+    assert frame.volume_ml.tolist() == [1.5, 2.5]
+
+
+def test_a_long_table_is_the_wide_one_turned(tmp_path):
+    wide = pd.DataFrame({"case_id": ["x", "y"], "patient_id": ["p", "p"], "a": [1.0, 2.0],
+                         "b": [1.5, None]})
+    long = wide.melt(["case_id", "patient_id"], var_name="who", value_name="ml").replace(
+        {"who": {"a": "expert", "b": "model"}})
+    path = tmp_path / "long.csv"
+    long.to_csv(path, index=False, sep=";", decimal=",")
+    found = measurements.from_long(path, reader="who", reading="ml", unit="mL")
+    expected = measurements.from_wide(wide, {"expert": "a", "model": "b"}, unit="mL")
+    pd.testing.assert_frame_equal(found.drop(columns="run_id"), expected.drop(columns="run_id"))
+    with pytest.raises(MeasurementsError, match=r"missing column.*reader.*has case_id"):
+        measurements.from_long(path, reading="ml", unit="mL")
+    with pytest.raises(MeasurementsError, match="x/expert/lesion"):
+        measurements.from_long(pd.concat([long, long]), reader="who", reading="ml", unit="mL")
+
+
+def test_a_case_without_a_name_is_refused():
+    wide = pd.DataFrame({"case_id": ["x", None], "a": [1.0, 2.0], "b": [1.0, 2.0]})
+    with pytest.raises(MeasurementsError, match="column 'case_id': empty in row"):
+        measurements.from_wide(wide, {"expert": "a", "model": "b"}, unit="mL")

@@ -107,10 +107,27 @@ def test_one_pair_a_patient_changes_no_number():
 def test_the_table_takes_patients_of_a_group_together():
     pair = lesions(6)
     wide = pair.assign(case_id=range(len(pair)), test=pair.test.clip(lower=0))
-    frame = measurements.from_wide(wide, {"expert": "reference", "model": "test"})
+    frame = measurements.from_wide(wide, {"expert": "reference", "model": "test"},
+                                   unit="mL")
     table = summary.agreement_table(frame)
     assert set(table.independent) == {"patients"}
     assert set(summary.agreement_table(frame, clusters="ignore").independent) == {"pairs"}
+
+
+def test_pairs_of_nobody_are_asked_about():
+    pair = lesions(6)
+    pair.loc[3, "patient_id"] = None
+    with pytest.raises(ValueError, match=r"patient_id: empty in 1 of .* position 3.*ignore"):
+        summary.agreement_row(pair)
+    assert summary.agreement_row(pair, clusters="ignore")["independent"] == "pairs"
+    pair["patient_id"] = None  # no name for any: nothing is known of patients
+    assert summary.agreement_row(pair)["n_patients"] == len(pair)
+
+
+def test_a_table_of_lungs_is_compared_too():
+    wide = pd.DataFrame({"case_id": range(4), "a": [4.0, 5, 6, 7], "b": [4.1, 5.2, 6, 7]})
+    frame = measurements.from_wide(wide, {"expert": "a", "model": "b"}, unit="L", structure="lung")
+    assert set(summary.agreement_table(frame)["structure"]) == {"lung"}
 
 
 def test_the_paragraph_says_who_is_independent_and_gives_those_numbers():
@@ -146,7 +163,8 @@ def test_equivalence_gives_the_interval_that_decides_it():
 def test_figures_show_the_limits_of_the_table():
     wide = lesions(9, shift=0.5)
     wide = wide.assign(case_id=range(len(wide)), test=wide.test.clip(lower=0))
-    frame = measurements.from_wide(wide, {"expert": "reference", "model": "test"})
+    frame = measurements.from_wide(wide, {"expert": "reference", "model": "test"},
+                                   unit="mL")
     row = summary.agreement_table(frame).query("protocol == 'all'").iloc[0]
     _, limits, ranks = summary.agreement_results(frame, "external", ["lesion"])
     shown = limits["lesion"]

@@ -21,7 +21,7 @@ from deeplung_nb.report.figures import scale_words
 from deeplung_nb.report.numbers import interval, number, p_cell
 from deeplung_nb.report.prose import report_text
 from deeplung_nb.report.style import PrintFigure, reader_names
-from deeplung_nb.stats import agreement, correlation, regression, summary
+from deeplung_nb.stats import agreement, comparison, correlation, regression, summary
 from deeplung_nb.stats._results import check_confidence
 
 
@@ -124,7 +124,7 @@ class Answer:
         """What to mind: flags, reasons, cases that are not in the numbers."""
         notes = [text for text in (self.row["flags"], self.row["reasons"]) if text]
         attrs = self.pairs.attrs
-        if self.row["independent"] == "patients" and self.agreement.ci != summary.BY_PATIENTS:
+        if self.row["independent"] == "patients" and self.agreement.ci != comparison.BY_PATIENTS:
             notes.append("the limits shown, and their intervals, take pairs as independent: only "
                          "bias ± 1.96 SD of the difference is by patients")
         if attrs["n_failed"]:

@@ -20,7 +20,7 @@ from deeplung_nb.runs import Run, read_run
 from deeplung_nb.widgets.browser import CohortBrowser, cases_of_table
 from deeplung_nb.widgets.explorer import AgreementExplorer
 
-CELL = "from deeplung_nb.widgets import show_dashboard\n\nshow_dashboard({source!r})"
+CELL = "from deeplung_nb.widgets import show_dashboard\n\nshow_dashboard({source!r}, unit={unit!r})"
 
 
 def _open_case(run: Run, browser: CohortBrowser, cohort: str, case_id: str) -> Any:
@@ -36,7 +36,8 @@ def _open_case(run: Run, browser: CohortBrowser, cohort: str, case_id: str) -> A
         return ipywidgets.VBox([*pictures, words])
 
 
-def show_dashboard(source: str | os.PathLike | Run) -> ipywidgets.Tab:
+def show_dashboard(source: str | os.PathLike | Run, unit: str | None = None
+                   ) -> ipywidgets.Tab:
     """Agreement and cases in two tabs; a case picked in either opens below.
 
     Parameters
@@ -44,6 +45,8 @@ def show_dashboard(source: str | os.PathLike | Run) -> ipywidgets.Tab:
     source
         A run or its folder, a `measurements.csv`, or any CSV or Excel file of paired readings
         (`AgreementExplorer.from_csv`).
+    unit
+        Of such a table's volumes: `mL`, `cm3`, `mm3` ...
 
     Raises
     ------
@@ -61,7 +64,7 @@ def show_dashboard(source: str | os.PathLike | Run) -> ipywidgets.Tab:
         browser = CohortBrowser(run, on_pick=pick)
         explorer.open_case = lambda *case: _open_case(run, browser, *case)
     else:
-        explorer = AgreementExplorer.from_csv(source)
+        explorer = AgreementExplorer.from_csv(source, unit=unit)
         browser = CohortBrowser(cases_of_table(explorer.table), on_pick=pick)
     tabs = ipywidgets.Tab([explorer, browser], titles=["agreement", "cases"])
     tabs.explorer, tabs.browser = explorer, browser
@@ -74,7 +77,7 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def serve(source: Path, port: int | None = None) -> int:
+def serve(source: Path, port: int | None = None, unit: str | None = None) -> int:
     """Serve the dashboard with Voila, to this machine only, until it is interrupted.
 
     The address, with the token that opens it, is printed; the exit status comes back.
@@ -87,12 +90,12 @@ def serve(source: Path, port: int | None = None) -> int:
     source = Path(source).resolve()
     if not source.exists():
         raise FileNotFoundError(f"{source}: no such run folder or table. Try results/example")
-    show_dashboard(source)  # what is wrong with it is said here, not in a browser
+    show_dashboard(source, unit)  # what is wrong with it is said here, not in a browser
     port, token = port or _free_port(), secrets.token_urlsafe(24)
     with tempfile.TemporaryDirectory(prefix="deeplung-dashboard-") as folder:
         path = Path(folder) / "dashboard.ipynb"
         book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(
-            CELL.format(source=str(source)))])
+            CELL.format(source=str(source), unit=unit))])
         book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3",
                                        "language": "python"}
         book.metadata["title"] = f"deeplung_nb: {source.name}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets
+import numpy as np
 import pandas as pd
 import traitlets
 
@@ -28,7 +29,7 @@ from deeplung_nb.report.explore import (
 )
 from deeplung_nb.report.export import export
 from deeplung_nb.report.style import reader_names
-from deeplung_nb.spreadsheets import read_table
+from deeplung_nb.spreadsheets import DECIMALS, numbers, read_table
 from deeplung_nb.stats import agreement
 from deeplung_nb.widgets.picture import PointPicture, with_picture
 
@@ -49,6 +50,16 @@ def _choosable(table: pd.DataFrame) -> list[str]:
             if name not in beside and 1 < table[name].nunique() <= MOST_CHOICES
             and not pd.api.types.is_float_dtype(table[name])
             and (table.groupby(["cohort", "case_id"])[name].nunique() <= 1).all()]
+
+
+def _is_numeric(column: pd.Series) -> bool:
+    """Whether it holds readings: some numbers, and nothing else."""
+    for decimal in DECIMALS:
+        try:
+            return bool(np.isfinite(numbers(column.tolist(), [""] * len(column), decimal)).any())
+        except ValueError:
+            continue
+    return False
 
 
 def _html(frame: pd.DataFrame) -> str:
@@ -117,7 +128,8 @@ class AgreementExplorer(ipywidgets.VBox):
         readers
             Reader -> its column; default: the two numeric columns, if there are just two.
         options
-            As `measurements.from_wide`: `unit`, `value`, `structure`, `case_id` ...
+            As `measurements.from_wide`: `unit` (of volumes it must be said), `value`, `decimal`,
+            `structure`, `case_id` ...
 
         Raises
         ------
@@ -130,7 +142,7 @@ class AgreementExplorer(ipywidgets.VBox):
         options.setdefault("case_id", "case_id" if "case_id" in frame else None)
         if readers is None:
             facts = {options["case_id"], "patient_id", "fold"}
-            numeric = [name for name in frame.select_dtypes("number") if name not in facts]
+            numeric = [name for name in frame if name not in facts and _is_numeric(frame[name])]
             if len(numeric) != 2:
                 raise ValueError(
                     f"{path}: numeric columns {', '.join(map(str, numeric)) or 'none'}; expected "
