@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from deeplung_nb.stats._pairwise import Pairwise, pair_differences, walsh_averages
@@ -320,13 +321,15 @@ def sign_test(reference: Any, test: Any, *, missing: str = "raise") -> SignTest:
                     "" if n else _nothing(d))
 
 
-def holm(p_values: Any) -> np.ndarray:
+def holm(p_values: Any, *, missing: str = "raise") -> np.ndarray:
     """p values adjusted for their number by Holm's step-down method (statsmodels).
 
     Parameters
     ----------
     p_values
         1-D, each 0 to 1.
+    missing
+        Of an empty p: `raise`, or `drop`: it stays empty and does not count.
 
     Returns
     -------
@@ -352,7 +355,9 @@ def holm(p_values: Any) -> np.ndarray:
     """
     from statsmodels.stats.multitest import multipletests
 
-    values, _ = one_array(p_values, "p_values")
+    values, n_missing = one_array(p_values, "p_values", missing)
     if len(values) == 0 or values.min() < 0 or values.max() > 1:
         raise ValueError(f"p_values {values.tolist()}: expected at least one, all from 0 to 1")
-    return multipletests(values, method="holm")[1]
+    adjusted = np.full(len(values) + n_missing, NAN)
+    adjusted[~pd.isna(pd.Series(p_values)).to_numpy()] = multipletests(values, method="holm")[1]
+    return adjusted

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from deeplung_nb.stats._results import NAN_PAIR, Result, check_confidence, one_array
+from deeplung_nb.stats._results import NAN_PAIR, Result, check_confidence, one_array, rounding
 
 NAN = float("nan")
 METHODS = ("anova", "reml", "replicates")
@@ -37,6 +38,7 @@ class Intraclass(Result):
     p_one_way: float
     f_two_way: float
     p_two_way: float
+    n_missing: int
     reason: str
 
 
@@ -54,11 +56,30 @@ class ClusteredLimits(Result):
     variance_between: float
     variance_within: float
     method: str
+    n_missing: int
     reason: str
 
 
+def _named(frame: pd.DataFrame, columns: tuple[str, ...], missing: str,
+           readings: tuple[str, ...]) -> tuple[pd.DataFrame, int]:
+    """The rows with all `readings`, and how many were dropped; who they are of must be known."""
+    absent = [name for name in (*columns, *readings) if name not in frame]
+    if absent:
+        raise ValueError(f"no column {', '.join(map(repr, absent))}; the frame has "
+                         f"{', '.join(map(str, frame.columns))}")
+    for name in columns:
+        nameless = frame[name].isna().to_numpy()
+        if nameless.any():
+            raise ValueError(f"column {name!r}: empty in row {int(np.flatnonzero(nameless)[0]) + 1}"
+                             f" (of {int(nameless.sum())}). Fill it in, or leave the row out")
+    for name in readings:
+        one_array(frame[name], name, missing)
+    full = frame[list(readings)].notna().all(axis=1)
+    return frame[full], int((~full).sum())
+
+
 def icc(frame: pd.DataFrame, subject: str, reader: str, value: str, *,
-        confidence: float = 0.95) -> Intraclass:
+        confidence: float = 0.95, missing: str = "raise") -> Intraclass:
     """Intraclass correlation in its six forms, with intervals and F tests.
 
     Parameters
@@ -67,6 +88,8 @@ def icc(frame: pd.DataFrame, subject: str, reader: str, value: str, *,
         One row per subject and reader; every reader has read every subject once.
     subject, reader, value
         Its columns.
+    missing
+        `raise`, or `drop`: a subject without a reading of every reader is left out and counted.
 
     Returns
     -------
@@ -105,21 +128,24 @@ def icc(frame: pd.DataFrame, subject: str, reader: str, value: str, *,
     (0.961039, 1.0)
     """
     check_confidence(confidence)
-    one_array(frame[value], value)
+    subjects = frame[subject].nunique() if subject in frame else 0
+    frame, _ = _named(frame, (subject, reader), missing, (value,))
     twice = frame[frame.duplicated([subject, reader])]
     if len(twice):
         raise ValueError(f"subject {twice[subject].iloc[0]!r}, reader {twice[reader].iloc[0]!r}: "
                          "more than one reading; keep one a subject and reader")
     wide = frame.pivot(index=subject, columns=reader, values=value)
-    if wide.isna().to_numpy().any():
+    if wide.isna().to_numpy().any() and missing == "raise":
         lost = wide.index[wide.isna().any(axis=1)][0]
-        raise ValueError(f"subject {lost!r} lacks a reader's reading: leave the subject out, or "
-                         "the reader")
+        raise ValueError(f"subject {str(lost)!r} lacks a reader's reading: leave the subject out "
+                         "(missing='drop'), or the reader")
+    wide = wide.dropna()
+    n_missing = subjects - len(wide)
     x = wide.to_numpy(float)
     n, k = x.shape
     if n < 2 or k < 2 or np.ptp(x) == 0:
         why = "all readings are equal" if x.size and np.ptp(x) == 0 else "needs 2 subjects, readers"
-        return Intraclass(n, k, *[NAN, NAN_PAIR] * 6, NAN, NAN, NAN, NAN, why)
+        return Intraclass(n, k, *[NAN, NAN_PAIR] * 6, NAN, NAN, NAN, NAN, n_missing, why)
     rows, columns, mean = x.mean(axis=1), x.mean(axis=0), x.mean()
     msr = k * float(((rows - mean) ** 2).sum()) / (n - 1)
     msc = n * float(((columns - mean) ** 2).sum()) / (k - 1)
@@ -141,33 +167,59 @@ def icc(frame: pd.DataFrame, subject: str, reader: str, value: str, *,
                 (float((low - 1) / (low + k - 1)), float((high - 1) / (high + k - 1))),
                 (float(1 - 1 / low), float(1 - 1 / high)), f, float(stats.f.sf(f, n - 1, df)))
 
-    def agreement_interval(r: float, weight: float) -> tuple[float, float]:
-        """McGraw & Wong's interval of absolute agreement; weight k for one reader, 1 for all."""
-        if not (0 < r < 1 and mse):
+    def agreement_interval(r: float) -> tuple[float, float]:
+        """McGraw & Wong's interval of absolute agreement of one reader."""
+        if not (mse and msr):
             return NAN_PAIR
-        a, b = weight * r / (n * (1 - r)), 1 + weight * r * (n - 1) / (n * (1 - r))
+        a, b = k * r / (n * (1 - r)), 1 + k * r * (n - 1) / (n * (1 - r))
         df = (a * msc + b * mse) ** 2 / ((a * msc) ** 2 / (k - 1)
                                          + (b * mse) ** 2 / ((n - 1) * (k - 1)))
         low = stats.f.ppf(upper_tail, n - 1, df)
         high = stats.f.ppf(upper_tail, df, n - 1)
-        rest = weight * msc + (weight * n - weight - n) * mse
+        rest = k * msc + (k * n - k - n) * mse
         return (float(n * (msr - low * mse) / (low * rest + n * msr)),
                 float(n * (high * msr - mse) / (rest + n * high * msr)))
+
+    def of_the_mean(r: float) -> float:
+        """Spearman-Brown; one reader's -1 / (k - 1) is minus infinity of their mean."""
+        return k * r / (1 + (k - 1) * r) if not 1 + (k - 1) * r <= 0 else -np.inf
 
     one, one_k, one_ci, one_k_ci, f_one, p_one = f_forms(msw, n * (k - 1))
     c1, ck, c1_ci, ck_ci, f_two, p_two = f_forms(mse, (n - 1) * (k - 1))
     a1 = (msr - mse) / (msr + (k - 1) * mse + k * (msc - mse) / n)
     ak = (msr - mse) / (msr + (msc - mse) / n)
-    a1_ci, ak_ci = agreement_interval(a1, k), agreement_interval(ak, 1)
-    why = "" if np.isfinite([*one_ci, *c1_ci, *a1_ci, *ak_ci]).all() else (
-        "no interval where the readers differ by a constant only, or a form is not above 0")
+    a1_ci = agreement_interval(a1)
+    ak_ci = (of_the_mean(a1_ci[0]), of_the_mean(a1_ci[1]))
+    why = "" if not np.isnan([*one_ci, *c1_ci, *a1_ci, *ak_ci]).any() else (
+        "no interval where the readers differ by a constant only, or subjects not at all")
     return Intraclass(n, k, one, one_ci, a1, a1_ci, c1, c1_ci, one_k, one_k_ci, ak, ak_ci, ck,
-                      ck_ci, f_one, p_one, f_two, p_two, why)
+                      ck_ci, f_one, p_one, f_two, p_two, n_missing, why)
+
+
+def _reml(d: np.ndarray, codes: np.ndarray) -> tuple[float, float, float, float, str]:
+    """Mean and its SE, variances between and within, by a mixed model; and what to mind."""
+    from statsmodels.regression.mixed_linear_model import MixedLM
+
+    sizes = np.bincount(codes)
+    scale = float(d.std())  # the solver's tolerances are absolute
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what they say of the fit becomes the reason
+        fit = MixedLM(d / scale, np.ones((len(d), 1)), groups=codes).fit(reml=True)
+    between, within = (float(np.ravel(value)[0]) * scale**2 for value in (fit.cov_re, fit.scale))
+    reason = "" if fit.converged else "the mixed model did not converge: use method='anova'"
+    if between <= 1e-6 * within:
+        between, within = 0.0, float(d.var(ddof=1))
+        reason = "variance between subjects at its boundary, 0 (singular fit): pairs of a subject "\
+                 "are no more alike than others"
+    weight = sizes / (within + sizes * between)  # of a subject: 1 / variance of its mean
+    means = np.bincount(codes, d) / sizes
+    return (float(weight @ means / weight.sum()), float(1 / np.sqrt(weight.sum())), between,
+            within, reason)
 
 
 def clustered_limits(
     frame: pd.DataFrame, subject: str, reference: str, test: str, *, method: str = "anova",
-    multiplier: float | None = None, confidence: float = 0.95,
+    multiplier: float | None = None, confidence: float = 0.95, missing: str = "raise",
 ) -> ClusteredLimits:
     """Limits of agreement with several pairs of readings a subject (lesions or slices a patient).
 
@@ -183,6 +235,8 @@ def clustered_limits(
         `replicates`: repeated readings of one true value, in no order (1999, section 5.1).
     multiplier
         SDs from bias to limit; default 1.95996.
+    missing
+        `raise`, or `drop` pairs with an empty reading and count them.
 
     Returns
     -------
@@ -217,13 +271,15 @@ def clustered_limits(
     if method not in METHODS:
         raise ValueError(f"method={method!r}: expected one of {', '.join(METHODS)}")
     check_confidence(confidence)
-    a, b = one_array(frame[reference], reference)[0], one_array(frame[test], test)[0]
+    frame, n_missing = _named(frame, (subject,), missing, (reference, test))
+    a, b = (frame[name].to_numpy(float) for name in (reference, test))
     codes = pd.factorize(frame[subject])[0]
     sizes = np.bincount(codes) if len(codes) else np.zeros(0, int)
     total, n = len(codes), len(sizes)
     if n < 2 or total == n:
         why = "fewer than 2 subjects" if n < 2 else "one pair a subject: use bland_altman"
-        return ClusteredLimits(total, n, NAN, NAN_PAIR, NAN, NAN, NAN, NAN, NAN, method, why)
+        return ClusteredLimits(total, n, NAN, NAN_PAIR, NAN, NAN, NAN, NAN, NAN, method,
+                               n_missing, why)
 
     def split(values: np.ndarray) -> tuple[np.ndarray, float]:
         """Means of the subjects, and the mean square within them."""
@@ -231,6 +287,10 @@ def clustered_limits(
         return means, float(((values - means[codes]) ** 2).sum() / (total - n))
 
     reason, d = "", b - a
+    if method != "replicates" and np.ptp(d) <= rounding(a, b):
+        bias = float(d.mean())
+        return ClusteredLimits(total, n, bias, (bias, bias), 0.0, bias, bias, 0.0, 0.0, method,
+                               n_missing, "all differences are equal: no variance to split")
     means, within = split(d)
     if method == "replicates":
         bias, between = float(means.mean()), float(means.var(ddof=1))
@@ -247,14 +307,9 @@ def clustered_limits(
             between, reason = 0.0, "variance between subjects came out negative: taken as 0"
         se = float(np.sqrt(between * (sizes**2).sum() / total**2 + within / total))
     else:
-        from statsmodels.regression.mixed_linear_model import MixedLM
-
-        fit = MixedLM(d, np.ones((total, 1)), groups=codes).fit(reml=True)
-        bias, between, within = (float(np.ravel(v)[0]) for v in (fit.fe_params, fit.cov_re,
-                                                                 fit.scale))
-        se = float(np.ravel(fit.bse_fe)[0])
+        bias, se, between, within, reason = _reml(d, codes)
     sd = float(np.sqrt(between + within))
     z = float(stats.norm.ppf(0.975)) if multiplier is None else float(multiplier)
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * se
     return ClusteredLimits(total, n, bias, (bias - half, bias + half), sd, bias - z * sd,
-                           bias + z * sd, between, within, method, reason)
+                           bias + z * sd, between, within, method, n_missing, reason)
