@@ -49,7 +49,7 @@ def test_every_number_is_that_of_the_statistics(table, scale, limits):
                             (expected.bias, *expected.bias_ci, expected.n))
     assert bias.unit == {"difference": "mL", "percent": "%", "ratio": ""}[scale]
     assert shown(found, "outside the limits").value == expected.percent_outside
-    ranks = correlation.spearman(a, b, confidence=0.9)
+    ranks = correlation.spearman(a, b, ci="auto", confidence=0.9)
     rho = shown(found, "Spearman ρ")
     assert (rho.value, rho.lower, rho.upper, rho.p) == (ranks.r, *ranks.ci, ranks.p_value)
     assert shown(found, "Deming slope").value == regression.deming(a, b).slope

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from deeplung_nb.stats import correlation, paired
+from deeplung_nb.stats._pairwise import pair_differences, walsh_averages
 
 # Depression scores of nine patients before and after a tranquiliser: Hollander & Wolfe 1973,
 # Nonparametric Statistical Methods, table 3.1 (also the example of R's wilcox.test).
@@ -47,8 +48,8 @@ def test_float_noise_breaks_no_ties():
 
 
 def test_exact_and_asymptotic_meet_in_large_samples():
-    d = np.random.default_rng(2).normal(0.1, 1, 1100)
-    exact, normal = (paired.wilcoxon_signed_rank(np.zeros(1100), d, method=method).p_value
+    d = np.random.default_rng(2).normal(0.1, 1, 900)
+    exact, normal = (paired.wilcoxon_signed_rank(np.zeros(900), d, method=method).p_value
                      for method in ("exact", "asymptotic"))
     assert exact == pytest.approx(normal, rel=0.02)
     assert exact == pytest.approx(stats.wilcoxon(d, method="exact").pvalue, rel=1e-9)
@@ -152,3 +153,25 @@ def test_correlations_without_ground_say_why(correlate, x, y, reason):
     r = correlate(x, y)
     assert reason in r.reason
     assert np.isnan(r.ci).all()
+
+
+@pytest.mark.parametrize("kind", ["normal", "whole", "skewed", "zeros", "decimal"])
+def test_a_rank_searched_for_is_the_one_of_the_sorted_list(kind):
+    rng = np.random.default_rng(11)
+    values = {"normal": rng.normal(size=90), "whole": rng.integers(-3, 4, 90).astype(float),
+              "skewed": rng.lognormal(0, 3, 90), "decimal": np.round(rng.normal(size=90), 2),
+              "zeros": np.concatenate([np.zeros(90), rng.normal(size=3) * 1e6])}[kind]
+    for pairs in (walsh_averages(values), pair_differences(values[:40], values[40:])):
+        listed, pairs.ordered = pairs.ordered, None
+        count, asked = pairs.count, []
+        pairs.count = lambda most, count=count, asked=asked: asked.append(most) or count(most)
+        ranks = rng.permutation(len(listed))[:25]
+        found = [pairs[int(rank)] for rank in ranks]
+        np.testing.assert_allclose(found, listed[ranks], rtol=1e-8, atol=1e-8)
+        assert len(asked) / len(ranks) < 40  # halving alone would take some 60
+
+
+def test_an_exact_test_of_many_pairs_is_refused_with_the_remedy():
+    a = np.arange(1500.0)
+    with pytest.raises(ValueError, match=r"1500 non-zero pairs: above 1000 .* Use 'auto'"):
+        paired.wilcoxon_signed_rank(a, a + 1, method="exact")

@@ -74,7 +74,8 @@ def describe_methods(config: Config) -> list[str]:
         "list of case ids. External cases were read by the fold with the lowest validation loss, "
         "by every fold, and by the mean of all; no test case chose a network.",
         "Volumes are voxel counts times the voxel’s volume. Agreement: bias and 95 % limits of "
-        "agreement (Bland–Altman) with intervals (MOVER), Spearman’s ρ, Lin’s concordance, "
+        "agreement (Bland–Altman) with intervals (MOVER), quantiles of the differences where these "
+        "are not normal, Spearman’s ρ (jackknife), Lin’s concordance (studentized bootstrap), "
         "Wilcoxon’s signed-rank test with the Hodges–Lehmann shift. Dice is named by structure, "
         "averaging and what an empty mask counts. Surfaces: HD95 and normalised surface Dice "
         f"at {config.nsd_tolerance_mm:g} mm.",

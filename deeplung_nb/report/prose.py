@@ -23,7 +23,8 @@ def _number(value: float) -> str:
 def _interval(ends: tuple[float, float], level: str) -> str:
     if np.isnan(ends).any():
         return f"{level} CI not estimable"
-    return f"{level} CI {_number(ends[0])} to {_number(ends[1])}"
+    below, above = ("no bound" if np.isinf(end) else _number(end) for end in ends)
+    return f"{level} CI {below} to {above}"
 
 
 def _count(n: int, what: str) -> str:
@@ -103,20 +104,19 @@ def report_text(
         f"{of_whom}.",
         f"Differences are {test} − {reference}.",
     ]
+    of_patients = " of patients" if by_patients else ""
     if by_patients:
         methods += [
             f"Since patients have several {what}s, not {what}s but patients were taken as "
             f"independent: bias and 95 % limits of agreement (bias ± 1.96 SD) are those of "
             f"clustered pairs (Bland & Altman 2007), the {level} confidence interval (CI) of the "
-            "bias by Student's t on the patients, those of limits, correlation and concordance by "
-            "a bootstrap of patients (percentile, 2,000 resamples).",
+            "bias by Student's t on the patients, those of the limits by a studentized bootstrap "
+            "of patients (symmetric, 2,000 resamples).",
             "Proportional bias was tested by regression of the difference on the mean of the pair "
             "with standard errors by patient; spread (Breusch–Pagan) and normality (Shapiro–Wilk) "
             "of the differences as if pairs were independent.",
             f"A shift was tested by the clustered signed-rank test (Rosner, Glynn & Lee 2006; "
             f"{row['signed_rank_method'].split(',')[0]}; zero differences left out).",
-            "Association was measured by Spearman's ρ, agreement about the line of identity by "
-            "Lin's concordance correlation coefficient (CCC).",
         ]
     else:
         methods += [
@@ -127,16 +127,19 @@ def report_text(
             "Shapiro–Wilk test.",
             f"A shift was tested with Wilcoxon's signed-rank test (two-sided; {how}; zero "
             "differences left out before ranking) and estimated by the Hodges–Lehmann estimator.",
-            "Association was measured by Spearman's ρ (Bonett–Wright CI), agreement about the line "
-            "of identity by Lin's concordance correlation coefficient (CCC; CI by Fisher's z, Lin "
-            "1989).",
         ]
+    methods.append(
+        "Association was measured by Spearman's ρ (CI by the infinitesimal jackknife"
+        f"{of_patients}), agreement about the line of identity by Lin's concordance correlation "
+        f"coefficient (CCC; CI by a studentized bootstrap{of_patients}, symmetric, on Fisher's "
+        "scale, 2,000 resamples); neither needs normal readings.")
     if called_for["regression"]:
         methods.append("Since the differences change with size, limits by regression of bias and "
                        "SD on the mean of the pair are given too (Bland & Altman 1999).")
     if called_for["quantile"]:
         methods.append("Since the differences are not normal, their 2.5 % and 97.5 % quantiles "
-                       "(type 8) are given too.")
+                       "(type 8) are given too, with CIs by order statistics"
+                       f"{', for as many pairs as these are worth (Kish)' * by_patients}.")
     if margin is not None:
         equal = equivalence.tost(a, b, margin)
         methods.append(f"Equivalence of the means within ± {_number(margin)} {unit}, a margin "
@@ -207,9 +210,12 @@ def report_text(
             + f" (the quartiles of the means); {_number(regression.percent_outside)} % of the "
             "differences lay outside.")
     if called_for["quantile"]:
+        low, high = ((row[f"quantile_{side}_ci_lower"], row[f"quantile_{side}_ci_upper"])
+                     for side in ("lower", "upper"))
         results.append(f"The differences were not normal ({p_words(row['shapiro_p'])}); 95 % of "
-                       f"them lay between {_number(row['quantile_lower'])} and "
-                       f"{_number(row['quantile_upper'])} {unit} (2.5 % and 97.5 % quantiles).")
+                       f"them lay between {_number(row['quantile_lower'])} "
+                       f"({_interval(low, level)}) and {_number(row['quantile_upper'])} {unit} "
+                       f"({_interval(high, level)}; 2.5 % and 97.5 % quantiles).")
     if row["n_zero"] > n / 3:
         results.append(f"In {row['n_zero']} of {n} pairs a reading was zero: the correlation rests "
                        "on the others.")

@@ -157,6 +157,9 @@ def format_agreement(frame: pd.DataFrame) -> GT:
             for row in rows]
     display["Bias, mL"] = [with_interval(row.bias, row.bias_lower, row.bias_upper) for row in rows]
     display["Limits, mL"] = [f"{fixed(row.loa_lower)} to {fixed(row.loa_upper)}" for row in rows]
+    display["Quantiles, mL"] = [
+        f"{fixed(row.quantile_lower)} to {fixed(row.quantile_upper)}"
+        if row.limits == "quantile" else "" for row in rows]
     for name, title in (("spearman", "Spearman ρ"), ("ccc", "CCC")):
         display[title] = [with_interval(getattr(row, name), getattr(row, f"{name}_lower"),
                                         getattr(row, f"{name}_upper"), 3) for row in rows]
@@ -169,7 +172,9 @@ def format_agreement(frame: pd.DataFrame) -> GT:
         f"Difference = {names['test']} − {names['reference']}",
         notes=[
             "n (a 0): pairs, and those in which one or both readings are 0 mL. Volumes: median "
-            "[quartiles, type 7]. Bias, ρ, CCC: estimate [95 % interval]; limits: bias ± 1.96 SD.",
+            "[quartiles, type 7]. Bias, ρ, CCC: estimate [95 % interval]; limits: bias ± 1.96 SD; "
+            "quantiles: 2.5 % and 97.5 % of the differences, where these are not normal or change "
+            "with size, and so stand in place of the limits.",
             "Slope p: no proportional bias (difference on mean, slope 0). Signed-rank p: "
             "differences symmetric about 0; no interval of p stands for agreement.",
             *([f"{failed} failed readings are not in these rows."] if failed else []),

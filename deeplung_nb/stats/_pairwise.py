@@ -13,26 +13,40 @@ PAIRS_IN_MEMORY = 2_000_000
 class Pairwise:
     """Sums or differences of all pairs in rising order, one rank at a time, 0-based.
 
-    Few of them are sorted. Of many the value with a rank is found by bisection: how many lie at or
-    below a guess takes one search in sorted data, O(n log n) time and O(n) memory, and whole
-    numbers make it exact (readings to 1e-9, or to 62 bits where they are large).
+    Few of them are sorted. Of many the value with a rank is searched for: how many lie at or below
+    a guess takes one pass in sorted data, O(n log n) time and O(n) memory, and whole numbers make
+    it exact (readings to 1e-9, or to 62 bits where they are large). Guesses are interpolated
+    (regula falsi, Illinois), halved where that does not narrow, and what they told is kept for
+    the next rank.
     """
 
     def __init__(self, n_pairs: int, scale: float, count: Callable[[int], int],
                  ends: tuple[int, int], values: Callable[[], np.ndarray]) -> None:
         self.n_pairs, self.scale, self.count, self.ends = n_pairs, scale, count, ends
         self.ordered = np.sort(values()) if n_pairs <= PAIRS_IN_MEMORY else None
+        self.known = {ends[0] - 1: 0, ends[1]: n_pairs}
 
     def __getitem__(self, rank: int) -> float:
         if self.ordered is not None:
             return float(self.ordered[rank])
-        low, high = self.ends[0] - 1, self.ends[1]  # count(low) <= rank < count(high)
+        # count(low) <= rank < count(high)
+        low = max(value for value, count in self.known.items() if count <= rank)
+        high = min(value for value, count in self.known.items() if count > rank)
+        below, above = (self.known[end] - rank - 0.5 for end in (low, high))
+        halve, moved = False, 0
         while high - low > 1:
-            middle = (low + high) // 2
-            if self.count(middle) > rank:
-                high = middle
+            width = high - low
+            part = 0.5 if halve else below / (below - above)
+            guess = min(max(low + round(width * part), low + 1), high - 1)
+            self.known[guess] = self.count(guess)
+            off = self.known[guess] - rank - 0.5
+            if off > 0:
+                high, above = guess, off
+                below = below / 2 if moved > 0 else below
             else:
-                low = middle
+                low, below = guess, off
+                above = above / 2 if moved < 0 else above
+            halve, moved = not halve and high - low > width / 2, 1 if off > 0 else -1
         return high / self.scale
 
     def median(self) -> float:

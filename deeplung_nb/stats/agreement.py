@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from deeplung_nb.stats import robust
 from deeplung_nb.stats._results import Result, check_confidence, rounding, two_arrays
 from deeplung_nb.stats.limits import (
     NAN,
@@ -251,14 +252,19 @@ def bland_altman(
         reason="; ".join(reasons))
 
 
-def concordance(reference: Any, test: Any, *, confidence: float = 0.95,
-                missing: str = "raise") -> Concordance:
+def concordance(reference: Any, test: Any, *, ci: str = "lin", cluster: Any = None,
+                confidence: float = 0.95, missing: str = "raise") -> Concordance:
     """Lin's concordance correlation coefficient: correlation about the line of identity.
 
     Parameters
     ----------
     reference, test
         Paired readings, 1-D.
+    ci
+        `lin`: Fisher's z with Lin's variance, for normal readings; `studentized`, or `auto`:
+        `robust.studentized`.
+    cluster
+        With `auto`: which patient each pair is of, where one has several.
 
     Returns
     -------
@@ -284,6 +290,11 @@ def concordance(reference: Any, test: Any, *, confidence: float = 0.95,
     >>> round(concordance([1.0, 2.0, 3.0, 4.0], [1.1, 1.9, 3.2, 4.0]).ccc, 6)
     0.994036
     """
+    if ci not in ("lin", "studentized", "auto"):
+        raise ValueError(f"ci {ci!r}: expected one of lin, studentized, auto")
+    if ci == "lin" and cluster is not None:
+        raise ValueError("ci='lin' takes pairs as independent: with cluster expected "
+                         "'studentized' or 'auto'")
     check_confidence(confidence)
     x, y, n_missing = two_arrays(reference, test, missing)
     n = len(x)
@@ -297,7 +308,11 @@ def concordance(reference: Any, test: Any, *, confidence: float = 0.95,
     r = float(np.clip(covariance / (s_x * s_y), -1, 1))
     u = shift / np.sqrt(s_x * s_y)
     interval, why = NO_CI, ""
-    if abs(r) < 1 - 1e-12 and ccc != 0:
+    if ci != "lin":
+        interval = robust.studentized(reference, test, cluster, confidence=confidence,
+                                      missing=missing).ccc
+        why = "no interval: too few pairs, or on a line" if np.isnan(interval[0]) else ""
+    elif abs(r) < 1 - 1e-12 and ccc != 0:
         variance = ((1 - r**2) * ccc**2 / ((1 - ccc**2) * r**2)
                     + 2 * ccc**3 * (1 - ccc) * u**2 / (r * (1 - ccc**2) ** 2)
                     - ccc**4 * u**4 / (2 * r**2 * (1 - ccc**2) ** 2)) / (n - 2)

@@ -9,12 +9,21 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from deeplung_nb.stats import agreement, correlation, paired, reliability
+from deeplung_nb.stats import agreement, correlation, paired, reliability, robust
 from deeplung_nb.stats import clusters as by_cluster
+from deeplung_nb.stats import limits as limits_of
 from deeplung_nb.stats.description import describe
 from deeplung_nb.stats.detection import detection
+from deeplung_nb.stats.robust import MomentIntervals, Z
 
 NAN = float("nan")
+
+
+SHARE = float(stats.norm.cdf(Z))
+"""Of the quantile that an upper limit is."""
+COUNTS = ("reference", "test", "n", "n_patients", "independent", "n_zero", "n_missing", "n_failed",
+          "detected_")
+LEAD = ("bias", "median_difference", "hodges_lehmann_all", "spearman", "ccc")
 
 
 def _flags(row: dict[str, Any]) -> str:
@@ -40,26 +49,12 @@ def _flags(row: dict[str, Any]) -> str:
 
 
 CLUSTERS = ("auto", "ignore")
+INTERVALS = ("auto", "classical")
 BY_PATIENTS = "by patients"
 """The kind of interval where a patient has several pairs."""
-Z = float(stats.norm.ppf(0.975))
 
 
-def _resampled(a: np.ndarray, b: np.ndarray, _: np.ndarray) -> list[float]:
-    """Limits, Spearman, Pearson, CCC of one resample, as fast as numpy can."""
-    d = b - a
-    half = Z * d.std(ddof=1)
-
-    def r(x: np.ndarray, y: np.ndarray) -> float:
-        x, y = x - x.mean(), y - y.mean()
-        return (x @ y) / np.sqrt((x @ x) * (y @ y))
-
-    shared = np.mean((a - a.mean()) * (b - b.mean()))
-    return [d.mean() - half, d.mean() + half, r(stats.rankdata(a), stats.rankdata(b)), r(a, b),
-            2 * shared / (a.var() + b.var() + (a.mean() - b.mean()) ** 2)]
-
-
-def _by_patients(a: np.ndarray, b: np.ndarray, patients: np.ndarray,
+def _by_patients(a: np.ndarray, b: np.ndarray, patients: np.ndarray, moments: MomentIntervals,
                  confidence: float) -> dict[str, Any]:
     """What of a row changes where patients, not readings, are independent."""
     import statsmodels.api as sm
@@ -67,26 +62,48 @@ def _by_patients(a: np.ndarray, b: np.ndarray, patients: np.ndarray,
     limits = reliability.clustered_limits(
         pd.DataFrame({"patient": patients, "reference": a, "test": b}), "patient", "reference",
         "test", confidence=confidence)
-    ends = by_cluster.bootstrap(_resampled, a, b, patients, confidence=confidence)
+    d, sizes = b - a, np.unique(patients, return_counts=True)[1]
     found = {"bias": limits.bias, "bias_lower": limits.bias_ci[0], "bias_upper": limits.bias_ci[1],
              "sd": limits.sd, "loa_lower": limits.loa_lower, "loa_upper": limits.loa_upper,
-             "percent_outside": 100.0 * float(np.mean((b - a < limits.loa_lower)
-                                                      | (b - a > limits.loa_upper)))}
-    for name, (low, high) in zip(
-            ("loa_lower_ci", "loa_upper_ci", "spearman", "pearson", "ccc"), ends, strict=True):
+             "percent_outside": 100.0 * float(np.mean((d < limits.loa_lower)
+                                                      | (d > limits.loa_upper)))}
+    # Kish's design effect: what so many alike pairs of a patient are worth.
+    alike = limits.variance_between / limits.sd**2 if limits.sd > 0 else 1.0
+    effective = len(a) / (1 + ((sizes**2).sum() / len(a) - 1) * alike)
+    ends = {"loa_lower_ci": moments.loa_lower, "loa_upper_ci": moments.loa_upper}
+    for name, share in (("quantile_lower_ci", 1 - SHARE), ("quantile_upper_ci", SHARE),
+                        ("median_difference", 0.5)):
+        ends[name] = robust.clustered_quantile_interval(d, share, effective,
+                                                        confidence=confidence)
+    for name, (low, high) in ends.items():
         found[f"{name}_lower"], found[f"{name}_upper"] = low, high
     rank = by_cluster.signed_rank(a, b, patients)
     found |= {"signed_rank_p": rank.p_value, "signed_rank_method": f"{rank.method}, by patients",
               "hodges_lehmann_lower": NAN, "hodges_lehmann_upper": NAN,
               "hodges_lehmann_all_lower": NAN, "hodges_lehmann_all_upper": NAN, "spearman_p": NAN}
     mean = (a + b) / 2
-    if len(a) > 3 and np.ptp(mean) > 0 and np.ptp(b - a) > 0:
-        fit = sm.OLS(b - a, sm.add_constant(mean)).fit(
+    if len(a) > 3 and np.ptp(mean) > 0 and np.ptp(d) > 0:
+        fit = sm.OLS(d, sm.add_constant(mean)).fit(
             cov_type="cluster", cov_kwds={"groups": pd.factorize(patients)[0]}, use_t=True)
         low, high = fit.conf_int(1 - confidence)[1]
         found |= {"slope_lower": float(low), "slope_upper": float(high),
                   "slope_p": float(fit.pvalues[1])}
     return found
+
+
+def _lead(row: dict[str, Any]) -> dict[str, Any]:
+    """The limits to report: constant ones where nothing speaks against them, else quantiles.
+
+    Constant limits need differences that are normal, and as wide for large readings as for small;
+    quantiles need neither.
+    """
+    against = [row[name] < 0.05 for name in ("shapiro_p", "slope_p", "heteroscedasticity_p")]
+    too_many = row["n"] > agreement.MOST_FOR_SHAPIRO  # nobody tested; quantiles are sharp here
+    kind = "quantile" if any(against) or too_many else "constant"
+    source = {"quantile": "quantile", "constant": "loa"}[kind]
+    return {"limits": kind, **{f"limit_{end}": row[f"{source}_{end}"] for end in (
+        "lower", "upper", "lower_ci_lower", "lower_ci_upper", "upper_ci_lower",
+        "upper_ci_upper")}}
 
 
 def _patients(both: pd.DataFrame, clusters: str) -> int:
@@ -103,7 +120,7 @@ def _patients(both: pd.DataFrame, clusters: str) -> int:
 
 
 def agreement_row(pair: pd.DataFrame, confidence: float = 0.95, *, missing: str = "raise",
-                  clusters: str = "auto") -> dict[str, Any]:
+                  clusters: str = "auto", ci: str = "auto") -> dict[str, Any]:
     """Every agreement statistic of one table of pairs, as one flat row (volumes in mL).
 
     Parameters
@@ -114,6 +131,10 @@ def agreement_row(pair: pd.DataFrame, confidence: float = 0.95, *, missing: str 
         `auto`: where the column `patient_id` repeats, intervals and tests are by patients
         (`clustered_limits`, a bootstrap of patients, the clustered signed-rank test), and the row
         says so in `independent`. `ignore`: every pair as independent.
+    ci
+        Of Spearman, Pearson and CCC. `auto`: `robust`, which holds with zeros and skew;
+        `classical`: Bonett-Wright, Fisher and Lin, as other programs print, for normal readings
+        of independent pairs.
 
     Returns
     -------
@@ -122,6 +143,8 @@ def agreement_row(pair: pd.DataFrame, confidence: float = 0.95, *, missing: str 
     """
     if clusters not in CLUSTERS:
         raise ValueError(f"clusters={clusters!r}: expected one of {', '.join(CLUSTERS)}")
+    if ci not in INTERVALS:
+        raise ValueError(f"ci={ci!r}: expected one of {', '.join(INTERVALS)}")
     both = pair[["reference", "test", *(["patient_id"] if "patient_id" in pair else [])]]
     if missing == "drop":
         both = both.dropna(subset=["reference", "test"])
@@ -136,7 +159,18 @@ def agreement_row(pair: pd.DataFrame, confidence: float = 0.95, *, missing: str 
     every = paired.wilcoxon_signed_rank(reference, test, zeros="pratt", confidence=confidence)
     n_patients = _patients(both, clusters)
     grouped = clusters == "auto" and 1 < n_patients < len(both)
+    if grouped and ci == "classical":
+        raise ValueError("ci='classical' takes pairs as independent, and patients have several: "
+                         "say clusters='ignore' as well, or leave ci out")
+    patients = both["patient_id"].to_numpy() if grouped else None
+    moments = robust.studentized(reference, test, patients, confidence=confidence)
+    if ci == "auto":
+        ranks = replace(ranks, ci=robust.spearman_interval(reference, test, patients,
+                                                           confidence=confidence))
+        line, ccc = replace(line, ci=moments.pearson), replace(ccc, ccc_ci=moments.ccc)
     a, b = describe(reference), describe(test)
+    middle = limits_of.quantile_interval(test - reference, 0.5, confidence) \
+        if len(test) else (NAN, NAN)
     row = {
         **{side: pair.attrs.get(side, side) for side in ("reference", "test")},
         "n": limits.n, "n_patients": n_patients,
@@ -153,6 +187,12 @@ def agreement_row(pair: pd.DataFrame, confidence: float = 0.95, *, missing: str 
         "loa_upper_ci_lower": limits.loa_upper_ci[0], "loa_upper_ci_upper": limits.loa_upper_ci[1],
         "percent_outside": limits.percent_outside,
         "quantile_lower": quantiles.loa_lower, "quantile_upper": quantiles.loa_upper,
+        "quantile_lower_ci_lower": quantiles.loa_lower_ci[0],
+        "quantile_lower_ci_upper": quantiles.loa_lower_ci[1],
+        "quantile_upper_ci_lower": quantiles.loa_upper_ci[0],
+        "quantile_upper_ci_upper": quantiles.loa_upper_ci[1],
+        "median_difference": float(np.median(test - reference)) if len(test) else NAN,
+        "median_difference_lower": middle[0], "median_difference_upper": middle[1],
         "regression_bias_intercept": regression.bias_line[0],
         "regression_bias_slope": regression.bias_line[1],
         "regression_sd_intercept": regression.sd_line[0],
@@ -174,22 +214,27 @@ def agreement_row(pair: pd.DataFrame, confidence: float = 0.95, *, missing: str 
         "hodges_lehmann_all_upper": every.hodges_lehmann_ci[1],
     }
     if grouped:
-        row |= _by_patients(reference, test, both["patient_id"].to_numpy(), confidence)
+        row |= _by_patients(reference, test, patients, moments, confidence)
     # Each method says why a field is empty; the reasons travel with the row.
     reasons = {reason for result in (limits, ranks, ccc, rank)
                for reason in result.reason.split("; ") if reason}
     if grouped:
         reasons.add("no interval of the shift, and no p of Spearman's correlation, by patients")
-    return {**row, "flags": _flags(row), "reasons": "; ".join(sorted(reasons))}
+    flags = {"flags": _flags(row), "reasons": "; ".join(sorted(reasons))}
+    # What holds on such readings leads.
+    lead = {name: row.pop(name) for name in [*row] if name.startswith(LEAD)}
+    counts = {name: row.pop(name) for name in [*row] if name.startswith(COUNTS)}
+    return {**counts, "intervals": ci, **lead, **_lead(row | lead | counts), **row, **flags}
 
 
 def of_row(row: dict[str, Any], limits: agreement.BlandAltman, ranks: correlation.Correlation
            ) -> tuple[agreement.BlandAltman, correlation.Correlation]:
     """Limits (constant, of differences) and Spearman's rho with the intervals of their row.
 
-    Where its pairs are independent that is what they are already; else they become those by
-    patients, so that figure, table and sentence say the same.
+    So figure, table and sentence say the same.
     """
+    ranks = replace(ranks, ci=(row["spearman_lower"], row["spearman_upper"]),
+                    p_value=row["spearman_p"])
     if row["independent"] == "pairs":
         return limits, ranks
     ends = {field: (row[f"{name}_lower"], row[f"{name}_upper"]) for field, name in (
@@ -197,6 +242,4 @@ def of_row(row: dict[str, Any], limits: agreement.BlandAltman, ranks: correlatio
         ("slope_ci", "slope"))}
     same = {name: row[name] for name in ("bias", "sd", "loa_lower", "loa_upper",
                                          "percent_outside", "slope_p")}
-    return (replace(limits, ci=BY_PATIENTS, **ends, **same),
-            replace(ranks, ci=(row["spearman_lower"], row["spearman_upper"]),
-                    p_value=row["spearman_p"]))
+    return replace(limits, ci=BY_PATIENTS, **ends, **same), ranks

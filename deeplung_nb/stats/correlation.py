@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from deeplung_nb.stats import robust
 from deeplung_nb.stats._results import Result, check_confidence, two_arrays
 
 NAN = float("nan")
@@ -53,8 +54,16 @@ def _undefined(x: np.ndarray, y: np.ndarray) -> str:
     return ""
 
 
-def spearman(x: Any, y: Any, *, ci: str = "bonett-wright", confidence: float = 0.95,
-             missing: str = "raise") -> Correlation:
+def _check_ci(ci: str, known: tuple[str, ...], cluster: Any) -> None:
+    if ci not in known:
+        raise ValueError(f"ci {ci!r}: expected one of {', '.join(known)}")
+    if cluster is not None and ci not in (known[0], "auto"):
+        raise ValueError(f"ci={ci!r} takes pairs as independent: with cluster expected "
+                         f"{known[0]!r} or 'auto'")
+
+
+def spearman(x: Any, y: Any, *, ci: str = "bonett-wright", cluster: Any = None,
+             confidence: float = 0.95, missing: str = "raise") -> Correlation:
     """Spearman's rank correlation.
 
     Parameters
@@ -63,7 +72,10 @@ def spearman(x: Any, y: Any, *, ci: str = "bonett-wright", confidence: float = 0
         Paired readings, 1-D.
     ci
         `bonett-wright`: Fisher's z with SE sqrt((1 + r^2 / 2) / (n - 3)); `fisher`: sqrt(1 /
-        (n - 3)), too narrow for large r.
+        (n - 3)), too narrow for large r. `jackknife`, or `auto`: `robust.spearman_interval`, which
+        holds with zeros, skew and several readings a patient too.
+    cluster
+        With `auto`: which patient each pair is of, where one has several.
     confidence, missing
         Of the interval, 0 to 1; `raise` on an empty reading, or `drop` and count.
 
@@ -90,8 +102,7 @@ def spearman(x: Any, y: Any, *, ci: str = "bonett-wright", confidence: float = 0
     >>> round(spearman([1, 2, 3, 4, 5], [1, 3, 2, 5, 4]).r, 6)
     0.8
     """
-    if ci not in ("bonett-wright", "fisher"):
-        raise ValueError(f"ci {ci!r}: expected 'bonett-wright' or 'fisher'")
+    _check_ci(ci, ("jackknife", "auto", "bonett-wright", "fisher"), cluster)
     check_confidence(confidence)
     a, b, n_missing = two_arrays(x, y, missing, ("x", "y"))
     n, n_zero = len(a), int(((a == 0) | (b == 0)).sum())
@@ -102,17 +113,25 @@ def spearman(x: Any, y: Any, *, ci: str = "bonett-wright", confidence: float = 0
     r = float(tested.statistic)
     spread = 1 + r**2 / 2 if ci == "bonett-wright" else 1.0
     se = np.sqrt(spread / (n - 3)) if n > 3 else NAN
-    return Correlation(n, r, _fisher(r, se, confidence), float(tested.pvalue), "spearman", n_zero,
+    interval = _fisher(r, se, confidence) if ci in ("bonett-wright", "fisher") else \
+        robust.spearman_interval(x, y, cluster, confidence=confidence, missing=missing)
+    return Correlation(n, r, interval, float(tested.pvalue), "spearman", n_zero,
                        n_missing, _no_interval(r, n))
 
 
-def pearson(x: Any, y: Any, *, confidence: float = 0.95, missing: str = "raise") -> Correlation:
-    """Pearson's product-moment correlation, interval by Fisher's z.
+def pearson(x: Any, y: Any, *, ci: str = "fisher", cluster: Any = None, confidence: float = 0.95,
+            missing: str = "raise") -> Correlation:
+    """Pearson's product-moment correlation.
 
     Parameters
     ----------
     x, y
         Paired readings, 1-D.
+    ci
+        `fisher`: tanh(atanh r ± z / sqrt(n - 3)), for normal readings; `studentized`, or `auto`:
+        `robust.studentized`.
+    cluster
+        With `auto`: which patient each pair is of, where one has several.
     confidence, missing
         Of the interval, 0 to 1; `raise` on an empty reading, or `drop` and count.
 
@@ -138,6 +157,7 @@ def pearson(x: Any, y: Any, *, confidence: float = 0.95, missing: str = "raise")
     >>> round(pearson([1, 2, 3, 4], [1, 2, 3, 5]).r, 6)
     0.982708
     """
+    _check_ci(ci, ("studentized", "auto", "fisher"), cluster)
     check_confidence(confidence)
     a, b, n_missing = two_arrays(x, y, missing, ("x", "y"))
     n, n_zero = len(a), int(((a == 0) | (b == 0)).sum())
@@ -147,5 +167,7 @@ def pearson(x: Any, y: Any, *, confidence: float = 0.95, missing: str = "raise")
     tested = stats.pearsonr(a, b)
     r = float(tested.statistic)
     se = 1 / np.sqrt(n - 3) if n > 3 else NAN
-    return Correlation(n, r, _fisher(r, se, confidence), float(tested.pvalue), "pearson", n_zero,
+    interval = _fisher(r, se, confidence) if ci == "fisher" else robust.studentized(
+        x, y, cluster, confidence=confidence, missing=missing).pearson
+    return Correlation(n, r, interval, float(tested.pvalue), "pearson", n_zero,
                        n_missing, _no_interval(r, n))

@@ -21,6 +21,8 @@ from deeplung_nb.stats._results import (
 NAN = float("nan")
 EXACT_UP_TO = 50
 """Non-zero pairs up to which `auto` takes the exact distribution."""
+EXACT_AT_MOST = 1000
+"""Non-zero pairs up to which the exact distribution can be asked for; 2,000 take minutes."""
 EXACT_INTERVAL_UP_TO = 1000
 """Values up to which the interval of Hodges-Lehmann takes the exact distribution."""
 
@@ -155,7 +157,7 @@ def wilcoxon_signed_rank(
         and then left out (Pratt 1959).
     method
         `exact` (all sign patterns, also with ties and zeros), `asymptotic`, or `auto`: exact up
-        to 50 non-zero pairs.
+        to 50 non-zero pairs. `exact` is refused above 1,000.
     correction
         Continuity correction of the asymptotic form.
 
@@ -213,6 +215,10 @@ def wilcoxon_signed_rank(
     if method == "auto":
         chosen = "exact" if len(nonzero) <= EXACT_UP_TO else "asymptotic"
     if chosen == "exact":
+        if len(nonzero) > EXACT_AT_MOST:
+            raise ValueError(f"method='exact' with {len(nonzero)} non-zero pairs: above "
+                             f"{EXACT_AT_MOST} it takes minutes and tells no more. Use 'auto' or "
+                             "'asymptotic'")
         at = round(2 * min(w_plus, w_minus))
         p_value = min(1.0, float(2 * _null_distribution(ranks)[:at + 1].sum()))
     else:

@@ -49,7 +49,7 @@ def agreement_table(
     frame: pd.DataFrame, by: Sequence[str] = ("cohort", "role", "structure", "protocol"), *,
     reference: str = "expert", test: str = "model", value: str = "volume_ml",
     subset: str = "all", confidence: float = 0.95, missing: str = "raise",
-    clusters: str = "auto",
+    clusters: str = "auto", ci: str = "auto",
 ) -> pd.DataFrame:
     """One row of agreement statistics for each group, and for all protocols together.
 
@@ -68,6 +68,9 @@ def agreement_table(
         Of an empty `value`: `raise`, or `drop` and count in `n_missing`.
     clusters
         As `agreement_row`: by patients where one has several pairs in a group, or `ignore`.
+    ci
+        As `agreement_row`: intervals of the correlations that hold with zeros and skew (`auto`),
+        or `classical`; the column `intervals` says which.
 
     Returns
     -------
@@ -105,7 +108,8 @@ def agreement_table(
                 pair = measurements.pair(part, reference, test, structure, value)
                 if subset == "both-positive":
                     pair = pair[~((pair["reference"] <= 0) | (pair["test"] <= 0))]
-                row = agreement_row(pair, confidence, missing=missing, clusters=clusters)
+                row = agreement_row(pair, confidence, missing=missing, clusters=clusters,
+                                    ci=ci)
                 over = len(read[read["reader"].isin([reference, test])
                                 & (read["burden_percent"] > 100)][["cohort", "case_id"]]
                            .drop_duplicates())

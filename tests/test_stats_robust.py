@@ -1,0 +1,194 @@
+"""Intervals for skewed readings, zeros and patients with several: against their definitions."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from deeplung_nb.report.prose import report_text
+from deeplung_nb.stats import agreement, clusters, correlation, limits, robust, summary
+
+Z = stats.norm.ppf(0.975)
+
+
+def skewed(n, seed):
+    rng = np.random.default_rng(seed)
+    a = np.where(rng.random(n) < 0.35, 0.0, rng.lognormal(2, 1.3, n))
+    return a, a * rng.lognormal(0, 0.2, n)
+
+
+def left_out(statistic, a, b, codes):
+    """SE of a statistic by leaving out each patient."""
+    m = codes.max() + 1
+    values = np.array([statistic(a[codes != k], b[codes != k]) for k in range(m)])
+    return np.sqrt((m - 1) / m * ((values - values.mean()) ** 2).sum())
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_standard_errors_are_those_of_leaving_out_each_patient(several):
+    """Two roads: derivatives here, brute force there; they meet as patients grow many."""
+    rng = np.random.default_rng(1)
+    a = rng.gamma(3, 10, 600)
+    b = 1.1 * a + rng.normal(2, 3 + a / 10)
+    codes = np.repeat(np.arange(200), 3) if several else np.arange(600)
+    sums = np.column_stack([np.bincount(codes, v) for v in (a, b, a * a, b * b, a * b)])
+    sizes = np.bincount(codes).astype(float)
+    estimates, errors = robust._with_errors(sums, sizes, np.ones((1, len(sizes))))
+    wanted = (
+        lambda x, y: (y - x).mean() - Z * (y - x).std(ddof=1),
+        lambda x, y: (y - x).mean() + Z * (y - x).std(ddof=1),
+        lambda x, y: np.arctanh(np.corrcoef(x, y)[0, 1]),
+        lambda x, y: np.arctanh(agreement.concordance(x, y).ccc))
+    for k, statistic in enumerate(wanted):
+        assert estimates[k, 0] == pytest.approx(statistic(a, b))
+        assert errors[k, 0] == pytest.approx(left_out(statistic, a, b, codes), rel=0.06)
+
+    def z_of_ranks(x, y):
+        return np.arctanh(stats.spearmanr(x, y).statistic)
+
+    cluster = codes if several else None
+    low, high = np.arctanh(robust.spearman_interval(a, b, cluster))
+    half = stats.t.ppf(0.975, codes.max()) * left_out(z_of_ranks, a, b, codes)
+    assert (high + low) / 2 == pytest.approx(z_of_ranks(a, b))
+    assert (high - low) / 2 == pytest.approx(half, rel=0.06)
+
+
+def test_ties_count_half_in_the_interval_of_ranks():
+    rng = np.random.default_rng(6)
+    a = rng.integers(0, 4, 400).astype(float)
+    b = np.clip(a + rng.integers(-1, 2, 400), 0, 4)
+    low, high = np.arctanh(robust.spearman_interval(a, b))
+    se = left_out(lambda x, y: np.arctanh(stats.spearmanr(x, y).statistic), a, b, np.arange(400))
+    assert (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, 399) * se, rel=0.03)
+
+
+def test_each_patient_copied_says_no_more():
+    a, b = skewed(40, 3)
+    who = np.repeat(np.arange(40), 3)
+    alone, copied = robust.studentized(a, b), robust.studentized(
+        np.repeat(a, 3), np.repeat(b, 3), who)
+    # n - 1 in the SD sees the copies; nothing else does.
+    np.testing.assert_allclose(copied.ccc, alone.ccc, rtol=1e-9)
+    np.testing.assert_allclose(copied.pearson, alone.pearson, rtol=1e-9)
+    np.testing.assert_allclose(robust.spearman_interval(np.repeat(a, 3), np.repeat(b, 3), who),
+                               robust.spearman_interval(a, b), rtol=1e-9)
+
+
+def test_units_and_order_do_not_matter():
+    a, b = skewed(50, 4)
+    one, other = robust.studentized(a, b), robust.studentized(1000 * a, 1000 * b)
+    np.testing.assert_allclose(other.ccc, one.ccc, rtol=1e-9)
+    np.testing.assert_allclose(other.loa_upper, np.multiply(one.loa_upper, 1000), rtol=1e-9)
+    assert robust.studentized(a, b) == one  # the seed is the same
+    assert robust.studentized(a, b, seed=1) != one
+    turned = robust.studentized(b, a)
+    np.testing.assert_allclose(turned.loa_lower, -np.array(one.loa_upper[::-1]), rtol=1e-9)
+
+
+def test_one_outlying_reading_widens_the_interval_more_than_its_own_moments_say():
+    """Leaving it out tells what the derivative at it does not."""
+    a, b = np.arange(1.0, 31), np.arange(1.0, 31) + np.tile([0.5, -0.5], 15)
+    a[-1], b[-1] = 300, 150
+    sums = np.column_stack([a, b, a * a, b * b, a * b])
+    _, errors = robust._with_errors(sums, np.ones(30), np.ones((1, 30)))
+    z = np.arctanh(agreement.concordance(a, b).ccc)
+    se = left_out(lambda x, y: np.arctanh(agreement.concordance(x, y).ccc), a, b, np.arange(30))
+    assert se > 2 * errors[3, 0]
+    assert robust.studentized(a, b).ccc[0] < np.tanh(z - 1.96 * se)
+
+
+def test_what_can_not_be_estimated_is_nan():
+    assert np.isnan(robust.studentized([1, 2, 3], [1, 2, 4]).ccc).all()
+    assert np.isnan(robust.studentized([1, 1, 1, 1, 1], [1, 2, 4, 3, 5]).ccc).all()
+    assert np.isnan(robust.spearman_interval([1, 2, 3, 4, 5], [1, 2, 3, 4, 9])).all()
+    with pytest.raises(ValueError, match="cluster: empty at position 1"):
+        robust.spearman_interval([1, 2, 3, 4], [2, 1, 4, 3], ["a", None, "b", "c"])
+    found = robust.studentized([1, 2, None, 4, 5, 6], [1, 3, 3, 4, 4, 6], list("abcdef"),
+                               missing="drop")
+    assert found == robust.studentized([1, 2, 4, 5, 6], [1, 3, 4, 4, 6], list("abdef"))
+
+
+def test_a_quantile_of_independent_readings_has_the_interval_of_order_statistics():
+    d = np.random.default_rng(5).normal(size=200)
+    for share in (0.025, 0.5, 0.975):
+        assert robust.clustered_quantile_interval(d, share, 200) == \
+            limits.quantile_interval(d, share, 0.95)
+    few = robust.clustered_quantile_interval(d, 0.975, 60)
+    assert few[0] < limits.quantile_interval(d, 0.975, 0.95)[0]
+    assert few[1] == np.inf
+
+
+def test_functions_take_the_same_interval_by_name():
+    a, b = skewed(30, 7)
+    who = np.arange(30) // 2
+    moments = robust.studentized(a, b, who)
+    assert agreement.concordance(a, b, ci="auto", cluster=who).ccc_ci == moments.ccc
+    assert correlation.pearson(a, b, ci="auto", cluster=who).ci == moments.pearson
+    assert correlation.spearman(a, b, ci="auto", cluster=who).ci == \
+        robust.spearman_interval(a, b, who)
+    for function in (agreement.concordance, correlation.pearson, correlation.spearman):
+        with pytest.raises(ValueError, match="takes pairs as independent"):
+            function(a, b, ci={"concordance": "lin", "pearson": "fisher"}.get(
+                function.__name__, "fisher"), cluster=who)
+        with pytest.raises(ValueError, match="expected one of"):
+            function(a, b, ci="best")
+
+
+def test_the_bias_corrected_bootstrap_is_that_of_scipy():
+    a, b = skewed(25, 8)
+
+    def bias(x, y, _):
+        return (y - x).mean()
+
+    def both(x, y, _):
+        return [(y - x).mean(), np.median(y - x)]
+
+    found = clusters.bootstrap(bias, a, b, method="bca", seed=3)
+    wanted = stats.bootstrap((b - a,), np.mean, n_resamples=2000, method="BCa",
+                             rng=np.random.default_rng(3)).confidence_interval
+    assert found[0] == pytest.approx(tuple(wanted))
+    assert clusters.bootstrap(both, a, b, method="bca", seed=3)[0] == pytest.approx(found[0])
+    with pytest.raises(ValueError, match="expected 'percentile' or 'bca'"):
+        clusters.bootstrap(bias, a, b, method="best")
+
+
+def test_the_row_leads_with_what_holds():
+    a, b = skewed(67, 9)
+    row = summary.agreement_row(pd.DataFrame({"reference": a, "test": b}))
+    assert row["limits"] == "quantile"
+    wanted = agreement.bland_altman(a, b, limits="quantile")
+    assert (row["limit_lower"], row["limit_upper"]) == (wanted.loa_lower, wanted.loa_upper)
+    assert row["limit_upper_ci_upper"] == np.inf
+    assert (row["ccc_lower"], row["ccc_upper"]) == robust.studentized(a, b).ccc
+    assert list(row).index("limit_lower") < list(row).index("loa_lower")
+    rng = np.random.default_rng(1)
+    a = rng.normal(300, 80, 67)
+    normal = pd.DataFrame({"reference": a, "test": a + rng.normal(5, 10, 67)})
+    row = summary.agreement_row(normal)
+    wanted = agreement.bland_altman(normal.reference, normal.test)
+    assert row["limits"] == "constant"
+    assert (row["limit_lower_ci_lower"], row["limit_lower_ci_upper"]) == wanted.loa_lower_ci
+
+
+def test_other_programs_intervals_can_be_asked_for():
+    a, b = skewed(40, 10)
+    pair = pd.DataFrame({"reference": a, "test": b})
+    row = summary.agreement_row(pair, ci="classical")
+    assert row["intervals"] == "classical"
+    assert (row["ccc_lower"], row["ccc_upper"]) == agreement.concordance(a, b).ccc_ci
+    assert (row["spearman_lower"], row["spearman_upper"]) == correlation.spearman(a, b).ci
+    pair["patient_id"] = np.arange(40) // 2
+    with pytest.raises(ValueError, match="patients have several"):
+        summary.agreement_row(pair, ci="classical")
+    with pytest.raises(ValueError, match="expected one of auto, classical"):
+        summary.agreement_row(pair, ci="exact")
+
+
+def test_the_words_name_the_interval_and_an_end_without_bound():
+    a, b = skewed(67, 11)
+    text = report_text(pd.DataFrame({"reference": a, "test": b}))
+    assert "Spearman's ρ (CI by the infinitesimal jackknife)" in text
+    assert "CI by a studentized bootstrap, symmetric" in text
+    assert "to no bound" in text
+    assert "nan" not in text
+    assert "inf " not in text
