@@ -188,7 +188,7 @@ def test_the_words_name_the_interval_and_an_end_without_bound():
     a, b = skewed(67, 11)
     text = report_text(pd.DataFrame({"reference": a, "test": b}))
     assert "Spearman's ρ (CI by the infinitesimal jackknife)" in text
-    assert "CI by a studentized bootstrap, symmetric" in text
+    assert "CI the wider of a studentized bootstrap's, symmetric" in text
     assert "to no bound" in text
     assert "nan" not in text
     assert "inf " not in text

@@ -122,11 +122,10 @@ def studentized(reference: Any, test: Any, cluster: Any = None, *, confidence: f
 
     Formula
     -------
-    estimate ± q SE, q the quantile of |estimate* - estimate| / SE* over 2,000 resamples of
-    patients (symmetric); r and CCC as Fisher's z. SE by leaving out each patient, SE* by the
-    infinitesimal jackknife: the first is the larger where one reading outweighs all others, and
-    only so the interval holds there. Above 5,000 patients both are infinitesimal and q is
-    Student's t.
+    The wider of estimate ± q SE and estimate ± t SE'; r and CCC as Fisher's z. q is the quantile
+    of |estimate* - estimate| / SE* over 2,000 resamples of patients (symmetric), SE and SE* by the
+    infinitesimal jackknife; t is Student's on patients - 1, SE' by leaving out each patient, which
+    is the larger where one reading outweighs all others. Above 5,000 patients estimate ± t SE.
 
     Source
     ------
@@ -154,21 +153,22 @@ def studentized(reference: Any, test: Any, cluster: Any = None, *, confidence: f
     sizes = np.bincount(codes).astype(float)
     with np.errstate(all="ignore"):
         (estimate,), (error,) = (v.T for v in _with_errors(sums, sizes, np.ones((1, m))))
-        if m > RESAMPLED_UP_TO:
-            factors = np.full(4, stats.t.ppf((1 + confidence) / 2, m - 1))
-        else:
+        t = float(stats.t.ppf((1 + confidence) / 2, m - 1))
+        half = t * error
+        if m <= RESAMPLED_UP_TO:
             rows = max(1, 1_000_000 // m)  # at a time
             without = np.hstack([
                 _with_errors(sums, sizes, 1.0 - np.eye(min(rows, m - start), m, start))[0]
                 for start in range(0, m, rows)])
-            error = np.sqrt((m - 1) * without.var(axis=1))
             rng, parts = np.random.default_rng(seed), []
             for start in range(0, RESAMPLES, rows):
                 weights = rng.multinomial(m, np.full(m, 1 / m), min(rows, RESAMPLES - start))
                 drawn, its = _with_errors(sums, sizes, weights.astype(float))
                 parts.append(np.abs(drawn - estimate[:, None]) / its)
-            factors = np.array([_quantile(row, confidence) for row in np.hstack(parts)])
-    low, high = estimate - factors * error, estimate + factors * error
+            factors = [_quantile(row, confidence) for row in np.hstack(parts)]
+            half = np.fmax(factors * error, t * np.sqrt((m - 1) * without.var(axis=1)))
+            half[np.isnan(factors)] = np.nan
+    low, high = estimate - half, estimate + half
     ends = [(low[i] * unit, high[i] * unit) for i in (0, 1)] + [
         (np.tanh(low[i]), np.tanh(high[i])) for i in (2, 3)]
     return MomentIntervals(*((float(p), float(q)) if np.isfinite([p, q]).all() else NAN_PAIR
