@@ -7,7 +7,8 @@ import re
 import pytest
 
 MODULES = ("agreement", "correlation", "dice", "equivalence", "overlap", "paired", "regression",
-           "reliability", "surface", "clusters", "description", "detection", "comparison")
+           "reliability", "surface", "clusters", "description", "detection", "comparison", "robust",
+           "followup")
 SECTIONS = ("Parameters", "Returns", "Formula", "Source", "Checked against", "Examples")
 ASSEMBLED = {
     "agreement_row", "agreement_table", "agreement_results", "of_row", "dice_table", "groups_of",

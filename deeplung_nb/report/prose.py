@@ -111,7 +111,7 @@ def report_text(
             f"independent: bias and 95 % limits of agreement (bias ± 1.96 SD) are those of "
             f"clustered pairs (Bland & Altman 2007), the {level} confidence interval (CI) of the "
             "bias by Student's t on the patients, those of the limits by a studentized bootstrap "
-            "of patients or the jackknife, whichever is wider.",
+            "of patients (symmetric, 2,000 resamples).",
             "Proportional bias was tested by regression of the difference on the mean of the pair "
             "with standard errors by patient; spread (Breusch–Pagan) and normality (Shapiro–Wilk) "
             "of the differences as if pairs were independent.",
@@ -131,8 +131,8 @@ def report_text(
     methods.append(
         "Association was measured by Spearman's ρ (CI by the infinitesimal jackknife"
         f"{of_patients}), agreement about the line of identity by Lin's concordance correlation "
-        f"coefficient (CCC; CI the wider of a studentized bootstrap's{of_patients}, symmetric, "
-        "2,000 resamples, and the jackknife's, on Fisher's scale); neither needs normal readings.")
+        f"coefficient (CCC; CI by a studentized bootstrap{of_patients}, symmetric, on Fisher's "
+        "scale, 2,000 resamples); neither needs normal readings.")
     if called_for["regression"]:
         methods.append("Since the differences change with size, limits by regression of bias and "
                        "SD on the mean of the pair are given too (Bland & Altman 1999).")

@@ -109,6 +109,43 @@ def two_arrays(
     return first[keep], second[keep], int((~keep).sum())
 
 
+def full_rows(frame: pd.DataFrame, columns: tuple[str, ...], missing: str,
+           readings: tuple[str, ...]) -> tuple[pd.DataFrame, int]:
+    """The rows with all `readings`, and how many were dropped; who they are of must be known."""
+    absent = [name for name in (*columns, *readings) if name not in frame]
+    if absent:
+        raise ValueError(f"no column {', '.join(map(repr, absent))}; the frame has "
+                         f"{', '.join(map(str, frame.columns))}")
+    for name in columns:
+        nameless = frame[name].isna().to_numpy()
+        if nameless.any():
+            raise ValueError(f"column {name!r}: empty in row {int(np.flatnonzero(nameless)[0]) + 1}"
+                             f" (of {int(nameless.sum())}). Fill it in, or leave the row out")
+    for name in readings:
+        one_array(frame[name], name, missing)
+    full = frame[list(readings)].notna().all(axis=1)
+    return frame[full], int((~full).sum())
+
+
+def cluster_codes(cluster: Any, n: int) -> np.ndarray:
+    """Who belongs together, as whole numbers from 0; None: nobody.
+
+    Raises
+    ------
+    ValueError
+        Not one value a pair, or an empty one.
+    """
+    if cluster is None:
+        return np.arange(n)
+    values = pd.Series(np.asarray(cluster, dtype=object)) if np.ndim(cluster) == 1 else None
+    if values is None or len(values) != n:
+        raise ValueError(f"cluster: expected {n} values, one for each pair")
+    if values.isna().any():
+        raise ValueError(f"cluster: empty at position {int(np.flatnonzero(values.isna())[0])}. "
+                         "Say which patient it is, or leave the pair out")
+    return pd.factorize(values)[0]
+
+
 def rounding(*readings: np.ndarray) -> float:
     """What differences of these readings may be by rounding alone: 1e-11 of the largest."""
     return 1e-11 * max((float(np.abs(array).max()) for array in readings if len(array)),

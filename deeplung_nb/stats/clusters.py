@@ -18,10 +18,11 @@ from deeplung_nb.stats._results import (
     NAN_PAIR,
     Result,
     check_confidence,
+    cluster_codes,
     plain_differences,
     two_arrays,
 )
-from deeplung_nb.stats.robust import RESAMPLES, cluster_codes
+from deeplung_nb.stats.robust import RESAMPLES
 
 NAN = float("nan")
 EXACT_UP_TO = 14

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from deeplung_nb.stats._results import NAN_PAIR, Result, check_confidence, one_array, rounding
+from deeplung_nb.stats._results import NAN_PAIR, Result, check_confidence, full_rows, rounding
 
 NAN = float("nan")
 METHODS = ("anova", "reml", "replicates")
@@ -58,24 +58,6 @@ class ClusteredLimits(Result):
     method: str
     n_missing: int
     reason: str
-
-
-def _named(frame: pd.DataFrame, columns: tuple[str, ...], missing: str,
-           readings: tuple[str, ...]) -> tuple[pd.DataFrame, int]:
-    """The rows with all `readings`, and how many were dropped; who they are of must be known."""
-    absent = [name for name in (*columns, *readings) if name not in frame]
-    if absent:
-        raise ValueError(f"no column {', '.join(map(repr, absent))}; the frame has "
-                         f"{', '.join(map(str, frame.columns))}")
-    for name in columns:
-        nameless = frame[name].isna().to_numpy()
-        if nameless.any():
-            raise ValueError(f"column {name!r}: empty in row {int(np.flatnonzero(nameless)[0]) + 1}"
-                             f" (of {int(nameless.sum())}). Fill it in, or leave the row out")
-    for name in readings:
-        one_array(frame[name], name, missing)
-    full = frame[list(readings)].notna().all(axis=1)
-    return frame[full], int((~full).sum())
 
 
 def icc(frame: pd.DataFrame, subject: str, reader: str, value: str, *,
@@ -129,7 +111,7 @@ def icc(frame: pd.DataFrame, subject: str, reader: str, value: str, *,
     """
     check_confidence(confidence)
     subjects = frame[subject].nunique() if subject in frame else 0
-    frame, _ = _named(frame, (subject, reader), missing, (value,))
+    frame, _ = full_rows(frame, (subject, reader), missing, (value,))
     twice = frame[frame.duplicated([subject, reader])]
     if len(twice):
         raise ValueError(f"subject {twice[subject].iloc[0]!r}, reader {twice[reader].iloc[0]!r}: "
@@ -271,7 +253,7 @@ def clustered_limits(
     if method not in METHODS:
         raise ValueError(f"method={method!r}: expected one of {', '.join(METHODS)}")
     check_confidence(confidence)
-    frame, n_missing = _named(frame, (subject,), missing, (reference, test))
+    frame, n_missing = full_rows(frame, (subject,), missing, (reference, test))
     a, b = (frame[name].to_numpy(float) for name in (reference, test))
     codes = pd.factorize(frame[subject])[0]
     sizes = np.bincount(codes) if len(codes) else np.zeros(0, int)

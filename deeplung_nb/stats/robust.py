@@ -12,7 +12,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from deeplung_nb.stats._results import NAN_PAIR, check_confidence, two_arrays
+from deeplung_nb.stats._results import (
+    NAN_PAIR,
+    check_confidence,
+    cluster_codes,
+    two_arrays,
+)
 from deeplung_nb.stats.limits import quantile_interval
 
 RESAMPLES = 2000
@@ -21,25 +26,6 @@ RESAMPLED_UP_TO = 5000
 FEWEST = 4
 """Patients below which nothing is estimated."""
 Z = float(stats.norm.ppf(0.975))
-
-
-def cluster_codes(cluster: Any, n: int) -> np.ndarray:
-    """Who belongs together, as whole numbers from 0; None: nobody.
-
-    Raises
-    ------
-    ValueError
-        Not one value a pair, or an empty one.
-    """
-    if cluster is None:
-        return np.arange(n)
-    values = pd.Series(np.asarray(cluster, dtype=object)) if np.ndim(cluster) == 1 else None
-    if values is None or len(values) != n:
-        raise ValueError(f"cluster: expected {n} values, one for each pair")
-    if values.isna().any():
-        raise ValueError(f"cluster: empty at position {int(np.flatnonzero(values.isna())[0])}. "
-                         "Say which patient it is, or leave the pair out")
-    return pd.factorize(values)[0]
 
 
 def _clustered_pairs(reference: Any, test: Any, cluster: Any, missing: str
@@ -65,40 +51,32 @@ class MomentIntervals(NamedTuple):
 NONE = MomentIntervals(*[NAN_PAIR] * 4)
 
 
+def _of_moments(n: np.ndarray, a: np.ndarray, b: np.ndarray, a2: np.ndarray, b2: np.ndarray,
+                a_b: np.ndarray) -> np.ndarray:
+    """Limits, and Fisher's z of r and CCC, from counts and sums: [4, *their shape]."""
+    mean_a, mean_b = a / n, b / n
+    var_a, var_b, shared = a2 / n - mean_a**2, b2 / n - mean_b**2, a_b / n - mean_a * mean_b
+    shift = mean_b - mean_a
+    half = Z * np.sqrt((var_a + var_b - 2 * shared) * n / (n - 1))
+    return np.stack([shift - half, shift + half, np.arctanh(shared / np.sqrt(var_a * var_b)),
+                     np.arctanh(2 * shared / (var_a + var_b + shift**2))])
+
+
 def _with_errors(sums: np.ndarray, sizes: np.ndarray, weights: np.ndarray
                  ) -> tuple[np.ndarray, np.ndarray]:
-    """Limits, and Fisher's z of r and CCC, [4, resamples], and their standard errors.
+    """Estimates [4, resamples] and their standard errors, leaving out each drawn patient.
 
-    The standard error is the infinitesimal jackknife's: what each patient adds to the moments,
-    times the gradient.
+    `sums` [patients, 5] and `sizes` are the patients' moments; `weights` [resamples, patients]
+    how often each was drawn.
     """
-    n = weights @ sizes
-    mean_a, mean_b, aa, bb, ab = (weights @ sums).T / n
-    var_a, var_b, shared = aa - mean_a**2, bb - mean_b**2, ab - mean_a * mean_b
-    a, b, a2, b2, a_b = sums.T
-    column = [values[:, None] for values in (mean_a, mean_b, var_a, var_b, shared)]
-    in_a, in_b = a - column[0] * sizes, b - column[1] * sizes
-    in_var_a = a2 - 2 * column[0] * a + (column[0] ** 2 - column[2]) * sizes
-    in_var_b = b2 - 2 * column[1] * b + (column[1] ** 2 - column[3]) * sizes
-    in_shared = (a_b - column[0] * b - column[1] * a
-                 + (column[0] * column[1] - column[4]) * sizes)
-    shift, sd = mean_b - mean_a, np.sqrt(var_a + var_b - 2 * shared)
-    r = shared / np.sqrt(var_a * var_b)
-    whole = var_a + var_b + shift**2
-    ccc = 2 * shared / whole
-    in_sd = (in_var_a + in_var_b - 2 * in_shared) / (2 * sd[:, None])
-    in_r = (in_shared / np.sqrt(var_a * var_b)[:, None]
-            - r[:, None] / 2 * (in_var_a / column[2] + in_var_b / column[3]))
-    in_ccc = (2 * in_shared - ccc[:, None] * (
-        in_var_a + in_var_b + 2 * shift[:, None] * (in_b - in_a))) / whole[:, None]
-    unbiased = Z * np.sqrt(n / (n - 1))
-    half = unbiased * sd
-    estimates = np.array([shift - half, shift + half, np.arctanh(r), np.arctanh(ccc)])
-    m = len(sizes)
-    errors = [np.sqrt(np.einsum("rk,rk->r", weights, inside**2) * m / (m - 1)) / n for inside in (
-        in_b - in_a - unbiased[:, None] * in_sd, in_b - in_a + unbiased[:, None] * in_sd,
-        in_r / (1 - r**2)[:, None], in_ccc / (1 - ccc**2)[:, None])]
-    return estimates, np.array(errors)
+    m = weights.sum(axis=1, keepdims=True)
+    n, moments = weights @ sizes, (weights @ sums).T
+    estimates = _of_moments(n, *moments)
+    without = _of_moments(n[:, None] - sizes, *(
+        of_all[:, None] - of_one for of_all, of_one in zip(moments, sums.T, strict=True)))
+    without = np.where(weights > 0, without, 0.0)
+    spread = without - (weights * without).sum(axis=-1, keepdims=True) / m
+    return estimates, np.sqrt((m[:, 0] - 1) / m[:, 0] * (weights * spread**2).sum(axis=-1))
 
 
 def studentized(reference: Any, test: Any, cluster: Any = None, *, confidence: float = 0.95,
@@ -122,10 +100,9 @@ def studentized(reference: Any, test: Any, cluster: Any = None, *, confidence: f
 
     Formula
     -------
-    The wider of estimate ± q SE and estimate ± t SE'; r and CCC as Fisher's z. q is the quantile
-    of |estimate* - estimate| / SE* over 2,000 resamples of patients (symmetric), SE and SE* by the
-    infinitesimal jackknife; t is Student's on patients - 1, SE' by leaving out each patient, which
-    is the larger where one reading outweighs all others. Above 5,000 patients estimate ± t SE.
+    estimate ± q SE, q the quantile of |estimate* - estimate| / SE* over 2,000 resamples of
+    patients (symmetric), r and CCC as Fisher's z; SE and SE* by the jackknife that leaves out each
+    patient. Above 5,000 patients q is Student's t.
 
     Source
     ------
@@ -134,7 +111,7 @@ def studentized(reference: Any, test: Any, cluster: Any = None, *, confidence: f
 
     Checked against
     ---------------
-    SE*: the jackknife that leaves out each patient; coverage by simulation.
+    The jackknife one patient at a time; coverage by simulation.
 
     Examples
     --------
@@ -153,21 +130,16 @@ def studentized(reference: Any, test: Any, cluster: Any = None, *, confidence: f
     sizes = np.bincount(codes).astype(float)
     with np.errstate(all="ignore"):
         (estimate,), (error,) = (v.T for v in _with_errors(sums, sizes, np.ones((1, m))))
-        t = float(stats.t.ppf((1 + confidence) / 2, m - 1))
-        half = t * error
+        factors = np.full(4, stats.t.ppf((1 + confidence) / 2, m - 1))
         if m <= RESAMPLED_UP_TO:
-            rows = max(1, 1_000_000 // m)  # at a time
-            without = np.hstack([
-                _with_errors(sums, sizes, 1.0 - np.eye(min(rows, m - start), m, start))[0]
-                for start in range(0, m, rows)])
             rng, parts = np.random.default_rng(seed), []
+            rows = max(1, 1_000_000 // m)  # at a time
             for start in range(0, RESAMPLES, rows):
                 weights = rng.multinomial(m, np.full(m, 1 / m), min(rows, RESAMPLES - start))
                 drawn, its = _with_errors(sums, sizes, weights.astype(float))
                 parts.append(np.abs(drawn - estimate[:, None]) / its)
-            factors = [_quantile(row, confidence) for row in np.hstack(parts)]
-            half = np.fmax(factors * error, t * np.sqrt((m - 1) * without.var(axis=1)))
-            half[np.isnan(factors)] = np.nan
+            factors = np.array([_quantile(row, confidence) for row in np.hstack(parts)])
+        half = factors * error
     low, high = estimate - half, estimate + half
     ends = [(low[i] * unit, high[i] * unit) for i in (0, 1)] + [
         (np.tanh(low[i]), np.tanh(high[i])) for i in (2, 3)]

@@ -1,0 +1,150 @@
+"""Detection, lesion by lesion and case by case; and change over time."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from deeplung_nb.stats import detection, equivalence, followup
+
+
+def readings(both, first, second, neither):
+    a = np.repeat([2.0, 2.0, 0.0, 0.0], [both, first, second, neither])
+    b = np.repeat([3.0, 0.0, 3.0, 0.0], [both, first, second, neither])
+    return a, b
+
+
+def test_shares_intervals_kappa_and_mcnemar_by_hand():
+    found = detection.accuracy(*readings(30, 5, 2, 13))
+    assert (found.both, found.reference_only, found.test_only, found.neither) == (30, 5, 2, 13)
+    assert found.sensitivity == 30 / 35
+    assert found.specificity == 13 / 15
+    assert found.positive_predictive == 30 / 32
+    assert found.negative_predictive == 13 / 18
+    z, n, p = 1.959963984540054, 35, 30 / 35  # Wilson's score, written out
+    middle, half = p + z**2 / 2 / n, z * np.sqrt(p * (1 - p) / n + z**2 / 4 / n**2)
+    np.testing.assert_allclose(found.sensitivity_ci, np.array([middle - half, middle + half])
+                               / (1 + z**2 / n), rtol=1e-12)
+    by_chance = (35 * 32 + 15 * 18) / 50**2
+    assert found.kappa == pytest.approx((43 / 50 - by_chance) / (1 - by_chance))
+    assert found.kappa_ci[0] < found.kappa < found.kappa_ci[1]
+    assert found.mcnemar_p == pytest.approx(2 * sum((1, 7, 21)) / 2**7)
+    assert found.reason == ""
+
+
+def test_a_share_of_no_case_is_empty_and_named():
+    found = detection.accuracy([1.0, 2, 3], [1.0, 0, 2])
+    assert np.isnan(found.specificity)
+    assert found.reason == "no case to tell of: specificity"
+    alone = detection.accuracy([1.0, 2], [1.0, 2])
+    assert alone.reason == "no case to tell of: specificity, negative predictive, kappa"
+    assert detection.accuracy([1, None, 0], [1, 1, 0], missing="drop").n_missing == 1
+    with pytest.raises(ValueError, match="threshold=nan"):
+        detection.accuracy([1.0], [1.0], threshold=np.nan)
+
+
+def test_present_is_above_the_threshold():
+    found = detection.accuracy([0.1, 0.6, 5.0], [0.7, 0.2, 5.0], threshold=0.5)
+    assert (found.both, found.reference_only, found.test_only, found.neither) == (1, 1, 1, 0)
+
+
+def boxes():
+    reference, predicted = np.zeros((2, 12, 20, 20), bool)
+    reference[1:3, 1:5, 1:5] = True  # 32 voxels, wholly found
+    predicted[1:4, 1:6, 1:6] = True
+    reference[6:8, 10:14, 10:14] = True  # 32, of which one voxel is met
+    predicted[7, 13, 13] = predicted[8, 14, 14] = True  # one lesion, by a corner
+    reference[10, 2, 2] = True  # 1, missed
+    predicted[10, 17:20, 17:20] = True  # 9, false
+    return reference, predicted
+
+
+def test_lesions_are_found_missed_and_false():
+    reference, predicted = boxes()
+    found = detection.lesions(reference, predicted)
+    assert (found.n_reference, found.n_found, found.n_test, found.n_false) == (3, 2, 3, 1)
+    assert (found.smallest_missed, found.largest_missed) == (1, 1)
+    assert found.sensitivity == 2 / 3
+    half = detection.lesions(reference, predicted, overlap=0.5)
+    # The reference holds 32 of the 75, and 1 of the 2 voxels: not more than half.
+    assert (half.n_found, half.n_false, half.largest_missed) == (1, 3, 32)
+    third = detection.lesions(reference, predicted, overlap=0.4)
+    assert (third.n_found, third.n_false) == (1, 1)
+    large = detection.lesions(reference, predicted, smallest=2)
+    assert (large.n_reference, large.n_found) == (2, 2)
+
+
+def test_masks_without_lesions_and_masks_that_are_none():
+    empty, some = np.zeros((3, 3), bool), np.eye(3, dtype=bool)
+    found = detection.lesions(empty, some)
+    assert (found.n_reference, found.n_test, found.n_false) == (0, 1, 1)
+    assert found.reason == "no lesion in the reference"
+    with pytest.raises(ValueError, match=r"labels == 1"):
+        detection.lesions(some.astype(int), some)
+    with pytest.raises(ValueError, match="expected masks on one grid"):
+        detection.lesions(some, some[:2])
+    with pytest.raises(ValueError, match="overlap=1"):
+        detection.lesions(some, some, overlap=1)
+
+
+# Peak flow, Wright meter, two readings of 17 people: Bland & Altman 1986, table 1.
+WRIGHT = np.array([[494, 490], [395, 397], [516, 512], [434, 401], [476, 470], [557, 611],
+                   [413, 415], [442, 431], [650, 638], [433, 429], [417, 420], [656, 633],
+                   [267, 275], [478, 492], [178, 165], [423, 372], [427, 421]], float)
+
+
+def test_the_repeatability_of_the_wright_peak_flow_meter():
+    """SD of the differences of the repeats is 21.7 there, so within subjects 15.3."""
+    frame = pd.DataFrame({"who": np.repeat(np.arange(17), 2), "flow": WRIGHT.ravel()})
+    found = followup.repeatability(frame, "who", "flow")
+    assert round(found.within_sd, 1) == 15.3
+    assert round(found.coefficient, 1) == round(1.959964 * np.sqrt(2) * found.within_sd, 1)
+    assert found.coefficient_ci[0] < found.coefficient < found.coefficient_ci[1]
+    assert found.grows_p > 0.05
+    once = followup.repeatability(frame.drop_duplicates("who"), "who", "flow")
+    assert once.reason == "no subject was read twice"
+    with pytest.raises(ValueError, match="column 'who': empty in row 1"):
+        followup.repeatability(frame.assign(who=[None, *frame.who[1:]]), "who", "flow")
+
+
+def test_the_interval_of_the_repeatability_holds_its_truth():
+    held = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        who = np.repeat(np.arange(12), rng.integers(1, 5, 12))
+        values = rng.normal(100, 30, 12)[who] + rng.normal(0, 4, len(who))
+        low, high = followup.repeatability(pd.DataFrame({"s": who, "v": values}), "s",
+                                           "v").within_sd_ci
+        held += low <= 4 <= high
+    assert 0.91 < held / 300 < 0.985
+
+
+def test_a_change_is_one_where_it_is_larger_than_the_error_of_reading():
+    before = pd.Series([10.0, 20, 30, 5], index=list("abcd"))
+    found = followup.changes(before, pd.Series([14.0, 25, 20, None], index=list("abcd")), 4.0,
+                             missing="drop")
+    assert found.verdict.to_dict() == {"a": "within error", "b": "larger", "c": "smaller",
+                                       "d": "unknown"}
+    with pytest.raises(ValueError, match="missing='drop'"):
+        followup.changes([1.0, None], [1.0, 2.0], 1.0)
+    with pytest.raises(ValueError, match="different labels"):
+        followup.changes(before, pd.Series([1.0, 2, 3, 4], index=list("abce")), 1.0)
+    with pytest.raises(ValueError, match="smallest=-1"):
+        followup.changes([1.0], [2.0], -1)
+
+
+@pytest.mark.parametrize("bias", [0.0, 1.0])
+def test_the_upper_bound_of_the_total_deviation_holds(bias):
+    truth = equivalence.total_deviation_index(*population(bias)).tdi
+    held = []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        a = rng.normal(0, 10, 25)
+        found = equivalence.total_deviation_index(a, a + bias + rng.normal(size=25))
+        assert found.tdi < found.tdi_upper
+        held.append(found.tdi_upper >= truth)
+    assert np.mean(held) > 0.92
+
+
+def population(bias):
+    z = np.random.default_rng(0).normal(size=400_000)
+    return np.zeros(len(z)), bias + (z - z.mean()) / z.std()
