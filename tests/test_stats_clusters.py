@@ -6,7 +6,7 @@ import pytest
 
 from deeplung_nb import measurements
 from deeplung_nb.report.prose import report_text
-from deeplung_nb.stats import clusters, paired, reliability, summary
+from deeplung_nb.stats import clusters, limits, paired, reliability, summary
 
 
 def lesions(seed, n_patients=15, between=1.0, shift=0.0):
@@ -90,6 +90,13 @@ def test_intervals_of_a_row_are_by_patients_and_it_says_so():
     assert row["signed_rank_p"] > ignored["signed_rank_p"]
     assert f"{len(pair)} pairs of 15 patients: by patients" in row["flags"]
     assert "taken as independent" in ignored["flags"]
+    # MOVER, for as many pairs as these are worth.
+    sizes, alike = pair.patient_id.value_counts(), wanted.variance_between / wanted.sd**2
+    worth = len(pair) / (1 + ((sizes**2).sum() / len(pair) - 1) * alike)
+    assert 10 < worth < len(pair)
+    low, high = limits.limit_intervals(worth, wanted.bias, wanted.sd, "mover", 0.95, 1.959964)
+    assert (row["loa_lower_ci_lower"], row["loa_lower_ci_upper"]) == pytest.approx(low)
+    assert (row["loa_upper_ci_lower"], row["loa_upper_ci_upper"]) == pytest.approx(high)
     for name in ("loa_lower_ci", "loa_upper_ci"):
         assert row[f"{name}_lower"] < row[name.removesuffix("_ci")] < row[f"{name}_upper"]
     with pytest.raises(ValueError, match="clusters='no'"):
@@ -139,8 +146,8 @@ def test_the_paragraph_says_who_is_independent_and_gives_those_numbers():
     assert "Rosner, Glynn & Lee" in text
     assert f"95 % CI {row['bias_lower']:.3f}".replace("-", "−")[:14] in text
     plain = report_text(pair, clusters="ignore", what="lesion")
-    assert "MOVER" in plain
-    assert "MOVER" not in text
+    assert "Kish" in text
+    assert "Kish" not in plain
 
 
 def test_the_shift_is_named_by_whose_it_is():

@@ -158,7 +158,7 @@ def of_world(world, rng, n):
     if who is not None:
         by_patient = summary.agreement_row(pd.DataFrame(
             {"reference": a, "test": b, "patient_id": who}))
-        row["mean + 1.96 SD, studentized *"] = held(
+        row["mean + 1.96 SD, MOVER by patients *"] = held(
             (by_patient["loa_upper_ci_lower"], by_patient["loa_upper_ci_upper"]), limit)
     row["Spearman, Bonett-Wright"] = held(correlation.spearman(a, b).ci, truth["spearman"])
     row["Pearson, Fisher"] = held(correlation.pearson(a, b).ci, truth["pearson"])

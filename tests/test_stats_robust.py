@@ -8,8 +8,6 @@ from scipy import stats
 from deeplung_nb.report.prose import report_text
 from deeplung_nb.stats import agreement, clusters, correlation, limits, robust, summary
 
-Z = stats.norm.ppf(0.975)
-
 
 def skewed(n, seed):
     rng = np.random.default_rng(seed)
@@ -35,8 +33,6 @@ def test_standard_errors_are_those_of_leaving_out_each_patient(several):
     sizes = np.bincount(codes).astype(float)
     estimates, errors = robust._with_errors(sums, sizes, np.ones((1, len(sizes))))
     wanted = (
-        lambda x, y: (y - x).mean() - Z * (y - x).std(ddof=1),
-        lambda x, y: (y - x).mean() + Z * (y - x).std(ddof=1),
         lambda x, y: np.arctanh(np.corrcoef(x, y)[0, 1]),
         lambda x, y: np.arctanh(agreement.concordance(x, y).ccc))
     for k, statistic in enumerate(wanted):
@@ -67,7 +63,6 @@ def test_each_patient_copied_says_no_more():
     who = np.repeat(np.arange(40), 3)
     alone, copied = robust.studentized(a, b), robust.studentized(
         np.repeat(a, 3), np.repeat(b, 3), who)
-    # n - 1 in the SD sees the copies; nothing else does.
     np.testing.assert_allclose(copied.ccc, alone.ccc, rtol=1e-9)
     np.testing.assert_allclose(copied.pearson, alone.pearson, rtol=1e-9)
     np.testing.assert_allclose(robust.spearman_interval(np.repeat(a, 3), np.repeat(b, 3), who),
@@ -78,11 +73,9 @@ def test_units_and_order_do_not_matter():
     a, b = skewed(50, 4)
     one, other = robust.studentized(a, b), robust.studentized(1000 * a, 1000 * b)
     np.testing.assert_allclose(other.ccc, one.ccc, rtol=1e-9)
-    np.testing.assert_allclose(other.loa_upper, np.multiply(one.loa_upper, 1000), rtol=1e-9)
     assert robust.studentized(a, b) == one  # the seed is the same
     assert robust.studentized(a, b, seed=1) != one
-    turned = robust.studentized(b, a)
-    np.testing.assert_allclose(turned.loa_lower, -np.array(one.loa_upper[::-1]), rtol=1e-9)
+    np.testing.assert_allclose(robust.studentized(b, a).ccc, one.ccc, rtol=1e-9)
 
 
 def test_a_patient_drawn_twice_is_left_out_once():

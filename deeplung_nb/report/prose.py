@@ -110,8 +110,8 @@ def report_text(
             f"Since patients have several {what}s, not {what}s but patients were taken as "
             f"independent: bias and 95 % limits of agreement (bias ± 1.96 SD) are those of "
             f"clustered pairs (Bland & Altman 2007), the {level} confidence interval (CI) of the "
-            "bias by Student's t on the patients, those of the limits by a studentized bootstrap "
-            "of patients (symmetric, 2,000 resamples).",
+            "bias by Student's t on the patients, those of the limits by the MOVER method for as "
+            "many pairs as these are worth (Kish's design effect).",
             "Proportional bias was tested by regression of the difference on the mean of the pair "
             "with standard errors by patient; spread (Breusch–Pagan) and normality (Shapiro–Wilk) "
             "of the differences as if pairs were independent.",

@@ -14,13 +14,13 @@ from deeplung_nb.stats import clusters as by_cluster
 from deeplung_nb.stats import limits as limits_of
 from deeplung_nb.stats.description import describe
 from deeplung_nb.stats.detection import detection
-from deeplung_nb.stats.robust import MomentIntervals, Z
 
 NAN = float("nan")
 
 
-SHARE = float(stats.norm.cdf(Z))
+SHARE = 0.975
 """Of the quantile that an upper limit is."""
+Z = float(stats.norm.ppf(SHARE))
 COUNTS = ("reference", "test", "n", "n_patients", "independent", "n_zero", "n_missing", "n_failed",
           "detected_")
 LEAD = ("bias", "median_difference", "hodges_lehmann_all", "spearman", "ccc")
@@ -54,7 +54,7 @@ BY_PATIENTS = "by patients"
 """The kind of interval where a patient has several pairs."""
 
 
-def _by_patients(a: np.ndarray, b: np.ndarray, patients: np.ndarray, moments: MomentIntervals,
+def _by_patients(a: np.ndarray, b: np.ndarray, patients: np.ndarray,
                  confidence: float) -> dict[str, Any]:
     """What of a row changes where patients, not readings, are independent."""
     import statsmodels.api as sm
@@ -70,7 +70,8 @@ def _by_patients(a: np.ndarray, b: np.ndarray, patients: np.ndarray, moments: Mo
     # Kish's design effect: what so many alike pairs of a patient are worth.
     alike = limits.variance_between / limits.sd**2 if limits.sd > 0 else 1.0
     effective = len(a) / (1 + ((sizes**2).sum() / len(a) - 1) * alike)
-    ends = {"loa_lower_ci": moments.loa_lower, "loa_upper_ci": moments.loa_upper}
+    ends = dict(zip(("loa_lower_ci", "loa_upper_ci"), limits_of.limit_intervals(
+        max(2.0, effective), limits.bias, limits.sd, "mover", confidence, Z), strict=True))
     for name, share in (("quantile_lower_ci", 1 - SHARE), ("quantile_upper_ci", SHARE),
                         ("median_difference", 0.5)):
         ends[name] = robust.clustered_quantile_interval(d, share, effective,
@@ -214,7 +215,7 @@ def agreement_row(pair: pd.DataFrame, confidence: float = 0.95, *, missing: str 
         "hodges_lehmann_all_upper": every.hodges_lehmann_ci[1],
     }
     if grouped:
-        row |= _by_patients(reference, test, patients, moments, confidence)
+        row |= _by_patients(reference, test, patients, confidence)
     # Each method says why a field is empty; the reasons travel with the row.
     reasons = {reason for result in (limits, ranks, ccc, rank)
                for reason in result.reason.split("; ") if reason}

@@ -25,7 +25,6 @@ RESAMPLED_UP_TO = 5000
 """Patients up to which the studentized bootstrap is drawn; beyond, Student's t serves as well."""
 FEWEST = 4
 """Patients below which nothing is estimated."""
-Z = float(stats.norm.ppf(0.975))
 
 
 def _clustered_pairs(reference: Any, test: Any, cluster: Any, missing: str
@@ -41,30 +40,25 @@ def _clustered_pairs(reference: Any, test: Any, cluster: Any, missing: str
 class MomentIntervals(NamedTuple):
     """Result of `studentized`."""
 
-    loa_lower: tuple[float, float]
-    """Of mean - 1.96 SD of the differences."""
-    loa_upper: tuple[float, float]
     pearson: tuple[float, float]
     ccc: tuple[float, float]
 
 
-NONE = MomentIntervals(*[NAN_PAIR] * 4)
+NONE = MomentIntervals(NAN_PAIR, NAN_PAIR)
 
 
 def _of_moments(n: np.ndarray, a: np.ndarray, b: np.ndarray, a2: np.ndarray, b2: np.ndarray,
                 a_b: np.ndarray) -> np.ndarray:
-    """Limits, and Fisher's z of r and CCC, from counts and sums: [4, *their shape]."""
+    """Fisher's z of r and CCC, from counts and sums: [2, *their shape]."""
     mean_a, mean_b = a / n, b / n
     var_a, var_b, shared = a2 / n - mean_a**2, b2 / n - mean_b**2, a_b / n - mean_a * mean_b
-    shift = mean_b - mean_a
-    half = Z * np.sqrt((var_a + var_b - 2 * shared) * n / (n - 1))
-    return np.stack([shift - half, shift + half, np.arctanh(shared / np.sqrt(var_a * var_b)),
-                     np.arctanh(2 * shared / (var_a + var_b + shift**2))])
+    return np.arctanh(np.stack([shared / np.sqrt(var_a * var_b),
+                                2 * shared / (var_a + var_b + (mean_b - mean_a) ** 2)]))
 
 
 def _with_errors(sums: np.ndarray, sizes: np.ndarray, weights: np.ndarray
                  ) -> tuple[np.ndarray, np.ndarray]:
-    """Estimates [4, resamples] and their standard errors, leaving out each drawn patient.
+    """Estimates [2, resamples] and their standard errors, leaving out each drawn patient.
 
     `sums` [patients, 5] and `sizes` are the patients' moments; `weights` [resamples, patients]
     how often each was drawn.
@@ -81,7 +75,7 @@ def _with_errors(sums: np.ndarray, sizes: np.ndarray, weights: np.ndarray
 
 def studentized(reference: Any, test: Any, cluster: Any = None, *, confidence: float = 0.95,
                 seed: int = 0, missing: str = "raise") -> MomentIntervals:
-    """Intervals of limits of agreement, Pearson's r and the CCC by a studentized bootstrap.
+    """Intervals of Pearson's r and the CCC by a studentized bootstrap.
 
     Parameters
     ----------
@@ -124,13 +118,13 @@ def studentized(reference: Any, test: Any, cluster: Any = None, *, confidence: f
     a, b, codes, m = _clustered_pairs(reference, test, cluster, missing)
     if m < FEWEST or np.ptp(a) == 0 or np.ptp(b) == 0:
         return NONE
-    centre, unit = np.mean([a, b]), np.std([a, b])
+    centre, unit = np.mean([a, b]), np.std([a, b])  # sums of squares keep their digits so
     x, y = (a - centre) / unit, (b - centre) / unit
     sums = np.column_stack([np.bincount(codes, v) for v in (x, y, x * x, y * y, x * y)])
     sizes = np.bincount(codes).astype(float)
     with np.errstate(all="ignore"):
         (estimate,), (error,) = (v.T for v in _with_errors(sums, sizes, np.ones((1, m))))
-        factors = np.full(4, stats.t.ppf((1 + confidence) / 2, m - 1))
+        factors = np.full(2, stats.t.ppf((1 + confidence) / 2, m - 1))
         if m <= RESAMPLED_UP_TO:
             rng, parts = np.random.default_rng(seed), []
             rows = max(1, 1_000_000 // m)  # at a time
@@ -140,11 +134,9 @@ def studentized(reference: Any, test: Any, cluster: Any = None, *, confidence: f
                 parts.append(np.abs(drawn - estimate[:, None]) / its)
             factors = np.array([_quantile(row, confidence) for row in np.hstack(parts)])
         half = factors * error
-    low, high = estimate - half, estimate + half
-    ends = [(low[i] * unit, high[i] * unit) for i in (0, 1)] + [
-        (np.tanh(low[i]), np.tanh(high[i])) for i in (2, 3)]
-    return MomentIntervals(*((float(p), float(q)) if np.isfinite([p, q]).all() else NAN_PAIR
-                             for p, q in ends))
+    ends = np.tanh([estimate - half, estimate + half]).T
+    return MomentIntervals(*((float(low), float(high)) if np.isfinite([low, high]).all()
+                             else NAN_PAIR for low, high in ends))
 
 
 def _quantile(values: np.ndarray, share: float) -> float:
