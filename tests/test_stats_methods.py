@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from deeplung_nb.stats import agreement, equivalence, regression, reliability
+from deeplung_nb.stats._slopes import Slopes
 
 ORACLE = Path(__file__).parent / "oracle"
 
@@ -130,3 +131,34 @@ def test_passing_bablok_bears_outliers():
 def test_regressions_without_ground_say_why_or_give_a_number(fit, x, y):
     r = fit(x, y)
     assert r.reason or np.isfinite([r.slope, *r.slope_ci, r.intercept]).all()
+
+
+@pytest.mark.parametrize("kind", ["smooth", "whole", "falling", "decimal"])
+def test_slopes_searched_for_are_those_of_the_list(kind):
+    rng = np.random.default_rng(4)
+    x = rng.lognormal(2, 1, 80)
+    y = {"smooth": 3 + 1.1 * x + rng.normal(0, 1, 80),
+         "falling": 50 - 1.3 * x + rng.normal(size=80),
+         "whole": rng.integers(0, 9, 80).astype(float),
+         "decimal": np.round(1000 * x + rng.normal(0, 900, 80), 1)}[kind]
+    if kind == "whole":
+        x = rng.integers(0, 9, 80).astype(float)  # ties, vertical pairs, slopes of -1
+    listed, searched = regression._listed_slopes(x, y), Slopes(x, y)
+    assert searched.n_pairs == len(listed)
+    assert searched.shift == (listed < -1).sum()
+    # The steepest are exact to fewer digits; the median and its interval are not among them.
+    ranks = rng.integers(len(listed) // 10, len(listed) * 9 // 10, 40)
+    np.testing.assert_allclose([searched[int(rank)] for rank in ranks], listed[ranks], rtol=1e-8,
+                               atol=1e-8)
+
+
+def test_passing_bablok_of_many_readings_is_that_of_the_list(monkeypatch):
+    rng = np.random.default_rng(5)
+    x = np.round(rng.lognormal(2, 1, 400), 1)
+    y = np.round(2 + 1.2 * x + rng.normal(0, 1, 400), 1)
+    listed = regression.passing_bablok(x, y)
+    monkeypatch.setattr(regression, "MOST_READINGS", 100)
+    searched = regression.passing_bablok(x, y)
+    np.testing.assert_allclose([searched.slope, *searched.slope_ci, searched.intercept],
+                               [listed.slope, *listed.slope_ci, listed.intercept], rtol=1e-9)
+    assert searched.n == 400

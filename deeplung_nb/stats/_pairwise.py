@@ -21,9 +21,9 @@ class Pairwise:
     """
 
     def __init__(self, n_pairs: int, scale: float, count: Callable[[int], int],
-                 ends: tuple[int, int], values: Callable[[], np.ndarray]) -> None:
+                 ends: tuple[int, int], values: Callable[[], np.ndarray] | None) -> None:
         self.n_pairs, self.scale, self.count, self.ends = n_pairs, scale, count, ends
-        self.ordered = np.sort(values()) if n_pairs <= PAIRS_IN_MEMORY else None
+        self.ordered = np.sort(values()) if values and n_pairs <= PAIRS_IN_MEMORY else None
         self.known = {ends[0] - 1: 0, ends[1]: n_pairs}
 
     def __getitem__(self, rank: int) -> float:

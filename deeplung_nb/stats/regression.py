@@ -9,10 +9,25 @@ import numpy as np
 from scipy import stats
 
 from deeplung_nb.stats._results import NAN_PAIR, Result, check_confidence, two_arrays
+from deeplung_nb.stats._slopes import Slopes
 
 NAN = float("nan")
 MOST_READINGS = 3000
-"""Readings up to which all pairwise slopes of Passing-Bablok are held in memory."""
+"""Readings up to which all pairwise slopes of Passing-Bablok are listed; beyond, searched for."""
+
+
+def _listed_slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Slopes of all pairs, ordered, without those of identical points and those of exactly -1."""
+    i, j = np.triu_indices(len(x), 1)
+    dx, dy = x[j] - x[i], y[j] - y[i]
+    # Float noise must not turn a tie, or a slope of exactly -1, into something else.
+    dx[np.abs(dx) < 1e-12 * np.abs(x).max()] = 0.0
+    dy[np.abs(dy) < 1e-12 * np.abs(y).max()] = 0.0
+    apart = (dx != 0) | (dy != 0)
+    dx, dy = dx[apart], dy[apart]
+    slopes = np.where(dy > 0, np.inf, -np.inf)
+    np.divide(dy, dx, out=slopes, where=dx != 0)
+    return np.sort(slopes[np.abs(slopes + 1) > 1e-12])
 
 
 @dataclass(frozen=True, repr=False)
@@ -127,7 +142,8 @@ def passing_bablok(reference: Any, test: Any, *, confidence: float = 0.95,
     Formula
     -------
     Slopes of all pairs but those of identical points and those of exactly -1; the median is
-    shifted by the number of slopes below -1. Intercept = median(test - slope x reference).
+    shifted by the number of slopes below -1. Above 3,000 readings the ranks are searched for by
+    Kendall's counts, O(n log n). Intercept = median(test - slope x reference).
 
     Source
     ------
@@ -152,21 +168,14 @@ def passing_bablok(reference: Any, test: Any, *, confidence: float = 0.95,
         why = f"{n} pairs: needs 3 or more"
     elif np.ptp(x) == 0 or np.ptp(y) == 0:
         why = "a reader is constant"
-    elif n > MOST_READINGS:
-        why = f"{n} pairs: more than {MOST_READINGS}, the slopes of all pairs would fill the memory"
     if why:
         return MethodRegression(n, NAN, NAN_PAIR, NAN, NAN_PAIR, "passing-bablok", n_missing, why)
-    i, j = np.triu_indices(n, 1)
-    dx, dy = x[j] - x[i], y[j] - y[i]
-    # Float noise must not turn a tie, or a slope of exactly -1, into something else.
-    dx[np.abs(dx) < 1e-12 * np.abs(x).max()] = 0.0
-    dy[np.abs(dy) < 1e-12 * np.abs(y).max()] = 0.0
-    apart = (dx != 0) | (dy != 0)
-    dx, dy = dx[apart], dy[apart]
-    slopes = np.where(dy > 0, np.inf, -np.inf)
-    np.divide(dy, dx, out=slopes, where=dx != 0)
-    slopes = np.sort(slopes[np.abs(slopes + 1) > 1e-12])
-    m, shift = len(slopes), int((slopes < -1).sum())
+    if n <= MOST_READINGS:
+        slopes = _listed_slopes(x, y)
+        m, shift = len(slopes), int((slopes < -1).sum())
+    else:
+        slopes = Slopes(x, y)
+        m, shift = slopes.n_pairs, slopes.shift
 
     def at(rank: int) -> float:  # 1-based
         return float(slopes[rank - 1]) if 1 <= rank <= m else NAN
