@@ -66,7 +66,7 @@ def of_correlations(rng, n):
         "Spearman, Bonett-Wright": held(correlation.spearman(x, y).ci, population),
         "Spearman, Fisher": held(correlation.spearman(x, y, ci="fisher").ci, population),
         "CCC, Lin": held(agreement.concordance(x, y).ccc_ci, 2 * rho / (2 + shift**2)),
-        **of_defaults(x, y, None, {"pearson": rho, "spearman": population,
+        **of_defaults(row_of(x, y, None), {"pearson": rho, "spearman": population,
                                    "ccc": 2 * rho / (2 + shift**2)}),
     }
 
@@ -96,10 +96,13 @@ DEFAULTS = {
 """Columns of a row of `agreement_table`, whose intervals are the default."""
 
 
-def of_defaults(a, b, patients, truth):
-    """Whether the intervals of a row hold the truth."""
+def row_of(a, b, patients):
     pair = pd.DataFrame({"reference": a, "test": b})
-    row = summary.agreement_row(pair if patients is None else pair.assign(patient_id=patients))
+    return summary.agreement_row(pair if patients is None else pair.assign(patient_id=patients))
+
+
+def of_defaults(row, truth):
+    """Whether the intervals of a row hold the truth."""
     return {DEFAULTS[name]: held((row[f"{name}_lower"], row[f"{name}_upper"]), value)
             for name, value in truth.items()}
 
@@ -143,7 +146,8 @@ def of_world(world, rng, n):
     if who is None:
         # differences are symmetric about 0
         truth |= {"bias": 0.0, "hodges_lehmann_all": 0.0, "median_difference": 0.0}
-    row |= of_defaults(a, b, who, truth)
+    default = row_of(a, b, who)
+    row |= of_defaults(default, truth)
 
     def bias(x, y, _):
         return (y - x).mean()
@@ -156,10 +160,8 @@ def of_world(world, rng, n):
     row["mean + 1.96 SD, MOVER"] = held(plain.loa_upper_ci, limit)
     row["97.5 % quantile, by MOVER"] = held(plain.loa_upper_ci, truth["quantile_upper_ci"])
     if who is not None:
-        by_patient = summary.agreement_row(pd.DataFrame(
-            {"reference": a, "test": b, "patient_id": who}))
         row["mean + 1.96 SD, MOVER by patients *"] = held(
-            (by_patient["loa_upper_ci_lower"], by_patient["loa_upper_ci_upper"]), limit)
+            (default["loa_upper_ci_lower"], default["loa_upper_ci_upper"]), limit)
     row["Spearman, Bonett-Wright"] = held(correlation.spearman(a, b).ci, truth["spearman"])
     row["Pearson, Fisher"] = held(correlation.pearson(a, b).ci, truth["pearson"])
     row["CCC, Lin"] = held(agreement.concordance(a, b).ccc_ci, truth["ccc"])

@@ -139,8 +139,8 @@ def test_a_million_pairs_are_no_trouble():
     assert correlation.spearman(a, b).r > 0.9
     assert regression.deming(a, b).slope == pytest.approx(1, abs=0.01)
     assert equivalence.tost(a, b, 3).p_value < 1e-6
-    assert "pairs" in regression.passing_bablok(a, b).reason
     few = slice(0, 5000)
+    assert regression.passing_bablok(a[few], b[few]).slope == pytest.approx(1, abs=0.02)
     r = paired.wilcoxon_signed_rank(a[few], b[few])
     assert r.hodges_lehmann_ci[0] < 2 < r.hodges_lehmann_ci[1]
 

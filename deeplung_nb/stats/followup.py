@@ -88,7 +88,7 @@ def repeatability(frame: pd.DataFrame, subject: str, value: str, *, confidence: 
     sd = float(np.sqrt(squares.sum() / free))
     tail = (1 - confidence) / 2
     ends = tuple(float(sd * np.sqrt(free / stats.chi2.ppf(q, free))) for q in (1 - tail, tail))
-    factor = float(stats.norm.ppf((1 + share) / 2)) * np.sqrt(2)
+    factor = float(stats.norm.ppf((1 + share) / 2) * np.sqrt(2))
     twice = sizes > 1
     grows = NAN
     if twice.sum() > 2 and sd > 0 and np.ptp(means[twice]) > 0:
