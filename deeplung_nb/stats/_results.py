@@ -146,6 +146,15 @@ def cluster_codes(cluster: Any, n: int) -> np.ndarray:
     return pd.factorize(values)[0]
 
 
+def clustered_pairs(reference: Any, test: Any, cluster: Any, missing: str
+                    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """As `two_arrays`, with the codes of the pairs' clusters before how many were dropped."""
+    codes = cluster_codes(cluster, len(np.atleast_1d(reference)))
+    keep = ~(pd.isna(pd.Series(reference)) | pd.isna(pd.Series(test))).to_numpy()
+    a, b, n_missing = two_arrays(reference, test, missing)
+    return a, b, pd.factorize(codes[keep])[0], n_missing
+
+
 def rounding(*readings: np.ndarray) -> float:
     """What differences of these readings may be by rounding alone: 1e-11 of the largest."""
     return 1e-11 * max((float(np.abs(array).max()) for array in readings if len(array)),

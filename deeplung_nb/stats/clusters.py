@@ -19,6 +19,7 @@ from deeplung_nb.stats._results import (
     Result,
     check_confidence,
     cluster_codes,
+    clustered_pairs,
     plain_differences,
     two_arrays,
 )
@@ -86,10 +87,7 @@ def signed_rank(reference: Any, test: Any, cluster: Any, *, method: str = "auto"
     """
     if method not in ("auto", "exact", "asymptotic"):
         raise ValueError(f"method {method!r}: expected one of auto, exact, asymptotic")
-    codes = cluster_codes(cluster, len(np.atleast_1d(reference)))
-    keep = ~(pd.isna(pd.Series(reference)) | pd.isna(pd.Series(test))).to_numpy()
-    a, b, n_missing = two_arrays(reference, test, missing)
-    codes = codes[keep]
+    a, b, codes, n_missing = clustered_pairs(reference, test, cluster, missing)
     d = plain_differences(a, b)
     n_zero = int((d == 0).sum())
     codes, d = pd.factorize(codes[d != 0])[0], d[d != 0]

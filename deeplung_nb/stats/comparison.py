@@ -130,8 +130,8 @@ def agreement_row(pair: pd.DataFrame, confidence: float = 0.95, *, missing: str 
         A table of `measurements.pair`.
     clusters
         `auto`: where the column `patient_id` repeats, intervals and tests are by patients
-        (`clustered_limits`, a bootstrap of patients, the clustered signed-rank test), and the row
-        says so in `independent`. `ignore`: every pair as independent.
+        (`clustered_limits`, `robust`, the clustered signed-rank test), and the row says so in
+        `independent`. `ignore`: every pair as independent.
     ci
         Of Spearman, Pearson and CCC. `auto`: `robust`, which holds with zeros and skew;
         `classical`: Bonett-Wright, Fisher and Lin, as other programs print, for normal readings

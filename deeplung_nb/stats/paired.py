@@ -166,13 +166,13 @@ def wilcoxon_signed_rank(
     SignedRank
         `rank_biserial` = (W+ - W-) / (W+ + W-); Hodges-Lehmann is of the non-zero differences
         (of all of them with `pratt`), its interval by the exact distribution without ties up to
-        1,000 pairs. Above 2,000 pairs the averages are not listed but searched by bisection:
+        1,000 pairs. Above 2,000 pairs the averages are not listed but searched for:
         memory grows with n, not with its square. `z` is of the asymptotic form, whichever form
         gives `p_value`.
 
     Formula
     -------
-    W+ = sum of the ranks of |d| where d > 0; differences are rounded to 9 decimals first, or
+    W+ = sum of the ranks of |d| where d > 0; differences are rounded to 12 digits first, or
     float noise would break ties.
 
     Source

@@ -9,15 +9,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
-from deeplung_nb.stats._results import (
-    NAN_PAIR,
-    check_confidence,
-    cluster_codes,
-    two_arrays,
-)
+from deeplung_nb.stats._results import NAN_PAIR, check_confidence, clustered_pairs
 from deeplung_nb.stats.limits import quantile_interval
 
 RESAMPLES = 2000
@@ -25,16 +19,6 @@ RESAMPLED_UP_TO = 5000
 """Patients up to which the studentized bootstrap is drawn; beyond, Student's t serves as well."""
 FEWEST = 4
 """Patients below which nothing is estimated."""
-
-
-def _clustered_pairs(reference: Any, test: Any, cluster: Any, missing: str
-                     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Full pairs, the codes of their clusters, and how many clusters there are."""
-    codes = cluster_codes(cluster, len(np.atleast_1d(reference)))
-    keep = ~(pd.isna(pd.Series(reference)) | pd.isna(pd.Series(test))).to_numpy()
-    a, b, _ = two_arrays(reference, test, missing)
-    codes = pd.factorize(codes[keep])[0]
-    return a, b, codes, int(codes.max(initial=-1)) + 1
 
 
 class MomentIntervals(NamedTuple):
@@ -115,7 +99,8 @@ def studentized(reference: Any, test: Any, cluster: Any = None, *, confidence: f
     True
     """
     check_confidence(confidence)
-    a, b, codes, m = _clustered_pairs(reference, test, cluster, missing)
+    a, b, codes, _ = clustered_pairs(reference, test, cluster, missing)
+    m = int(codes.max(initial=-1)) + 1
     if m < FEWEST or np.ptp(a) == 0 or np.ptp(b) == 0:
         return NONE
     centre, unit = np.mean([a, b]), np.std([a, b])  # sums of squares keep their digits so
@@ -188,8 +173,8 @@ def spearman_interval(x: Any, y: Any, cluster: Any = None, *, confidence: float 
     True
     """
     check_confidence(confidence)
-    a, b, codes, m = _clustered_pairs(x, y, cluster, missing)
-    n = len(a)
+    a, b, codes, _ = clustered_pairs(x, y, cluster, missing)
+    n, m = len(a), int(codes.max(initial=-1)) + 1
     if m < FEWEST or np.ptp(a) == 0 or np.ptp(b) == 0:
         return NAN_PAIR
     u, v = ((stats.rankdata(values) - (n + 1) / 2) / n for values in (a, b))

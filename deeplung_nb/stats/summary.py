@@ -77,13 +77,14 @@ def agreement_table(
     DataFrame
         The group's columns, `subset`, then those of `agreement_row`: who is compared (`reference`,
         `test`; columns that begin so are that reader's), counts (pairs, patients, zeros, failed,
-        missing, the 2 x 2 of detection), both readers, bias, limits with intervals (MOVER), limits
-        by quantiles and by regression, slope and spread, correlations, CCC, signed-rank p with its
-        method, `flags` (what to mind), `reasons` (why a field is empty) and `same_p_as`: the
-        numbers of the other rows (from 0) with the very same signed-rank p, which real data of
-        two groups hardly give. `independent` says whether intervals take `pairs` or `patients` as
-        such. A group with fewer than three pairs keeps its row, with NaN where nothing can be
-        estimated.
+        missing, the 2 x 2 of detection), both readers, the kind of `intervals`, bias, median
+        difference, the limits to report (`limits` says constant or quantile; `limit_*`), then
+        constant limits (MOVER), those by quantiles and by regression, slope and spread,
+        correlations, CCC, signed-rank p with its method, `flags` (what to mind), `reasons` (why a
+        field is empty) and `same_p_as`: the numbers of the other rows (from 0) with the very same
+        signed-rank p, which real data of two groups hardly give. `independent` says whether
+        intervals take `pairs` or `patients` as such. A group with fewer than three pairs keeps
+        its row, with NaN where nothing can be estimated.
 
     Raises
     ------
