@@ -8,7 +8,7 @@ import pytest
 
 MODULES = ("agreement", "correlation", "dice", "equivalence", "overlap", "paired", "regression",
            "reliability", "surface", "clusters", "description", "detection", "comparison", "robust",
-           "followup")
+           "followup", "readers", "mixed", "classes")
 SECTIONS = ("Parameters", "Returns", "Formula", "Source", "Checked against", "Examples")
 ASSEMBLED = {
     "agreement_row", "agreement_table", "agreement_results", "of_row", "dice_table", "groups_of",

@@ -286,7 +286,8 @@ def test_every_kind_of_limits_and_scale_can_be_drawn(measured, options):
             else p[name] for name in ("reference", "test"))
     size = np.sqrt(a * b) if options.get("scale") == "ratio" else (a + b) / 2
     drawn = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
-    at_mean = result.lines(size.mean())
+    at_mean = result.lines(np.exp(np.log(size).mean()) if options.get("scale") == "ratio"
+                           else size.mean())
     for side, line, value in zip(("lower", "upper"), drawn, (result.loa_lower, result.loa_upper),
                                  strict=True):
         assert getattr(at_mean, side) == pytest.approx(value)
@@ -297,11 +298,12 @@ def test_every_kind_of_limits_and_scale_can_be_drawn(measured, options):
 @pytest.mark.parametrize("multiplier", [1.0, 1.959963984540054])
 @pytest.mark.parametrize("scale", ["difference", "percent", "ratio"])
 def test_sloped_limits_are_drawn_where_the_regression_puts_them(scale, multiplier):
-    """By hand: bias and |residual| on size by least squares, half-width z sqrt(pi/2) |residual|."""
+    """By hand: bias and |residual| on size by least squares, half-width z sqrt(pi/2) |residual|;
+    of a ratio, on the logarithm of the size."""
     rng = np.random.default_rng(4)
     a = rng.uniform(5, 200, 60)
-    b = a * np.exp(rng.normal(0.1, 0.05 + a / 500))
-    size = np.sqrt(a * b) if scale == "ratio" else (a + b) / 2
+    b = a * np.exp(rng.normal(0.1, 0.05 + np.sqrt(a) / 50))
+    size = np.log(a * b) / 2 if scale == "ratio" else (a + b) / 2
     d = {"difference": b - a, "percent": 200 * (b - a) / (a + b), "ratio": np.log(b / a)}[scale]
     line = np.polynomial.Polynomial.fit(size, d, 1)
     spread = np.polynomial.Polynomial.fit(size, np.abs(d - line(size)), 1)
@@ -312,7 +314,8 @@ def test_sloped_limits_are_drawn_where_the_regression_puts_them(scale, multiplie
     drawn = [line for line in axes.lines if line.get_linestyle() == "--"]
     for sign, of_limit in zip((-1, 1), drawn, strict=True):
         x, y = map(np.asarray, of_limit.get_data())
-        wanted = line(x) + sign * multiplier * np.sqrt(np.pi / 2) * np.maximum(spread(x), 0)
+        at = np.log(x) if scale == "ratio" else x
+        wanted = line(at) + sign * multiplier * np.sqrt(np.pi / 2) * np.maximum(spread(at), 0)
         np.testing.assert_allclose(y, np.exp(wanted) if scale == "ratio" else wanted)
 
 

@@ -14,7 +14,18 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from deeplung_nb.stats import agreement, clusters, correlation, limits, paired, regression, summary
+from deeplung_nb.stats import (
+    agreement,
+    classes,
+    clusters,
+    correlation,
+    limits,
+    mixed,
+    paired,
+    readers,
+    regression,
+    summary,
+)
 
 Z = stats.norm.ppf(0.975)
 SIZES = (20, 67, 197)
@@ -168,10 +179,78 @@ def of_world(world, rng, n):
     return row
 
 
+READER_EFFECTS = np.array([0.0, 2.0, -1.0])
+CLASSES = np.array([0.4, 0.3, 0.2, 0.1])
+"""Of severity; a reader sees the true one with a chance of 0.7, else any."""
+
+
+def long(table, names):
+    n, k = table.shape
+    return pd.DataFrame({"s": np.repeat(np.arange(n), k), "r": list(names) * n,
+                         "v": table.ravel()})
+
+
+def of_readers(rng, n):
+    """Skewed truths (35 % zeros), three readers with a relative error of 20 %; one the machine."""
+    true = np.where(rng.random(n) < 0.35, 0.0, rng.lognormal(2, 1.3, n))
+    frame = long(true[:, None] * (1 + 0.2 * rng.normal(size=(n, 3))), ["a", "b", "m"])
+    found = {}
+    for measure in readers.MEASURES:
+        r = readers.interchangeability(frame, "s", "r", "v", "m", measure=measure)
+        found[f"machine - readers, {measure}"] = held(r.difference_ci, 0.0)
+        found[f"machine / readers, {measure}"] = held(r.ratio_ci, 1.0)
+    return found
+
+
+def of_intraclass(rng, n):
+    """Three readers with effects of their own, a tenth of the readings missing."""
+    table = rng.normal(50, 10, (n, 1)) + READER_EFFECTS + rng.normal(0, 3, (n, 3))
+    table[rng.random((n, 3)) < 0.1] = np.nan
+    r = mixed.icc(long(table, "abc"), "s", "r", "v")
+    return {"ICC(A,1), REML, jackknife": held(r.icc_a1_ci, 100 / (
+                100 + READER_EFFECTS.var(ddof=1) + 9)),
+            "ICC(C,1), REML, jackknife": held(r.icc_c1_ci, 100 / 109)}
+
+
+def of_classes(rng, n):
+    true = rng.choice(4, (n, 1), p=CLASSES)
+    table = np.where(rng.random((n, 3)) < 0.7, true, rng.integers(0, 4, (n, 3))).astype(float)
+    said = 0.7 * np.eye(4) + 0.3 / 4  # of each true class
+    by_chance = ((CLASSES @ said) ** 2).sum()
+    equal = (CLASSES[:, None] * said**2).sum()
+    joint = np.einsum("t,ti,tj->ij", CLASSES, said, said)
+    apart = np.abs(np.subtract.outer(np.arange(4), np.arange(4)))
+    linear = 1 - (apart * joint).sum() / (apart * np.outer(CLASSES @ said, CLASSES @ said)).sum()
+    return {"Fleiss' kappa, jackknife": held(
+                classes.fleiss_kappa(long(table, "abc"), "s", "r", "v").kappa_ci,
+                (equal - by_chance) / (1 - by_chance)),
+            "weighted kappa, large-sample": held(
+                classes.weighted_kappa(table[:, 0], table[:, 1]).kappa_ci, linear)}
+
+
+def of_shifts(rng, n):
+    """Rank-biserial correlations of shifted normal readings, and limits that grow with the size."""
+    d = rng.normal(0.5, 1, n)
+    signed = paired.wilcoxon_signed_rank(np.zeros(n), d).rank_biserial_ci
+    # P(d1 + d2 > 0) = Phi(2 * 0.5 / sqrt 2)
+    found = {"rank-biserial, signed-rank": held(signed, 2 * stats.norm.cdf(0.5 * np.sqrt(2)) - 1)}
+    a, b = rng.normal(0.8, 2, n), rng.normal(0, 1, n // 2)
+    found["rank-biserial, Mann-Whitney"] = held(
+        paired.mann_whitney(a, b).rank_biserial_ci, 2 * stats.norm.cdf(0.8 / np.sqrt(5)) - 1)
+    mean = rng.uniform(5, 200, n)
+    d = 0.05 * mean + rng.normal(size=n) * (2 + 0.1 * mean)
+    table = agreement.limits_by_size(mean - d / 2, mean + d / 2, [55, 150])
+    for size, row in zip((55, 150), table.itertuples(), strict=True):
+        found[f"upper limit by regression at {size} of 200"] = held(
+            (row.loa_upper_ci_lower, row.loa_upper_ci_upper), 0.05 * size + Z * (2 + 0.1 * size))
+    return found
+
+
 WORLDS = {
     "normal": (of_differences, pair_of_limits, of_correlations, of_lines, of_two_samples),
     "skewed": (functools.partial(of_world, skewed),),
     "clustered": (functools.partial(of_world, clustered),),
+    "readers": (of_readers, of_intraclass, of_classes, of_shifts),
 }
 
 
@@ -213,6 +292,14 @@ def test_default_intervals_hold_with_zeros_skew_and_several_readings_a_patient(w
         assert share > 0.93 - 3 * error, (name, share)
     # What they stand in place of does not.
     assert found["CCC, Lin"] < 0.8 if world == "skewed" else found["bias, t of pairs"] < 0.85
+
+
+@pytest.mark.slow
+def test_intervals_of_readers_classes_and_shifts_hold_the_truth():
+    times = 100
+    found = simulate(40, times, world="readers")
+    error = np.sqrt(0.95 * 0.05 / times)
+    assert (found > 0.93 - 3 * error).all(), found
 
 
 def main(times, worlds):

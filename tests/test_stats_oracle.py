@@ -181,6 +181,9 @@ def test_equivalence_and_total_deviation(oracle):
     close([r.t_lower, r.p_lower, r.t_upper, r.p_upper, r.p_value, *r.bias_ci],
           [told[key] for key in ("t_lower", "p_lower", "t_upper", "p_upper", "p_tost")]
           + told["ci90"])
+    ranked = equivalence.wilcoxon_tost(x, y, 25, method="asymptotic")  # R's choice with ties
+    close([ranked.p_lower, ranked.p_upper, ranked.p_value],
+          [told[f"wilcoxon_p_{side}"] for side in ("lower", "upper", "tost")])
     r, told = equivalence.total_deviation_index(x, y, margin=50), wanted["tdi"]
     close([r.tdi_approximate, r.tdi_empirical, r.coverage, r.coverage_empirical],
           [told[key] for key in ("tdi95_approx", "tdi95_empirical_type7", "cp_normal",

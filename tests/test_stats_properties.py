@@ -203,8 +203,10 @@ def test_the_paragraph_holds_the_numbers_of_the_functions():
     assert "Results. Both readers found it in 40 cases, reader A alone in 0" in text
     sloped = agreement.bland_altman(a, b, limits="regression")
     quartile = np.quantile((a + b) / 2, 0.25)
-    assert f"By regression the limits were {sloped.lines(quartile).lower:.2f} to".replace(
-        "-", "−") in text
+    at = agreement.limits_by_size(a, b, quartile).iloc[0]
+    assert at.loa_lower == pytest.approx(sloped.lines(quartile).lower)
+    assert (f"By regression the limits were {at.loa_lower:.2f} (95 % CI "
+            f"{at.loa_lower_ci_lower:.2f} to ").replace("-", "−") in text
     assert "scipy" in text
 
 

@@ -140,6 +140,14 @@ def test_each_dice_is_named_and_computed_as_named(frame):
     assert per_case("one")["dice"] == pytest.approx(scores.fillna(1).mean())
     assert per_case("nan_reference")["dice"] == pytest.approx(
         scores[cases.tp + cases.fn > 0].mean())
+    median = rows.loc[("ggo", "median of cases", "nan")]
+    assert median["dice"] == pytest.approx(scores.median())
+    assert median["ci_lower"] < median["dice"] < median["ci_upper"]
+    alone = dice_table(frame.assign(patient_id=frame.case_id)).set_index(
+        ["structure", "averaging", "empty"]).loc[("ggo", "median of cases", "nan")]
+    # Of 22 values: the 6th and the 17th, P(Bin(22, 1/2) < 6) = 0.0085, < 7 = 0.026.
+    ordered = np.sort(scores.dropna())
+    assert (alone["ci_lower"], alone["ci_upper"]) == pytest.approx((ordered[5], ordered[16]))
     pooled = rows.loc[("ggo", "pooled", "no weight")]
     assert pooled["dice"] == pytest.approx(2 * cases.tp.sum() / size.sum())
     folds = scores.groupby(cases.fold).mean()

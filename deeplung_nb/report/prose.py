@@ -134,8 +134,9 @@ def report_text(
         f"coefficient (CCC; CI by a studentized bootstrap{of_patients}, symmetric, on Fisher's "
         "scale, 2,000 resamples); neither needs normal readings.")
     if called_for["regression"]:
-        methods.append("Since the differences change with size, limits by regression of bias and "
-                       "SD on the mean of the pair are given too (Bland & Altman 1999).")
+        methods.append("Since the differences change with size, limits by regression of bias "
+                       "and SD on the mean of the pair are given too (Bland & Altman 1999), with "
+                       f"CIs by the jackknife{of_patients}.")
     if called_for["quantile"]:
         methods.append("Since the differences are not normal, their 2.5 % and 97.5 % quantiles "
                        "(type 8) are given too, with CIs by order statistics"
@@ -202,11 +203,15 @@ def report_text(
         results.append("The spread changed with the size "
                        f"({p_words(row['heteroscedasticity_p'])}).")
     if called_for["regression"] and np.isfinite(regression.loa_lower):
-        sizes = np.quantile((a + b) / 2, [0.25, 0.75])
-        lines = regression.lines(sizes)
+        by_size = agreement.limits_by_size(
+            a, b, np.quantile((a + b) / 2, [0.25, 0.75]), confidence=confidence,
+            cluster=pairs["patient_id"] if by_patients else None)
         results.append("By regression the limits were " + " and ".join(
-            f"{_number(low)} to {_number(high)} {unit} at {_number(size)} {unit}"
-            for size, low, high in zip(sizes, lines.lower, lines.upper, strict=True))
+            f"{_number(at.loa_lower)} "
+            f"({_interval((at.loa_lower_ci_lower, at.loa_lower_ci_upper), level)}) to "
+            f"{_number(at.loa_upper)} "
+            f"({_interval((at.loa_upper_ci_lower, at.loa_upper_ci_upper), level)}) {unit} at "
+            f"{_number(at.size)} {unit}" for at in by_size.itertuples())
             + f" (the quartiles of the means); {_number(regression.percent_outside)} % of the "
             "differences lay outside.")
     if called_for["quantile"]:

@@ -110,7 +110,7 @@ def two_arrays(
 
 
 def full_rows(frame: pd.DataFrame, columns: tuple[str, ...], missing: str,
-           readings: tuple[str, ...]) -> tuple[pd.DataFrame, int]:
+              readings: tuple[str, ...]) -> tuple[pd.DataFrame, int]:
     """The rows with all `readings`, and how many were dropped; who they are of must be known."""
     absent = [name for name in (*columns, *readings) if name not in frame]
     if absent:
@@ -125,6 +125,22 @@ def full_rows(frame: pd.DataFrame, columns: tuple[str, ...], missing: str,
         one_array(frame[name], name, missing)
     full = frame[list(readings)].notna().all(axis=1)
     return frame[full], int((~full).sum())
+
+
+def check_once(frame: pd.DataFrame, subject: str, reader: str) -> None:
+    """No reader has read a subject twice."""
+    twice = frame[frame.duplicated([subject, reader])]
+    if len(twice):
+        raise ValueError(f"subject {twice[subject].iloc[0]!r}, reader {twice[reader].iloc[0]!r}: "
+                         "more than one reading; keep one a subject and reader")
+
+
+def readings_by_reader(frame: pd.DataFrame, subject: str, reader: str, value: str,
+                       missing: str = "drop") -> pd.DataFrame:
+    """One row a subject, one column a reader; NaN where one did not read."""
+    frame, _ = full_rows(frame, (subject, reader), missing, (value,))
+    check_once(frame, subject, reader)
+    return frame.pivot(index=subject, columns=reader, values=value)
 
 
 def cluster_codes(cluster: Any, n: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from scipy import stats
 from deeplung_nb.stats import agreement, correlation, paired, reliability, robust
 from deeplung_nb.stats import clusters as by_cluster
 from deeplung_nb.stats import limits as limits_of
+from deeplung_nb.stats._results import plain_differences
 from deeplung_nb.stats.description import describe
 from deeplung_nb.stats.detection import detection
 
@@ -76,6 +77,9 @@ def _by_patients(a: np.ndarray, b: np.ndarray, patients: np.ndarray,
                         ("median_difference", 0.5)):
         ends[name] = robust.clustered_quantile_interval(d, share, effective,
                                                         confidence=confidence)
+    unlike = plain_differences(a, b)
+    ends["rank_biserial"] = robust.rank_biserial_interval(
+        unlike[unlike != 0], patients[unlike != 0], confidence=confidence)
     for name, (low, high) in ends.items():
         found[f"{name}_lower"], found[f"{name}_upper"] = low, high
     rank = by_cluster.signed_rank(a, b, patients)
@@ -207,6 +211,8 @@ def agreement_row(pair: pd.DataFrame, confidence: float = 0.95, *, missing: str 
         "ccc": ccc.ccc, "ccc_lower": ccc.ccc_ci[0], "ccc_upper": ccc.ccc_ci[1],
         "signed_rank_p": rank.p_value, "signed_rank_method": rank.method,
         "signed_rank_zeros": rank.zeros, "rank_biserial": rank.rank_biserial,
+        "rank_biserial_lower": rank.rank_biserial_ci[0],
+        "rank_biserial_upper": rank.rank_biserial_ci[1],
         "hodges_lehmann": rank.hodges_lehmann,
         "hodges_lehmann_lower": rank.hodges_lehmann_ci[0],
         "hodges_lehmann_upper": rank.hodges_lehmann_ci[1],

@@ -152,7 +152,8 @@ def accuracy(reference: Any, test: Any, *, threshold: float = 0.0, confidence: f
             found = cohens_kappa([[both, first], [second, neither]])
         half = stats.norm.ppf((1 + confidence) / 2) * found.std_kappa
         kappa = float(found.kappa)
-        kappa_ci = (float(kappa - half), float(kappa + half))
+        if half > 1e-12:  # else both always agree, or one always says the same
+            kappa_ci = (float(kappa - half), float(kappa + half))
     shares = {"sensitivity": (both, both + first), "specificity": (neither, neither + second),
               "positive_predictive": (both, both + second),
               "negative_predictive": (neither, neither + first)}

@@ -10,8 +10,9 @@ import pandas as pd
 from scipy import stats
 
 from deeplung_nb.labels import LESION_STRUCTURES
-from deeplung_nb.stats import overlap
-from deeplung_nb.stats._results import one_array
+from deeplung_nb.stats import clusters, overlap
+from deeplung_nb.stats._results import NAN_PAIR, one_array
+from deeplung_nb.stats.limits import quantile_interval
 
 NAN = float("nan")
 BOOTSTRAP_RESAMPLES = 2000
@@ -100,9 +101,10 @@ def dice_table(frame: pd.DataFrame, *, test: str = "model", by: Sequence[str] = 
     DataFrame
         Columns: the group, `structure, averaging, empty, n, n_used, dice, sd_cases, sd_folds,
         ci_lower, ci_upper, n_both_empty, n_reference_empty, n_prediction_empty, n_failed`.
-        Averagings: `per case` (mean over cases; `empty` says what two empty masks count), `pooled`
-        (all voxels together), `per fold` and `pooled per fold` (mean over folds of each).
-        Intervals resample patients; those over folds are Student's t.
+        Averagings: `per case` (mean over cases; `empty` says what two empty masks count), `median
+        of cases`, `pooled` (all voxels together), `per fold` and `pooled per fold` (mean over folds
+        of each). Intervals resample patients; the median's is by order statistics where each
+        patient has one scan; those over folds are Student's t.
 
     Raises
     ------
@@ -175,6 +177,8 @@ def _averagings(cases: pd.DataFrame) -> list[dict[str, Any]]:
         rows.append(row("per case", empty, len(kept), float(kept.mean()),
                         bootstrap_ratio_ci(kept, groups=patients[used]),
                         sd_cases=float(kept.std(ddof=1))))
+        rows.append(row("median of cases", empty, len(kept), float(kept.median()),
+                        _median_interval(kept.to_numpy(), patients[used])))
         rows += over_folds("per fold", empty, len(kept), kept.groupby(folds[used]).mean())
     size = 2 * tp + fp + fn
     rows.append(row("pooled", "no weight", len(cases), overlap.pooled_dice(confusions),
@@ -182,6 +186,17 @@ def _averagings(cases: pd.DataFrame) -> list[dict[str, Any]]:
     sums = pd.DataFrame({"over": 2 * tp, "under": size}).groupby(folds).sum()
     return rows + over_folds("pooled per fold", "no weight", len(cases),
                              sums["over"] / sums["under"].where(sums["under"] > 0))
+
+
+def _median_interval(values: np.ndarray, patients: np.ndarray) -> tuple[float, float]:
+    codes = pd.factorize(patients)[0]
+    if len(np.unique(codes)) == len(values):
+        return quantile_interval(values, 0.5, 0.95) if len(values) else NAN_PAIR
+
+    def median(reference: np.ndarray, test: np.ndarray, codes: np.ndarray) -> float:
+        return float(np.median(test))
+
+    return clusters.bootstrap(median, values, values, codes)[0]
 
 
 def _class_means(classes: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -151,24 +151,42 @@ class Spread(NamedTuple):
 NO_SPREAD = Spread(NAN, NAN, NAN, NAN)
 
 
-def regression_limits(mean: np.ndarray, difference: np.ndarray
-                      ) -> tuple[tuple[float, float], tuple[float, float], Spread | None]:
-    """Bland & Altman 1999, section 3.2: difference on mean, then |residual| on mean.
+def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Intercept and slope by least squares."""
+    slope, intercept = np.polyfit(x, y, 1)
+    return float(intercept), float(slope)
+
+
+class RegressionLimits(NamedTuple):
+    """Bias and SD of the differences by size (Bland & Altman 1999, section 3.2)."""
+
+    bias_line: tuple[float, float]
+    """Intercept and slope."""
+    sd_line: tuple[float, float]
+    power: Spread | None
+    """Where the SD's line is not positive at every pair, the power that stands in its place."""
+
+    def at(self, size: np.ndarray, multiplier: float) -> np.ndarray:
+        """Bias, lower and upper limit at these sizes: [3, n]."""
+        bias = self.bias_line[0] + self.bias_line[1] * size
+        half = multiplier * (self.power.at(size) if self.power
+                             else self.sd_line[0] + self.sd_line[1] * size)
+        return np.stack([bias, bias - half, bias + half])
+
+
+def regression_limits(mean: np.ndarray, difference: np.ndarray) -> RegressionLimits:
+    """Difference on mean, then |residual| on mean.
 
     Where that line of the SD is not positive at every pair (many zeros, skew), the SD is a power
     of the size instead (Carroll & Ruppert 1988, Transformation and Weighting in Regression,
     ch. 2), fitted to |residual| by quasi-likelihood with a log link, which no zero disturbs
     (Santos Silva & Tenreyro 2006, Rev Econ Stat 88:641).
-
-    Returns
-    -------
-    Intercept and slope of the bias, of the SD's line, and the power; None where the line serves.
     """
-    slope, intercept = np.polyfit(mean, difference, 1)
-    residual = np.abs(difference - intercept - slope * mean)
-    sd_slope, sd_intercept = np.polyfit(mean, residual, 1)
+    bias_line = _line(mean, difference)
+    residual = np.abs(difference - bias_line[0] - bias_line[1] * mean)
+    sd_line = _line(mean, residual)
     power = None
-    if residual.max() > rounding(mean, difference) and (sd_intercept + sd_slope * mean <= 0).any():
+    if residual.max() > rounding(mean, difference) and (sd_line[0] + sd_line[1] * mean <= 0).any():
         import statsmodels.api as sm
 
         lowest, scale = float(mean.min()), float(np.mean(mean - mean.min()))
@@ -177,8 +195,63 @@ def regression_limits(mean: np.ndarray, difference: np.ndarray
         fit = sm.GLM(residual / unit, design, family=sm.families.Poisson()).fit()
         power = Spread(float(np.exp(fit.params[0])) * unit * HALF_NORMAL, float(fit.params[1]),
                        lowest, scale)
-    return ((float(intercept), float(slope)),
-            (float(sd_intercept) * HALF_NORMAL, float(sd_slope) * HALF_NORMAL), power)
+    return RegressionLimits(bias_line, (sd_line[0] * HALF_NORMAL, sd_line[1] * HALF_NORMAL), power)
+
+
+def _refitted(found: RegressionLimits, mean: np.ndarray, difference: np.ndarray
+              ) -> RegressionLimits:
+    """The same kind of limits of other pairs; a power by Newton's steps from the one found."""
+    bias_line = _line(mean, difference)
+    residual = np.abs(difference - bias_line[0] - bias_line[1] * mean)
+    if not found.power:
+        return RegressionLimits(bias_line, tuple(
+            HALF_NORMAL * value for value in _line(mean, residual)), None)
+    amplitude, exponent, lowest, scale = found.power
+    design = np.stack([np.ones(len(mean)), np.log1p(np.maximum(mean - lowest, 0.0) / scale)])
+    beta = np.array([np.log(amplitude / HALF_NORMAL), exponent])
+    for _ in range(20):
+        fitted = np.exp(beta @ design)
+        step = np.linalg.solve((design * fitted) @ design.T, design @ (residual - fitted))
+        beta = beta + step
+        if np.abs(step).max() < 1e-9:
+            break
+    return RegressionLimits(bias_line, found.sd_line, Spread(
+        float(np.exp(beta[0])) * HALF_NORMAL, float(beta[1]), lowest, scale))
+
+
+LEFT_OUT = 200
+"""Most groups of patients that the jackknife leaves out in turn."""
+
+
+def regression_intervals(found: RegressionLimits, mean: np.ndarray, difference: np.ndarray,
+                         sizes: np.ndarray, codes: np.ndarray, multiplier: float,
+                         confidence: float) -> np.ndarray:
+    """Intervals of bias, lower and upper limit at `sizes`, leaving out each patient: [2, 3, n].
+
+    Parameters
+    ----------
+    found
+        The limits of all pairs.
+    codes
+        Which patient each pair is of. Above 200 patients as many groups of them are left out
+        (Efron & Tibshirani 1993, ch. 11: the jackknife).
+    """
+    m = int(codes.max(initial=-1)) + 1
+    groups = min(m, LEFT_OUT)
+    group = (np.random.default_rng(0).permutation(m) % groups)[codes] if m > groups else codes
+    without = []
+    for k in range(groups):
+        x, y = mean[group != k], difference[group != k]
+        if len(x) < 3 or np.ptp(x) == 0:
+            return np.full((2, 3, len(sizes)), NAN)
+        try:
+            without.append(_refitted(found, x, y).at(sizes, multiplier))
+        except np.linalg.LinAlgError:
+            return np.full((2, 3, len(sizes)), NAN)
+    spread = np.sum((np.array(without) - np.mean(without, axis=0)) ** 2, axis=0)
+    half = stats.t.ppf((1 + confidence) / 2, groups - 1) * np.sqrt((groups - 1) / groups * spread)
+    centre = found.at(sizes, multiplier)
+    return np.stack([centre - half, centre + half])
 
 
 def quantile_limits(difference: np.ndarray, share: float, estimator: str

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from deeplung_nb.stats import robust
 from deeplung_nb.stats._pairwise import Pairwise, pair_differences, walsh_averages
 from deeplung_nb.stats._results import (
     Result,
@@ -42,6 +43,7 @@ class SignedRank(Result):
     method: str
     zeros: str
     rank_biserial: float
+    rank_biserial_ci: tuple[float, float]
     hodges_lehmann: float
     hodges_lehmann_ci: tuple[float, float]
     n_missing: int
@@ -59,6 +61,7 @@ class MannWhitney(Result):
     hodges_lehmann: float
     hodges_lehmann_ci: tuple[float, float]
     rank_biserial: float
+    rank_biserial_ci: tuple[float, float]
     method: str
     n_missing: int
     reason: str
@@ -142,7 +145,8 @@ def _hodges_lehmann(values: np.ndarray, confidence: float
 
 def wilcoxon_signed_rank(
     reference: Any, test: Any, *, zeros: str = "drop", method: str = "auto",
-    correction: bool = True, confidence: float = 0.95, missing: str = "raise",
+    correction: bool = True, alternative: str = "two-sided", confidence: float = 0.95,
+    missing: str = "raise",
 ) -> SignedRank:
     """Wilcoxon's signed-rank test of paired readings.
 
@@ -160,11 +164,14 @@ def wilcoxon_signed_rank(
         to 50 non-zero pairs. `exact` is refused above 1,000.
     correction
         Continuity correction of the asymptotic form.
+    alternative
+        `two-sided`, or what a small p is to speak for: test `greater`, or `less`, than reference.
 
     Returns
     -------
     SignedRank
-        `rank_biserial` = (W+ - W-) / (W+ + W-); Hodges-Lehmann is of the non-zero differences
+        `rank_biserial` = (W+ - W-) / (W+ + W-), its interval `robust.rank_biserial_interval` (NaN
+        where all differences have one sign); Hodges-Lehmann is of the non-zero differences
         (of all of them with `pratt`), its interval by the exact distribution without ties up to
         1,000 pairs. Above 2,000 pairs the averages are not listed but searched for:
         memory grows with n, not with its square. `z` is of the asymptotic form, whichever form
@@ -190,7 +197,8 @@ def wilcoxon_signed_rank(
     (10.0, 0.625)
     """
     for name, value, allowed in (("zeros", zeros, ("drop", "pratt")),
-                                 ("method", method, ("auto", "exact", "asymptotic"))):
+                                 ("method", method, ("auto", "exact", "asymptotic")),
+                                 ("alternative", alternative, ("two-sided", "greater", "less"))):
         if value not in allowed:
             raise ValueError(f"{name} {value!r}: expected one of {', '.join(allowed)}")
     check_confidence(confidence)
@@ -200,8 +208,8 @@ def wilcoxon_signed_rank(
     nonzero = d[d != 0]
     n_positive, n_negative = int((d > 0).sum()), int((d < 0).sum())
     if len(nonzero) == 0:
-        return SignedRank(len(d), n_zero, 0, 0, 0.0, 0.0, NAN, NAN, "none", zeros, NAN, 0.0,
-                          (NAN, NAN), n_missing, _nothing(d))
+        return SignedRank(len(d), n_zero, 0, 0, 0.0, 0.0, NAN, NAN, "none", zeros, NAN,
+                          (NAN, NAN), 0.0, (NAN, NAN), n_missing, _nothing(d))
     if zeros == "drop":
         ranks, values = stats.rankdata(np.abs(nonzero)), nonzero
     else:
@@ -209,7 +217,8 @@ def wilcoxon_signed_rank(
     w_plus, w_minus = float(ranks[nonzero > 0].sum()), float(ranks[nonzero < 0].sum())
     mean, variance = (w_plus + w_minus) / 2, float((ranks**2).sum()) / 4
     shift = w_plus - mean
-    step = 0.5 * np.sign(shift) if correction else 0.0
+    side = {"two-sided": np.sign(shift), "greater": 1.0, "less": -1.0}[alternative]
+    step = 0.5 * side if correction else 0.0
     z = float((shift - step) / np.sqrt(variance))
     chosen = method
     if method == "auto":
@@ -219,14 +228,16 @@ def wilcoxon_signed_rank(
             raise ValueError(f"method='exact' with {len(nonzero)} non-zero pairs: above "
                              f"{EXACT_AT_MOST} it takes minutes and tells no more. Use 'auto' or "
                              "'asymptotic'")
-        at = round(2 * min(w_plus, w_minus))
-        p_value = min(1.0, float(2 * _null_distribution(ranks)[:at + 1].sum()))
+        low = {"two-sided": min(w_plus, w_minus), "greater": w_minus, "less": w_plus}[alternative]
+        p_value = float(_null_distribution(ranks)[:round(2 * low) + 1].sum())
     else:
-        p_value = float(min(1.0, 2 * stats.norm.sf(abs(z))))
+        p_value = float(stats.norm.sf(abs(z) if alternative == "two-sided" else z * side))
+    p_value = min(1.0, 2 * p_value if alternative == "two-sided" else p_value)
     estimate, interval, reason = _hodges_lehmann(values, confidence)
     return SignedRank(len(d), n_zero, n_positive, n_negative, w_plus, w_minus, z, p_value, chosen,
-                      zeros, (w_plus - w_minus) / (w_plus + w_minus), estimate, interval,
-                      n_missing, reason)
+                      zeros, (w_plus - w_minus) / (w_plus + w_minus),
+                      robust.rank_biserial_interval(values, confidence=confidence), estimate,
+                      interval, n_missing, reason)
 
 
 def mann_whitney(a: Any, b: Any, *, confidence: float = 0.95,
@@ -245,7 +256,8 @@ def mann_whitney(a: Any, b: Any, *, confidence: float = 0.95,
     MannWhitney
         `u` counts pairs with a > b (ties half); `method` is `exact` where both samples have fewer
         than 50 values and no tie (as R), else `asymptotic` with ties and continuity corrected.
-        Hodges-Lehmann is the median of all a - b, its interval of the same method.
+        Hodges-Lehmann is the median of all a - b, its interval of the same method; that of the
+        rank-biserial correlation is `robust.rank_sum_interval`.
 
     Formula
     -------
@@ -268,8 +280,8 @@ def mann_whitney(a: Any, b: Any, *, confidence: float = 0.95,
     (x, lost_x), (y, lost_y) = one_array(a, "a", missing), one_array(b, "b", missing)
     n_x, n_y = len(x), len(y)
     if not (n_x and n_y):
-        return MannWhitney(n_x, n_y, NAN, NAN, NAN, (NAN, NAN), NAN, "none", lost_x + lost_y,
-                           "a sample is empty")
+        return MannWhitney(n_x, n_y, NAN, NAN, NAN, (NAN, NAN), NAN, (NAN, NAN), "none",
+                           lost_x + lost_y, "a sample is empty")
     tied = len(np.unique(np.concatenate([x, y]))) < n_x + n_y
     method = "asymptotic" if tied or max(n_x, n_y) >= 50 else "exact"
     constant = len(np.unique(np.concatenate([x, y]))) == 1
@@ -283,7 +295,9 @@ def mann_whitney(a: Any, b: Any, *, confidence: float = 0.95,
     if constant:
         reason = "all values are equal: nothing to test"
     return MannWhitney(n_x, n_y, u, NAN if constant else float(tested.pvalue), estimate, interval,
-                       2 * u / (n_x * n_y) - 1, method, lost_x + lost_y, reason)
+                       2 * u / (n_x * n_y) - 1,
+                       robust.rank_sum_interval(x, y, confidence=confidence), method,
+                       lost_x + lost_y, reason)
 
 
 def sign_test(reference: Any, test: Any, *, missing: str = "raise") -> SignTest:

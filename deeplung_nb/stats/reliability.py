@@ -9,7 +9,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from deeplung_nb.stats._results import NAN_PAIR, Result, check_confidence, full_rows, rounding
+from deeplung_nb.stats._results import (
+    NAN_PAIR,
+    Result,
+    check_confidence,
+    full_rows,
+    readings_by_reader,
+    rounding,
+)
 
 NAN = float("nan")
 METHODS = ("anova", "reml", "replicates")
@@ -111,16 +118,11 @@ def icc(frame: pd.DataFrame, subject: str, reader: str, value: str, *,
     """
     check_confidence(confidence)
     subjects = frame[subject].nunique() if subject in frame else 0
-    frame, _ = full_rows(frame, (subject, reader), missing, (value,))
-    twice = frame[frame.duplicated([subject, reader])]
-    if len(twice):
-        raise ValueError(f"subject {twice[subject].iloc[0]!r}, reader {twice[reader].iloc[0]!r}: "
-                         "more than one reading; keep one a subject and reader")
-    wide = frame.pivot(index=subject, columns=reader, values=value)
+    wide = readings_by_reader(frame, subject, reader, value, missing)
     if wide.isna().to_numpy().any() and missing == "raise":
         lost = wide.index[wide.isna().any(axis=1)][0]
         raise ValueError(f"subject {str(lost)!r} lacks a reader's reading: leave the subject out "
-                         "(missing='drop'), or the reader")
+                         "(missing='drop') or the reader, or take mixed.icc")
     wide = wide.dropna()
     n_missing = subjects - len(wide)
     x = wide.to_numpy(float)

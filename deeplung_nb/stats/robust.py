@@ -11,7 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from deeplung_nb.stats._results import NAN_PAIR, check_confidence, clustered_pairs
+from deeplung_nb.stats._results import (
+    NAN_PAIR,
+    check_confidence,
+    cluster_codes,
+    clustered_pairs,
+)
 from deeplung_nb.stats.limits import quantile_interval
 
 RESAMPLES = 2000
@@ -180,16 +185,11 @@ def spearman_interval(x: Any, y: Any, cluster: Any = None, *, confidence: float 
     u, v = ((stats.rankdata(values) - (n + 1) / 2) / n for values in (a, b))
     shared, var_u, var_v = np.mean(u * v), np.mean(u * u), np.mean(v * v)
     rho = shared / np.sqrt(var_u * var_v)
-    if abs(rho) > 1 - 1e-12:
-        return NAN_PAIR
     inside = [values - values.mean() for values in (
         u * v + _above(a, v) + _above(b, u), u * u + 2 * _above(a, u), v * v + 2 * _above(b, v))]
     added = (inside[0] / np.sqrt(var_u * var_v)
-             - rho / 2 * (inside[1] / var_u + inside[2] / var_v)) / (1 - rho**2)
-    error = np.sqrt(np.sum(np.bincount(codes, added) ** 2) * m / (m - 1)) / n
-    half = stats.t.ppf((1 + confidence) / 2, m - 1) * error
-    low, high = np.tanh(np.arctanh(rho) + np.array([-half, half]))
-    return float(low), float(high)
+             - rho / 2 * (inside[1] / var_u + inside[2] / var_v))
+    return _from_influence(float(rho), added, codes, confidence)
 
 
 def clustered_quantile_interval(differences: Any, share: float, effective: float, *,
@@ -237,3 +237,119 @@ def clustered_quantile_interval(differences: Any, share: float, effective: float
     lower = ordered[int(np.floor((low - 0.5) / m * n))] if np.isfinite(low) else -np.inf
     upper = ordered[int(np.ceil((high - 0.5) / m * n)) - 1] if np.isfinite(high) else np.inf
     return float(lower), float(upper)
+
+
+def _from_influence(value: float, influence: np.ndarray, codes: np.ndarray, confidence: float
+                    ) -> tuple[float, float]:
+    """Fisher's z of a coefficient ± t SE, from what each reading adds to its mean."""
+    m = int(codes.max(initial=-1)) + 1
+    if m < FEWEST or abs(value) > 1 - 1e-12:
+        return NAN_PAIR
+    error = np.sqrt(np.sum(np.bincount(codes, influence) ** 2) * m / (m - 1)) / len(influence)
+    half = stats.t.ppf((1 + confidence) / 2, m - 1) * error / (1 - value**2)
+    low, high = np.tanh(np.arctanh(value) + np.array([-half, half]))
+    return float(low), float(high)
+
+
+def rank_biserial_interval(differences: Any, cluster: Any = None, *, confidence: float = 0.95
+                           ) -> tuple[float, float]:
+    """Interval of the rank-biserial correlation of the signed-rank test.
+
+    Parameters
+    ----------
+    differences
+        1-D, test - reference, zeros taken out (or left in, as Pratt ranks them).
+    cluster
+        Who belongs together, one value a difference; None: each is alone.
+
+    Returns
+    -------
+    (lower, upper)
+        NaN with fewer than four patients, or where all differences have one sign.
+
+    Formula
+    -------
+    The coefficient is the mean sign of d_i + d_j over pairs; tanh(z ± t SE), z = atanh of it, t on
+    patients - 1, SE by the infinitesimal jackknife of patients.
+
+    Source
+    ------
+    Kerby 2014, Compr Psychol 3:11.IT.3.1 (the coefficient); Hoeffding 1948, Ann Math Stat 19:293
+    (variance of a mean over pairs).
+
+    Checked against
+    ---------------
+    The jackknife that leaves out each patient; coverage by simulation (the interval of R's
+    effectsize, whose SE is that of no difference, holds a coefficient of 0.9 in 70 % of studies).
+
+    Examples
+    --------
+    >>> low, high = rank_biserial_interval([1, -2, 3, 4, -5, 6, 7, 8])
+    >>> -1 < low < 0.5 < high < 1
+    True
+    """
+    check_confidence(confidence)
+    d = np.asarray(differences, float)
+    n = len(d)
+    codes = cluster_codes(cluster, n)
+    if not d.any():
+        return NAN_PAIR
+    ordered = np.sort(d)
+    won = (n - np.searchsorted(ordered, -d, "right") - np.searchsorted(ordered, -d, "left")) / n
+    counted = np.where(d != 0, 1.0, np.mean(d != 0))  # two zeros are no pair
+    ranks = stats.rankdata(np.abs(d))[d != 0]
+    value = float(ranks @ np.sign(d[d != 0]) / ranks.sum())
+    influence = 2 * (won - won.mean() - value * (counted - counted.mean())) / counted.mean()
+    return _from_influence(value, influence, codes, confidence)
+
+
+def rank_sum_interval(a: Any, b: Any, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of the rank-biserial correlation of two independent samples.
+
+    Parameters
+    ----------
+    a, b
+        1-D.
+
+    Returns
+    -------
+    (lower, upper)
+        NaN with fewer than four values in a sample, or where the samples do not overlap.
+
+    Formula
+    -------
+    tanh(z ± t SE), z = atanh(2 P(a > b) - 1); SE from the variances of each sample's placements
+    in the other, t on Welch's degrees of freedom.
+
+    Source
+    ------
+    DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44:837; Brunner & Munzel 2000, Biom J 42:17
+    (degrees of freedom).
+
+    Checked against
+    ---------------
+    Counts of pairs one by one; coverage by simulation.
+
+    Examples
+    --------
+    >>> low, high = rank_sum_interval([3, 4, 5, 9], [1, 2, 6, 7, 8])
+    >>> -1 < low < 0.2 < high < 1
+    True
+    """
+    check_confidence(confidence)
+    x, y = (np.asarray(values, float) for values in (a, b))
+    n, m = len(x), len(y)
+    if min(n, m) < FEWEST:
+        return NAN_PAIR
+    ranks = stats.rankdata(np.concatenate([x, y]))
+    above = (ranks[:n] - stats.rankdata(x)) / m  # of each a, the share of b below it
+    below = (ranks[n:] - stats.rankdata(y)) / n
+    value = 2 * float(above.mean()) - 1
+    parts = np.array([above.var(ddof=1) / n, below.var(ddof=1) / m])
+    if abs(value) > 1 - 1e-12 or not parts.any():
+        return NAN_PAIR
+    freedom = parts.sum() ** 2 / (parts**2 / [n - 1, m - 1]).sum()
+    half = (stats.t.ppf((1 + confidence) / 2, freedom) * 2 * np.sqrt(parts.sum())
+            / (1 - value**2))
+    low, high = np.tanh(np.arctanh(value) + np.array([-half, half]))
+    return float(low), float(high)

@@ -1,0 +1,242 @@
+"""Readers who give classes, not volumes: severity, or present and absent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from deeplung_nb.stats._results import (
+    NAN_PAIR,
+    Result,
+    check_confidence,
+    check_once,
+    cluster_codes,
+    full_rows,
+    one_array,
+)
+from deeplung_nb.stats.robust import FEWEST
+
+NAN = float("nan")
+SEVERITY_CUTS = (0.0, 25.0, 50.0, 75.0)
+"""Burden in percent: none, minimal, mild, moderate, severe."""
+
+
+@dataclass(frozen=True, repr=False)
+class Kappa(Result):
+    """Result of `weighted_kappa` and `fleiss_kappa`."""
+
+    n: int
+    n_readers: int
+    n_classes: int
+    agreement: float
+    agreement_by_chance: float
+    kappa: float
+    kappa_ci: tuple[float, float]
+    weights: str
+    n_missing: int
+    reason: str
+
+
+def severity(burden_percent: Any, cuts: Sequence[float] = SEVERITY_CUTS) -> np.ndarray:
+    """Class of severity of each burden.
+
+    Parameters
+    ----------
+    burden_percent
+        1-D, percent of the lung (or of a lobe); NaN stays NaN.
+    cuts
+        Ascending; a burden above the k-th is of class k or higher.
+
+    Returns
+    -------
+    ndarray
+        0, 1, ... as floats.
+
+    Formula
+    -------
+    How many of the cuts lie below the burden: 0 none, 1 up to 25 %, 2 to 50, 3 to 75, 4 beyond.
+
+    Source
+    ------
+    Chung et al. 2020, Radiology 295:202 (there lobe by lobe).
+
+    Checked against
+    ---------------
+    The classes by hand.
+
+    Examples
+    --------
+    >>> severity([0, 0.1, 25, 26, 80]).tolist()
+    [0.0, 1.0, 1.0, 2.0, 4.0]
+    """
+    if list(cuts) != sorted(set(cuts)):
+        raise ValueError(f"cuts {list(cuts)}: expected ascending numbers, each once")
+    burden = np.asarray(burden_percent, float)
+    if burden.ndim != 1 or (burden < 0).any():
+        raise ValueError("burden_percent: expected a 1-D array of numbers of 0 or more")
+    return np.where(np.isnan(burden), NAN, np.searchsorted(np.asarray(cuts, float), burden, "left"))
+
+
+def weighted_kappa(first: Any, second: Any, *, weights: str = "linear", confidence: float = 0.95,
+                   missing: str = "raise") -> Kappa:
+    """Cohen's kappa of two readers; between ordered classes, a near miss counts as one in part.
+
+    Parameters
+    ----------
+    first, second
+        Classes as numbers, 1-D; equal numbers are one class, their order that of the classes.
+    weights
+        `linear` or `quadratic` (by how many of the classes that occur lie between), or `none`.
+
+    Returns
+    -------
+    Kappa
+        `agreement` is what was agreed on (weighted), `agreement_by_chance` what readers of these
+        habits would reach without looking; NaN with a `reason` where both always say one class.
+
+    Formula
+    -------
+    (agreement - by chance) / (1 - by chance), agreement = sum of w_ij p_ij, w = 1 - |i - j| / (c -
+    1) or 1 - (i - j)^2 / (c - 1)^2; interval by the large-sample error.
+
+    Source
+    ------
+    Cohen 1968, Psychol Bull 70:213; Fleiss, Cohen & Everitt 1969, Psychol Bull 72:323.
+
+    Checked against
+    ---------------
+    statsmodels (cohens_kappa, which does it), the formula by hand; quadratic weights: the
+    intraclass correlation.
+
+    Examples
+    --------
+    >>> r = weighted_kappa([0, 1, 2, 2, 3, 4], [0, 1, 1, 2, 3, 4])
+    >>> round(r.agreement, 3), round(r.kappa, 3)
+    (0.958, 0.889)
+    """
+    from statsmodels.stats.inter_rater import cohens_kappa
+
+    check_confidence(confidence)
+    known = {"linear": "linear", "quadratic": "quadratic", "none": None}
+    if weights not in known:
+        raise ValueError(f"weights {weights!r}: expected one of {', '.join(known)}")
+    if np.shape(first) != np.shape(second):
+        raise ValueError(f"first has shape {np.shape(first)}, second {np.shape(second)}: expected "
+                         "pairs")
+    a, b = pd.Series(np.asarray(first, float)), pd.Series(np.asarray(second, float))
+    one_array(a, "first", missing)
+    one_array(b, "second", missing)
+    read = a.notna() & b.notna()
+    n, n_missing = int(read.sum()), int((~read).sum())
+    names = np.unique(np.concatenate([a[read], b[read]]))
+    if len(names) < 2:
+        return Kappa(n, 2, len(names), NAN, NAN, NAN, NAN_PAIR, weights, n_missing,
+                     "both readers always say the same one class" if n else "no pair")
+    places = np.searchsorted(names, a[read]), np.searchsorted(names, b[read])
+    counts = np.zeros((len(names), len(names)))
+    np.add.at(counts, places, 1)
+    distance = np.abs(np.subtract.outer(np.arange(len(names)), np.arange(len(names))))
+    lost = {"linear": distance / (len(names) - 1), "none": (distance > 0).astype(float),
+            "quadratic": (distance / (len(names) - 1)) ** 2}[weights]
+    agreed = 1 - float((lost * counts).sum() / n)
+    by_chance = 1 - float((lost * np.outer(counts.sum(axis=1), counts.sum(axis=0))).sum() / n**2)
+    with np.errstate(invalid="ignore"):
+        found = cohens_kappa(counts, wt=known[weights])
+    half = float(stats.norm.ppf((1 + confidence) / 2) * found.std_kappa)
+    interval = (float(found.kappa - half), min(1.0, float(found.kappa + half)))
+    reason = ""
+    if not half > 1e-12:  # or not a number
+        interval, reason = NAN_PAIR, "no interval: both always agree, or one always says the same"
+    return Kappa(n, 2, len(names), agreed, by_chance, float(found.kappa), interval, weights,
+                 n_missing, reason)
+
+
+def fleiss_kappa(frame: pd.DataFrame, subject: str, reader: str, category: str, *,
+                 patient: str | None = None, confidence: float = 0.95) -> Kappa:
+    """Fleiss' kappa of several readers who name classes without an order.
+
+    Parameters
+    ----------
+    frame
+        One row per reading.
+    subject, reader, category
+        Its columns; who reads which subject may differ, and some may be missing.
+    patient
+        Column of who a subject is of, where a patient has several.
+
+    Returns
+    -------
+    Kappa
+        `agreement` is the chance that two readings of a subject are equal. Subjects with one
+        reading count in `n_missing`.
+
+    Formula
+    -------
+    kappa = (P - P_e) / (1 - P_e); P the mean over subjects of the share of equal pairs, P_e the sum
+    of squared shares of the classes. Interval: ± t SE, SE by the jackknife of patients.
+
+    Source
+    ------
+    Fleiss 1971, Psychol Bull 76:378; unequal numbers of readings: Gwet 2014, Handbook of
+    Inter-Rater Reliability, ch. 2 (shares of the classes as means over subjects).
+
+    Checked against
+    ---------------
+    statsmodels (fleiss_kappa) where all have read all; the jackknife one patient at a time.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"case": [1, 1, 1, 2, 2, 2, 3, 3], "reader": list("abcabcab"),
+    ...                       "class": [0, 0, 0, 1, 1, 2, 2, 2]})
+    >>> round(fleiss_kappa(frame, "case", "reader", "class").kappa, 3)
+    0.654
+    """
+    check_confidence(confidence)
+    keys = (subject, reader, *([] if patient is None else [patient]))
+    subjects = frame[subject].nunique() if subject in frame else 0
+    full_rows(frame, keys, "raise", ())
+    if category not in frame:
+        raise ValueError(f"no column {category!r}; the frame has "
+                         f"{', '.join(map(str, frame.columns))}")
+    read = frame[frame[category].notna()]
+    check_once(read, subject, reader)
+    table = pd.crosstab(read[subject], read[category])
+    table = table[table.sum(axis=1) >= 2]
+    counts, n = table.to_numpy(float), len(table)
+    n_readers = read[reader].nunique()
+    classes = int((counts.sum(axis=0) > 0).sum()) if n else 0
+    if classes < 2:
+        return Kappa(n, n_readers, classes, NAN, NAN, NAN, NAN_PAIR, "none", subjects - n,
+                     "all readings are of one class" if n else "no subject with two readings")
+    sizes = counts.sum(axis=1)
+    equal = (counts * (counts - 1)).sum(axis=1) / (sizes * (sizes - 1))
+    shares = counts / sizes[:, None]
+    whose = table.index if patient is None else read.drop_duplicates(subject).set_index(
+        subject)[patient].loc[table.index]
+    codes = cluster_codes(whose, n)
+    m = int(codes.max()) + 1
+
+    def kappa(n: Any, equal: Any, shares: Any) -> tuple[Any, Any, Any]:
+        agreed, by_chance = equal / n, ((shares.T / n) ** 2).sum(axis=0)
+        return agreed, by_chance, (agreed - by_chance) / (1 - by_chance)
+
+    agreed, by_chance, found = map(float, kappa(n, equal.sum(), shares.sum(axis=0)))
+    interval, reason = NAN_PAIR, f"fewer than {FEWEST} patients: no interval"
+    if m >= FEWEST:
+        one = [np.bincount(codes, column, m) for column in shares.T]
+        with np.errstate(all="ignore"):
+            without = kappa(n - np.bincount(codes), equal.sum() - np.bincount(codes, equal),
+                            shares.sum(axis=0) - np.array(one).T)[2]
+        half = stats.t.ppf((1 + confidence) / 2, m - 1) * np.sqrt(
+            (m - 1) / m * np.sum((without - without.mean()) ** 2))
+        interval = (found - float(half), min(1.0, found + float(half)))
+        reason = ""
+        if not np.isfinite(half):
+            interval, reason = NAN_PAIR, "without one patient all are of one class: no interval"
+    return Kappa(n, n_readers, classes, agreed, by_chance, found, interval, "none", subjects - n,
+                 reason)
