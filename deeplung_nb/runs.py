@@ -40,7 +40,8 @@ MEASURING_CODE = (
     "imaging/plausibility.py", "cohorts/manifest.py", "cohorts/schema.py", "cohorts/splits.py",
     "cohorts/study.py", "stats/overlap.py",
     "stats/surface.py", "network/baselines.py", "network/checkpoint.py", "network/convlstm.py",
-    "network/deeplung.py", "network/device.py", "network/losses.py", "network/pretrained.py",
+    "network/deeplung.py", "network/device.py", "network/fast.py", "network/fused.py",
+    "network/losses.py", "network/pretrained.py",
     "network/trunks.py", "reading/predict.py", "reading/measure.py", "learning/dataset.py",
     "learning/pseudo.py", "learning/train.py", "learning/experiment.py",
 )
