@@ -224,7 +224,7 @@ def of_classes(rng, n):
     return {"Fleiss' kappa, jackknife": held(
                 classes.fleiss_kappa(long(table, "abc"), "s", "r", "v").kappa_ci,
                 (equal - by_chance) / (1 - by_chance)),
-            "weighted kappa, large-sample": held(
+            "weighted kappa, jackknife": held(
                 classes.weighted_kappa(table[:, 0], table[:, 1]).kappa_ci, linear)}
 
 

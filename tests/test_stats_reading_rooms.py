@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 from scipy import optimize, stats
-from statsmodels.stats.inter_rater import aggregate_raters
+from statsmodels.stats.inter_rater import aggregate_raters, cohens_kappa
 from statsmodels.stats.inter_rater import fleiss_kappa as other_fleiss
 
 from deeplung_nb import measurements
@@ -262,6 +262,13 @@ def test_weighted_kappa_by_hand_and_quadratic_as_an_intraclass_correlation():
     quadratic = classes.weighted_kappa(a, b, weights="quadratic")
     assert quadratic.kappa == pytest.approx(agreement.concordance(a, b).ccc)
     plain = classes.weighted_kappa(a, b, weights="none")
+    for weights, found in (("linear", linear), ("quadratic", quadratic), (None, plain)):
+        table = pd.crosstab(a, b).to_numpy()
+        assert found.kappa == pytest.approx(cohens_kappa(table, wt=weights).kappa)
+    without = np.array([classes.weighted_kappa(np.delete(a, k), np.delete(b, k)).kappa
+                        for k in range(60)])
+    half = stats.t.ppf(0.975, 59) * np.sqrt(59 / 60 * ((without - without.mean()) ** 2).sum())
+    assert linear.kappa_ci == pytest.approx((linear.kappa - half, linear.kappa + half))
     assert plain.kappa < linear.kappa < quadratic.kappa
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage, stats
 
+from deeplung_nb.stats import classes
 from deeplung_nb.stats._results import NAN_PAIR, Result, check_confidence, two_arrays
 
 NAN = float("nan")
@@ -119,13 +120,13 @@ def accuracy(reference: Any, test: Any, *, threshold: float = 0.0, confidence: f
     Formula
     -------
     sensitivity = both / (both + reference_only); specificity = neither / (neither + test_only);
-    intervals by Wilson's score. kappa = (p_o - p_e) / (1 - p_e), interval by its large-sample
-    error. McNemar: the binomial distribution of the two discordant counts.
+    intervals by Wilson's score. kappa and its interval: `classes.weighted_kappa`. McNemar: the
+    binomial distribution of the two discordant counts.
 
     Source
     ------
     Wilson 1927, JASA 22:209; McNemar 1947, Psychometrika 12:153; Cohen 1960, Educ Psychol Meas
-    20:37; Fleiss, Cohen & Everitt 1969, Psychol Bull 72:323.
+    20:37.
 
     Checked against
     ---------------
@@ -137,8 +138,6 @@ def accuracy(reference: Any, test: Any, *, threshold: float = 0.0, confidence: f
     >>> r.sensitivity, round(r.kappa, 3), r.mcnemar_p
     (0.8, 0.467, 1.0)
     """
-    from statsmodels.stats.inter_rater import cohens_kappa
-
     check_confidence(confidence)
     if not np.isfinite(threshold):
         raise ValueError(f"threshold={threshold}: expected a number in the unit of the readings")
@@ -146,14 +145,8 @@ def accuracy(reference: Any, test: Any, *, threshold: float = 0.0, confidence: f
     yes, said = a > threshold, b > threshold
     both, first = int((yes & said).sum()), int((yes & ~said).sum())
     second, neither = int((~yes & said).sum()), int((~yes & ~said).sum())
-    kappa, kappa_ci = NAN, NAN_PAIR
-    if len(a) and not (yes.all() and said.all()) and (yes.any() or said.any()):
-        with np.errstate(invalid="ignore"):  # one reader always says the same: no error of kappa
-            found = cohens_kappa([[both, first], [second, neither]])
-        half = stats.norm.ppf((1 + confidence) / 2) * found.std_kappa
-        kappa = float(found.kappa)
-        if half > 1e-12:  # else both always agree, or one always says the same
-            kappa_ci = (float(kappa - half), float(kappa + half))
+    agreed = classes.weighted_kappa(yes, said, weights="none", confidence=confidence)
+    kappa, kappa_ci = agreed.kappa, agreed.kappa_ci
     shares = {"sensitivity": (both, both + first), "specificity": (neither, neither + second),
               "positive_predictive": (both, both + second),
               "negative_predictive": (neither, neither + first)}
