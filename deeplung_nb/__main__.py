@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from deeplung_nb.cohorts.adapters import names
 from deeplung_nb.files import explain
+
+# Read when torch is loaded: its threads then sleep while ours (network.fused) compute.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _reproduce(options: argparse.Namespace) -> None:

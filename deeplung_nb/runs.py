@@ -34,7 +34,8 @@ from deeplung_nb.registry import (
 
 PACKAGE_FOLDER = Path(__file__).resolve().parent
 MEASURING_CODE = (
-    "contract.py", "labels.py", "measurements.py", "spreadsheets.py", "imaging/grid.py",
+    "contract.py", "kernels.py", "labels.py", "measurements.py", "spreadsheets.py",
+    "imaging/grid.py",
     "imaging/scan.py", "imaging/dicom.py", "imaging/io.py", "imaging/slices.py",
     "imaging/preprocess.py", "imaging/lungs.py", "imaging/integrity.py",
     "imaging/plausibility.py", "cohorts/manifest.py", "cohorts/schema.py", "cohorts/splits.py",

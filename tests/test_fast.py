@@ -163,7 +163,7 @@ def test_a_window_beyond_the_scan_is_refused():
 def test_without_numba_it_says_so_and_takes_the_plain_way(monkeypatch):
     network = make_network()
     wanted = scores(Predictor([network], fast=False), slices_of())
-    monkeypatch.setattr(predict, "can_fuse", lambda: False)
+    monkeypatch.setattr(predict, "can_compile", lambda: False)
     with pytest.warns(UserWarning, match="numba is not installed"):
         predictor = Predictor([network])
     assert not predictor.is_fast
@@ -172,7 +172,8 @@ def test_without_numba_it_says_so_and_takes_the_plain_way(monkeypatch):
 
 def test_the_package_imports_without_numba():
     code = ("import sys; sys.modules['numba'] = None\n"
-            "from deeplung_nb.network import fused\n"
+            "from deeplung_nb import kernels\n"
             "import deeplung_nb.reading.predict\n"
-            "assert not fused.can_fuse()")
+            "import deeplung_nb.network.fast\n"
+            "assert not kernels.can_compile()")
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from deeplung_nb.imaging import preprocess
 from deeplung_nb.imaging.grid import Grid
 from deeplung_nb.imaging.preprocess import (
     BodyBox,
@@ -153,3 +154,29 @@ def test_restore_holds_one_batch_at_a_time():
             assert sum(ref() is not None for ref in alive) <= 1
 
     restore(batches(), box, scan)
+
+
+@pytest.mark.parametrize(("side", "size"), [(360, 256), (506, 64), (40, 96), (96, 97), (30, 29)])
+def test_the_way_back_in_one_pass_is_that_of_the_matrices(monkeypatch, side, size):
+    """Enlarged and shrunk, within the image and beyond it."""
+    hu = np.zeros((3, 400, 380), np.int16)
+    scan = Scan(hu, Grid.upright(hu.shape, (5.0, 1.0, 1.0)), "x")
+    box = BodyBox(-20, 10, side)
+    scores = np.random.default_rng(0).random((3, 3, size, size), dtype=np.float32)
+    found = restore([scores[:1], scores[1:]], box, scan).labels
+    monkeypatch.setattr(preprocess, "can_compile", lambda: False)
+    wanted = restore([scores], box, scan).labels
+    # What differs are ties but for rounding.
+    assert (found != wanted).mean() < 1e-4
+    assert len(np.unique(wanted)) == 3
+
+
+def test_of_equal_scores_the_first_class_wins_on_both_ways(monkeypatch):
+    scan = Scan(np.zeros((1, 20, 20), np.int16), Grid.upright((1, 20, 20), (5.0, 1.0, 1.0)), "x")
+    scores = np.full((1, 3, 10, 10), 0.25, np.float32)
+    scores[:, 1:, 5:] = 0.5
+    for compiled in (True, False):
+        monkeypatch.setattr(preprocess, "can_compile", lambda compiled=compiled: compiled)
+        labels = restore([scores], BodyBox(0, 0, 20), scan).labels
+        assert (labels[0, :8] == 0).all()
+        assert (labels[0, 12:] == 1).all()

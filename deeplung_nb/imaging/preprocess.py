@@ -4,8 +4,8 @@ One body box serves a whole scan: boxes per slice would shift the eleven slices 
 each other. The box is a square, so that both directions are scaled by the same factor, and may
 reach beyond the image, where there is air.
 
-Both ways are linear maps along rows and columns, so each is two small matrix products per slice,
-and the way back is defined by the same box as the way there.
+Both ways are linear maps along rows and columns: two small matrices, whose products with a slice
+the way there takes; the way back, defined by the same box, takes their few weights that are not 0.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from scipy import ndimage
 
 from deeplung_nb.imaging.scan import LesionMask, Scan
+from deeplung_nb.kernels import OPTIONS, can_compile, njit
 from deeplung_nb.labels import LABELS
 
 HU_WINDOW = (-1024.0, 600.0)
@@ -89,6 +90,48 @@ def resize_matrix(n_in: int, n_out: int) -> np.ndarray:
     reach = max(scale, 1.0)
     weights = np.maximum(0.0, 1.0 - np.abs(np.arange(n_in)[None, :] - centres[:, None]) / reach)
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _taps(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of a resize, where each row's weights begin, and they alone: [n_out], [n_out, taps]."""
+    some = weights != 0
+    first = some.argmax(axis=1)
+    n_taps = int((weights.shape[1] - some[:, ::-1].argmax(axis=1) - first).max(initial=1))
+    first = np.minimum(first, weights.shape[1] - n_taps)
+    return first, np.take_along_axis(weights, first[:, None] + np.arange(n_taps), axis=1)
+
+
+def label_by_matrices(scores: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Which class scores highest after a resize: [class, S, S] and two matrices to uint8 [y, x].
+
+    As it is written; `_label_by_taps` is the same in one pass, without the zeros.
+    """
+    return (rows @ scores @ columns.T).argmax(axis=0).astype(np.uint8)
+
+
+if njit is not None:
+
+    @njit(**OPTIONS)
+    def _label_by_taps(scores, first_row, of_row, first_column, of_column, labels):
+        """`label_by_matrices` from the few weights of each row and column, into `labels`."""
+        n_classes, _, width = scores.shape
+        line = np.empty((n_classes, width), np.float32)
+        for y in range(len(first_row)):
+            line[:] = 0
+            for k in range(of_row.shape[1]):
+                w, at = of_row[y, k], first_row[y] + k
+                for c in range(n_classes):
+                    for x in range(width):
+                        line[c, x] += w * scores[c, at, x]
+            for x in range(len(first_column)):
+                label, highest = 0, np.float32(0)
+                for c in range(n_classes):
+                    value = np.float32(0)
+                    for k in range(of_column.shape[1]):
+                        value += of_column[x, k] * line[c, first_column[x] + k]
+                    if c == 0 or value > highest:
+                        label, highest = c, value
+                labels[y, x] = label
 
 
 def _crop(image: np.ndarray, box: BodyBox, fill: float) -> np.ndarray:
@@ -176,10 +219,14 @@ class Restorer:
         rows, columns = box.inside(*self.scan.shape[1:])
         weights = resize_matrix(scores.shape[-1], box.side)
         to_rows = weights[rows.start - box.top:rows.stop - box.top]
-        to_columns = weights[columns.start - box.left:columns.stop - box.left].T
-        for of_slice in scores:
-            native = to_rows @ of_slice.astype(np.float32, copy=False) @ to_columns
-            self.labels[self.n_done, rows, columns] = native.argmax(axis=0)
+        to_columns = weights[columns.start - box.left:columns.stop - box.left]
+        taps = (*_taps(to_rows), *_taps(to_columns)) if can_compile() else None
+        for of_slice in np.ascontiguousarray(scores, np.float32):
+            native = self.labels[self.n_done, rows, columns]
+            if taps:
+                _label_by_taps(of_slice, *taps, native)
+            else:
+                native[:] = label_by_matrices(of_slice, to_rows, to_columns)
             self.n_done += 1
 
     def mask(self) -> LesionMask:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from monai.networks.nets import BasicUNet
 from torch import Tensor, nn
 
 from deeplung_nb.config import UNetConfig
@@ -22,6 +21,8 @@ class UNet(nn.Module):
 
     def __init__(self, config: UNetConfig, image_size: int) -> None:
         super().__init__()
+        from monai.networks.nets import BasicUNet  # seconds to import, and who segments needs none
+
         self.config, self.name, self.image_size = config, config.name, image_size
         self.output, self.lesion_threshold = "sigmoid", None
         solid = config.name == "unet3d"

@@ -54,7 +54,7 @@ class _MergedHeads(nn.Module):
 class FastDeepLungNet:
     """A trained `DeepLungNet` on the CPU. The network is copied: later training does not move it.
 
-    Needs Numba where it has an attention branch (`fused.can_fuse`).
+    Needs Numba where it has an attention branch (`kernels.can_compile`).
     """
 
     def __init__(self, network: DeepLungNet) -> None:

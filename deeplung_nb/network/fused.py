@@ -18,12 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
+from deeplung_nb.kernels import OPTIONS, njit
 from deeplung_nb.network.convlstm import ConvLSTM
-
-try:
-    from numba import njit
-except ImportError:  # a convenience: `can_fuse` says so, and the plain way is taken
-    njit = None
 
 RING = 4
 """Rows kept of each state: r - 1 ... r + 1 are read while r + 2 is written."""
@@ -43,11 +39,8 @@ MINUS_LOG2E, TWO_LOG2E = np.float32(-math.log2(math.e)), np.float32(2 * math.log
 LARGEST = np.float32(126)
 
 if njit is not None:
-    # `contract` joins product and sum; without `error_model` each division is asked whether it is
-    # by zero, and no loop becomes a vector's. Sums keep their order: the same bytes every time.
-    compiled = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True, "cache": True}
 
-    @njit(**compiled)
+    @njit(**OPTIONS)
     def _exp2(x):
         """2^x: the whole part goes to the exponent's bits, the rest is a polynomial."""
         x = min(max(x, -LARGEST), LARGEST)
@@ -56,15 +49,15 @@ if njit is not None:
         rest = P0 + f * (P1 + f * (P2 + f * (P3 + f * (P4 + f * (P5 + f * P6)))))
         return rest * np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
 
-    @njit(**compiled)
+    @njit(**OPTIONS)
     def _sigmoid(x):
         return ONE / (ONE + _exp2(MINUS_LOG2E * x))
 
-    @njit(**compiled)
+    @njit(**OPTIONS)
     def _tanh(x):
         return ONE - TWO / (ONE + _exp2(TWO_LOG2E * x))
 
-    @njit(**compiled)
+    @njit(**OPTIONS)
     def _convolve(rows, above, at, below, w, gates):
         """Add a 3 x 3 convolution of rows [row, channel, x + 2] to all gates [4 hidden, x].
 
@@ -97,7 +90,7 @@ if njit is not None:
                     d[x] += (d0 * p0 + d1 * p1 + d2 * p2 + d3 * p3 + d4 * p4 + d5 * p5
                              + d6 * p6 + d7 * p7 + d8 * p8)
 
-    @njit(**compiled)
+    @njit(**OPTIONS)
     def _start_cell(i, o, g, cell, out):
         """A first step, from the zero state: the forget gate has nothing to forget."""
         for x in range(len(i)):
@@ -105,14 +98,14 @@ if njit is not None:
             cell[x] = c
             out[x] = _sigmoid(o[x]) * _tanh(c)
 
-    @njit(**compiled)
+    @njit(**OPTIONS)
     def _step_cell(i, f, o, g, before, cell, out):
         for x in range(len(i)):
             c = _sigmoid(f[x]) * before[x] + _sigmoid(i[x]) * _tanh(g[x])
             cell[x] = c
             out[x] = _sigmoid(o[x]) * _tanh(c)
 
-    @njit(**compiled)
+    @njit(**OPTIONS)
     def _walk_window(slices, order, from_slice, from_below, from_state, bias, out):
         """The last state of the last layer, after the slices `order` of one window.
 
@@ -160,11 +153,6 @@ if njit is not None:
                             _step_cell(i, f, o, g, cells[layer, t - 1, at, j], cell, state)
                         if t == n_steps - 1 and layer == n_layers - 1:
                             out[j, r] = state
-
-
-def can_fuse() -> bool:
-    """Whether Numba is there. Without it the network is scored the plain way."""
-    return njit is not None
 
 
 class FusedConvLSTM:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from monai.networks.nets import DenseNet121
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -28,6 +27,8 @@ class DenseTrunk(nn.Sequential):
 
     def __init__(self, dense_blocks: int) -> None:
         super().__init__()
+        from monai.networks.nets import DenseNet121  # seconds to import, and not all need it
+
         features = DenseNet121(spatial_dims=2, in_channels=1, out_channels=1).features
         names = list(dict(features.named_children()))
         if f"denseblock{dense_blocks}" not in names:

@@ -11,11 +11,12 @@ import torch
 
 from deeplung_nb.imaging.preprocess import prepare, restore, window_indices
 from deeplung_nb.imaging.scan import LesionMask, Scan
+from deeplung_nb.kernels import can_compile
 from deeplung_nb.network.checkpoint import Network, load_network
 from deeplung_nb.network.deeplung import DeepLungNet, probabilities
 from deeplung_nb.network.device import autocast, choose_device, keep_freed_memory
 from deeplung_nb.network.fast import FastDeepLungNet
-from deeplung_nb.network.fused import can_fuse, with_border
+from deeplung_nb.network.fused import with_border
 from deeplung_nb.progress import track
 
 
@@ -64,7 +65,7 @@ class Predictor:
         self._fast = {}
         if fast and self.device.type == "cpu":
             ours = [network for network in self.networks if isinstance(network, DeepLungNet)]
-            if ours and not can_fuse():
+            if ours and not can_compile():
                 warnings.warn("numba is not installed: scoring takes the plain way, which is some "
                               "three times as slow. Install deeplung_nb[network]", stacklevel=2)
             else:

@@ -1,0 +1,17 @@
+"""How loops are compiled: Numba, where it is installed. Without it the plain ways are taken."""
+
+from __future__ import annotations
+
+try:
+    from numba import njit
+except ImportError:
+    njit = None
+
+OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True, "cache": True}
+"""`contract` joins product and sum; without `error_model` each division is asked whether it is by
+zero, and no loop becomes a vector's. Sums keep their order: the same bytes every time."""
+
+
+def can_compile() -> bool:
+    """Whether Numba is there."""
+    return njit is not None
