@@ -79,6 +79,17 @@ def _ablate(options: argparse.Namespace) -> None:
     print(summarise(ablate(run, options.seeds)).round(3).to_string(index=False))
 
 
+def _benchmark(options: argparse.Namespace) -> None:
+    from deeplung_nb.learning.benchmark import benchmark
+
+    shown = ["task", "model", "way", "n_slices", "seconds_median", "seconds_min", "seconds_max",
+             "peak_memory_gb"]
+    frame = benchmark(options.output, threads=options.threads, repeats=options.repeats,
+                      n_slices=options.slices, training=options.training)
+    print(frame[shown].round(3).to_string(index=False))
+    print(f"wrote {options.output}")
+
+
 def _dashboard(options: argparse.Namespace) -> None:
     from deeplung_nb.widgets.dashboard import serve
 
@@ -137,6 +148,22 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--unit", help="of the volumes in such a table: mL, cm3, mm3 or L")
     command.add_argument("--port", type=int, help="default: any free one")
     command.set_defaults(run=_dashboard)
+
+    command = commands.add_parser(
+        "benchmark", help="how long everything takes on this machine",
+        description="Time networks, files and training steps in turns, each one's memory in a "
+                    "process of its own, and what the machine can do at most; some ten minutes. "
+                    "Close other programs: only ratios within one run mean much.")
+    command.add_argument("--output", type=Path, default=Path("timings.csv"),
+                         help="CSV to write (default: timings.csv)")
+    command.add_argument("--threads", type=int, help="default: as many as torch chooses")
+    command.add_argument("--repeats", type=int, default=3,
+                         help="rounds after the first (default 3)")
+    command.add_argument("--slices", type=int, nargs="+", default=[16, 120, 500],
+                         help="lengths of a scan (default: 16 120 500)")
+    command.add_argument("--training", type=int, nargs="*", default=[8],
+                         help="slices of a training step (default: 8)")
+    command.set_defaults(run=_benchmark)
 
     command = commands.add_parser(
         "manifest", help="write a manifest of a data set on disk",

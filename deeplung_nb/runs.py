@@ -230,6 +230,11 @@ class Run:
 
 def peak_memory_gb() -> float:
     """Peak resident memory of this process, GB."""
+    # Linux's getrusage keeps, through exec, what the parent held when it forked.
+    with contextlib.suppress(OSError), open("/proc/self/status", encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024 / 1e9
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e9 if sys.platform == "darwin" else 1e6)
 

@@ -1,7 +1,7 @@
 """Write E1_exercises.ipynb and E1_solutions.ipynb: .venv/bin/python docs/make_exercises.py
 
-Both come from notebooks/exercises.py: cells begin with `# %%`, text with `# %% [markdown]`, and a
-line that ends with `# solution` stands in the solutions only.
+Both come from notebooks/exercises.py: cells begin with `# %%`, text with `# %% [markdown]`; a line
+that ends with `# solution` and a cell `# %% [markdown] solution` stand in the solutions only.
 """
 
 import re
@@ -11,7 +11,8 @@ import nbformat
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 MARK = "  # solution"
-GAP = "    ...  # your lines"
+GAP = '    raise NotImplementedError("your lines are missing in the cell above")'
+ONLY_SOLVED = "[markdown] solution"
 
 
 def _code(lines: list[str], solved: bool) -> str:
@@ -32,6 +33,8 @@ def make(solved: bool) -> nbformat.NotebookNode:
     cells = []
     for number, part in enumerate(re.split(r"^# %%", source, flags=re.M)[1:]):
         kind, _, body = part.partition("\n")
+        if ONLY_SOLVED in kind and not solved:
+            continue
         lines = body.strip("\n").splitlines()
         if "[markdown]" in kind:
             text = "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines)

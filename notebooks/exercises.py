@@ -2,19 +2,23 @@
 # # E1 · Exercises
 #
 # Six small tasks on one table of readings. They need neither a CT nor torch, and run on the example that comes
-# with the repository, or on your own run: put its folder in the place of the example's. Each task is a function with a gap: fill in the gap, run the cell, then
-# run the check below it. A check that says nothing is content.
+# with the repository, or on a run of your own: start Jupyter with its folder as `DEEPLUNG_RUN`. Each task is a function
+# with a gap: put your lines in the place of the one that raises, run the cell, then run the check below it. A check
+# that says nothing is content.
 #
 # This notebook and its twin with the solutions, `E1_solutions.ipynb`, are made from one file, `exercises.py`, so
 # that the questions and the answers can't drift apart.
 # %%
+import os
+
 import numpy as np
 
 from deeplung_nb import measurements
 from deeplung_nb.runs import read_run
 from deeplung_nb.stats import agreement, correlation, overlap, paired
 
-readings = measurements.read(read_run("results/example").measurements_csv)
+run = read_run(os.environ.get("DEEPLUNG_RUN") or "results/example")
+readings = measurements.read(run.measurements_csv)
 pairs = measurements.pair(readings, "expert", "model", "ggo", role="external")
 # %% [markdown]
 # `readings` has one row for each case, reader and structure; `pairs` has the ground-glass volumes of the external
@@ -120,3 +124,43 @@ assert p_of_pairs(expert, low) < 0.001 < 0.5 < paired.mann_whitney(expert, low).
 # %% [markdown]
 # A small p says that there is a shift; it does not say that the shift matters: here it is 5 %. A large p does not
 # say that two readers agree. Only limits of agreement, set against a margin that was chosen beforehand, do that.
+# %% [markdown] solution
+# ## The exercises of the other notebooks
+#
+# Most of them have no single answer. These are ours.
+#
+# **00** 20 mL is about what two careful experts differ by on 300 mL: 5 is finer than a rim of one pixel, and 60 would
+# change the class of severity. What matters is that it was written down before the limits were seen.
+#
+# **01** Scanner, reconstruction kernel, slice thickness, contrast and breathing change how a lesion looks. Age, sex, BMI
+# and smoking change how much there is, or how noisy the picture is.
+#
+# **02** Turned by 10°, a lung that was stretched in one direction becomes sheared, which no lung is. In a square box both
+# directions have one scale, and turning stays turning.
+#
+# **03** The round consolidation: its neighbourhoods are mostly inside it and alike. A thin line has a rim everywhere, and a
+# pixel beside it that is wrong spoils all nine neighbourhoods that hold it.
+#
+# **04** A training that goes on knows the epoch's number but not how often the generator was called before. If draws hung on
+# that, those of epoch 5 would be others after a restart, and so would the weights.
+#
+# **05** Sort the rows of `model` by `dice` and look at `volume_ml` of the same case by `expert`. As a rule it is high
+# opacity of a few mL: two voxels' width of rim is then most of the lesion.
+#
+# **06** Look for the scanner and the slice gap first, then for the share of cases without high opacity. To be sure one would
+# need cases that differ in one of these only: the same scanner with other gaps, or one patient on two scanners.
+#
+# **07** Bias and limits together decide. Limits of ± 60 mL are too wide to follow one patient from day to day, and narrow
+# enough to sort patients into quarters of severity, or to compare groups, where the errors of many average out.
+#
+# **08** One would think that the network outlines every lesion. A rule that is printed, and the worst case beside the
+# median one, is what protects a reader from that.
+#
+# **09** A mean Dice would need other `dice` in the rows of the reader `model`; a quartile of volumes only the rows next to it
+# in rank; a p value the order and the signs of all differences.
+#
+# **10** In relative terms the large one: its rim is a small part of it. In mL the small one may be closer, and the plot of
+# differences, which opens to the right, says just that.
+#
+# **E2** Quartiles, counts, Table 1 and rank correlations stay: they are built in. Means, bias, limits, p values and
+# everything by protocol move: the printed quartiles leave them open.

@@ -12,6 +12,7 @@ MODULES = ("agreement", "correlation", "dice", "equivalence", "overlap", "paired
 SECTIONS = ("Parameters", "Returns", "Formula", "Source", "Checked against", "Examples")
 ASSEMBLED = {
     "agreement_row", "agreement_table", "agreement_results", "of_row", "dice_table", "groups_of",
+    "fitting_limits",
 }
 """Tables put together from statistics, which have cards of their own."""
 

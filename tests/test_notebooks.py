@@ -87,6 +87,24 @@ def test_exercises_are_made_from_their_source(exercises, name, solved):
     assert found.cells == exercises.make(solved).cells, "run docs/make_exercises.py"
 
 
+def test_every_exercise_has_an_answer_in_the_solutions_only(exercises):
+    asked = [path.name.split("_")[0] for path in sorted(NOTEBOOK_FOLDER.glob("*.ipynb"))
+             if "**Exercise.**" in path.read_text(encoding="utf-8")]
+    assert len(asked) >= 11
+    open_, solved = ("\n".join(cell.source for cell in exercises.make(way).cells)
+                     for way in (False, True))
+    assert [name for name in asked if f"**{name}** " not in solved] == []
+    assert "**00** " not in open_
+
+
+def test_exercises_use_the_run_that_is_named(exercises, example, monkeypatch):
+    monkeypatch.setenv("DEEPLUNG_RUN", str(example.folder))
+    names = {}
+    first = next(cell for cell in exercises.make(True).cells if cell.cell_type == "code")
+    exec(first.source, names)
+    assert names["run"].folder == example.folder
+
+
 def test_an_unsolved_exercise_does_not_pass_its_check(exercises):
     """Each check, alone, after all the other solutions."""
     codes = [[cell.source for cell in exercises.make(solved).cells if cell.cell_type == "code"]
@@ -94,10 +112,10 @@ def test_an_unsolved_exercise_does_not_pass_its_check(exercises):
     gaps = [k for k, (open_, solved) in enumerate(zip(*codes, strict=True)) if open_ != solved]
     assert len(gaps) == 6
     for gap in gaps:
-        names = {}
+        names = {"__name__": "exercise"}
         for k, source in enumerate(codes[1]):
             if k == gap + 1:
-                with pytest.raises((AssertionError, TypeError, AttributeError, ValueError)):
+                with pytest.raises(NotImplementedError, match="your lines are missing"):
                     exec(source, names)
                 break
             exec(codes[0][k] if k == gap else source, names)

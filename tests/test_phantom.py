@@ -208,6 +208,11 @@ def test_the_default_cohort_resembles_the_study():
     assert all(r["protocol"] == "non-contrast" for r in external)
     assert {r["scanner"] for r in cv}.isdisjoint(r["scanner"] for r in external)
     assert {r["centre"] for r in cv}.isdisjoint(r["centre"] for r in external)
+    # Scanners, centres and contrast are crossed: Dice by one is another thing than by the others.
+    for some in (cv, external):
+        assert {(r["scanner"], r["centre"]) for r in some} == {
+            (a["scanner"], b["centre"]) for a in some for b in some}
+    assert {r["scanner"] for r in cv if r["protocol"] == "contrast"} == {r["scanner"] for r in cv}
     assert len({r["patient_id"] for r in rows}) == 42
 
     def without_dense(some):

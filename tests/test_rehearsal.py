@@ -30,6 +30,18 @@ def test_every_printed_quartile_is_met(compared):
     np.testing.assert_allclose(rows.measured, rows.value, rtol=1e-9)
 
 
+def test_no_two_readings_are_equal_but_zeros_and_quartiles(simulated):
+    """Cases that differ by exactly nothing would betray two curves of one formula."""
+    for role in ("cv", "external"):
+        for structure in ("ggo", "high_opacity"):
+            pair = measurements.pair(simulated.readings, "expert", "model", structure, role=role)
+            found = pair[(pair.reference > 0) & (pair.test > 0)]
+            assert (found.reference != found.test).all()
+            # Growth from one to the next is not a smooth curve's.
+            steps = np.diff(np.log(np.sort(found.reference)))
+            assert np.abs(np.diff(steps)).mean() > 0.3 * steps.mean()
+
+
 def test_correlations_are_met_but_for_the_one_out_of_reach(compared):
     rows = compared[compared.index.str.contains(r"^s3\.[12]\.correlation\.")]
     out_of_reach = "s3.2.correlation.external.high_opacity"
@@ -63,6 +75,27 @@ def test_table_1_is_met(simulated):
     assert found.loc["Age, years", ["mean", "sd"]].tolist() == pytest.approx([61, 16])
     assert found.n[["Men", "Current smoker", "Contrast-enhanced", "ECG-gated", "aquilion_one",
                     "open access"]].tolist() == [123, 22, 30, 35, 73, 10]
+
+
+def test_table_1_has_its_counterparts_but_for_the_papers_own_scanners(simulated):
+    characteristics = counts.count_characteristics(simulated.patients)
+    found = published.measure(simulated.readings, characteristics=characteristics)
+    table = published.compare(None, found).set_index("id")
+    rows = table[table.index.str.startswith("table1.")]
+    assert rows.index[rows.measured.isna()].str.startswith("table1.scanner.").all()
+    known = rows[rows.measured.notna() & ~rows.index.str.contains("percent|n.baseline")]
+    assert len(known) == 12
+    np.testing.assert_allclose(known.measured, known.value, atol=0.06)
+    # Ten open-access scans have no clinical data; percents are of those known.
+    assert rows.measured["table1.men.percent"] == pytest.approx(100 * 123 / 187)
+
+
+def test_phantoms_are_called_phantoms_and_quartiles_by_their_type(simulated):
+    found = published.measure(simulated.readings)
+    words = published.compare(None, found, synthetic=True).set_index("id").comparability
+    assert not words.str.contains("patients").any()
+    assert words["s3.1.volume.cv.ggo.expert.q1"] == \
+        "same statistic, phantoms; quartile of type 6, as in SPSS"
 
 
 def test_binary_masks_hold_no_high_opacity(simulated):

@@ -31,6 +31,7 @@ from deeplung_nb.report.discrepancies import check_published
 from deeplung_nb.report.style import MM, PAGE_MM, STYLE, new_figure, save_figure
 from deeplung_nb.report.word import PrintedTable
 from deeplung_nb.stats import agreement, correlation, summary
+from deeplung_nb.stats.comparison import agreement_row, fitting_limits
 from deeplung_nb.stats.dice import dice_table
 
 CLASSES = ("ggo", "high_opacity")
@@ -103,15 +104,19 @@ def measured():
 
 
 def fake_timings() -> pd.DataFrame:
-    columns = ["model", "width", "device", "hardware", "threads", "n_slices", "seconds_median",
-               "seconds_min", "seconds_max", "parameters_million", "peak_memory_gb"]
+    columns = ["model", "way", "width", "device", "hardware", "threads", "n_slices", "repeats",
+               "seconds_median", "seconds_min", "seconds_max", "parameters_million",
+               "peak_memory_gb"]
     return pd.DataFrame([
-        ("ours", 0, "cpu", "Chip", 2, 16, 3.0, 2.9, 3.2, 6.05, 1.0),
-        ("ours", 0, "cpu", "Chip", 2, 120, 22.0, 21.0, 23.0, 6.05, 1.1),
-        ("ours", 0, "cuda", "Card", 1, 16, 0.03, 0.029, 0.04, 6.05, 2.5),
-        ("unet2d", 16, "cpu", "Chip", 2, 16, 1.5, 1.4, 1.6, 0.5, 1.4),
-        ("unet2d", 64, "cpu", "Chip", 2, 16, 6.0, 5.9, 6.1, 7.8, 1.4),
-    ], columns=columns)
+        ("ours", "fast", 0, "cpu", "Chip", 2, 16, 3, 3.0, 2.9, 3.2, 6.05, 1.0),
+        ("ours", "plain", 0, "cpu", "Chip", 2, 16, 3, 7.0, 6.9, 7.2, 6.05, 1.5),
+        ("ours", "bfloat16", 0, "cpu", "Chip", 2, 16, 3, 2.0, 1.9, 2.2, 6.05, 1.5),
+        ("ours", "fast", 0, "cpu", "Chip", 2, 120, 3, 22.0, 21.0, 23.0, 6.05, 1.1),
+        ("ours", "fast", 0, "cpu", "Chip", 2, 500, 1, 92.0, 92.0, 92.0, 6.05, 1.2),
+        ("ours", "plain", 0, "cuda", "Card", 1, 16, 3, 0.03, 0.029, 0.04, 6.05, 2.5),
+        ("unet2d", "plain", 16, "cpu", "Chip", 2, 16, 3, 1.5, 1.4, 1.6, 0.5, 1.4),
+        ("unet2d", "plain", 64, "cpu", "Chip", 2, 16, 3, 6.0, 5.9, 6.1, 7.8, 1.4),
+    ], columns=columns).assign(task="network", image_size=256)
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +265,7 @@ def test_agreement_figure_prints_the_numbers_it_was_given(measured):
     assert both > 0
     assert f"n = {len(p)}" in said
     assert f"both {both}" in said
-    assert f"×{both}" in said
+    assert "ring: all with both 0 (counted above)" in said
     assert f"bias {numbers.number(result.bias)}" in said
     assert numbers.number(result.loa_upper) in said
     assert "automatic − expert" in said
@@ -317,6 +322,64 @@ def test_sloped_limits_are_drawn_where_the_regression_puts_them(scale, multiplie
         at = np.log(x) if scale == "ratio" else x
         wanted = line(at) + sign * multiplier * np.sqrt(np.pi / 2) * np.maximum(spread(at), 0)
         np.testing.assert_allclose(y, np.exp(wanted) if scale == "ratio" else wanted)
+
+
+def orange(axes):
+    return [line for line in axes.lines if line.get_linestyle() == "-."]
+
+
+def test_the_worst_case_says_what_is_not_among_the_candidates():
+    rows = []
+    for case, expert, dice in (("a", 5.0, 0.4), ("b", 9.0, 0.7), ("c", 0.0, 0.0), ("d", 0.0, None)):
+        rows += [{"cohort": "x", "case_id": case, "reader": reader, "structure": structure,
+                  "volume_ml": expert, "dice": dice if reader == "model" else None,
+                  "status": "ok", "role": "cv"}
+                 for reader in ("expert", "model") for structure in LESION_STRUCTURES]
+    chosen = figures.choose_case(pd.DataFrame(rows), "worst")
+    assert (chosen.case_id, chosen.n_candidates) == ("a", 2)
+    assert chosen.rule == (
+        "the lowest Dice (any lesion) of 2 cases in which the expert drew a lesion; not among "
+        "them 1 without one in which the network drew some (Dice 0)")
+
+
+def test_limits_that_fit_stand_beside_constant_ones_that_do_not():
+    rng = np.random.default_rng(2)
+    a = rng.uniform(1, 400, 60)
+    pairs = {"grows": (a, a + rng.normal(0, 0.02 + 0.1 * a)), "even": (a, a + rng.normal(0, 5, 60)),
+             "heavy": (a, a + rng.permutation(rng.standard_t(1.5, 60)))}
+    drawn = {}
+    for name, (first, second) in pairs.items():
+        p = pd.DataFrame({"reference": first, "test": second})
+        row = agreement_row(p)
+        axes = Figure().subplots()
+        fitting = fitting_limits(p, row)
+        result = agreement.bland_altman(first, second)
+        figures.draw_bland_altman(axes, p, result, "ggo", fitting)
+        drawn[name] = axes, fitting, axes.get_title(loc="left")
+    assert orange(drawn["even"][0]) == []
+    assert drawn["even"][1] is None
+    axes, fitting, title = drawn["grows"]
+    assert "spread p = 0.002: limits by regression (orange)" in title
+    by_size = agreement.bland_altman(*pairs["grows"], limits="regression")
+    for side, line in zip(("lower", "upper"), orange(axes), strict=True):
+        x, y = map(np.asarray, line.get_data())
+        np.testing.assert_allclose(y, getattr(by_size.lines(x), side))
+    axes, fitting, title = drawn["heavy"]
+    low, high = np.quantile(np.subtract(*pairs["heavy"][::-1]), [0.025, 0.975],
+                            method="median_unbiased")
+    assert [line.get_ydata()[0] for line in orange(axes)] == pytest.approx([low, high])
+    assert "not normal, p < 0.001: 95 % from" in title
+    assert fitting.limits.limits == "quantile"
+
+
+def test_the_last_epoch_has_its_learning_rate_as_wide_as_any():
+    history = pd.DataFrame({"epoch": [0, 1, 2], "lr": [1e-3, 5e-4, 1e-5], "train_loss": 1.0,
+                            "validation_loss": 1.0, "dice_ggo": 0.5, "dice_high_opacity": 0.5,
+                            "dice_lesion": 0.5})
+    figure = figures.draw_learning_curves({0: history})
+    values, edges, _ = figure.axes[2].patches[0].get_data()
+    assert edges.tolist() == [0, 1, 2, 3]
+    assert values.tolist() == [1e-3, 5e-4, 1e-5]
 
 
 def plotted(axes):
@@ -592,7 +655,10 @@ def test_dice_of_the_classes_and_the_background_follow_from_the_counts(measured)
 
 
 def test_times_table_refuses_a_model_that_was_not_timed(timings):
-    assert "22.00 (21.00 to 23.00)" in tables.format_times(timings).as_raw_html()
+    page = tables.format_times(timings).as_raw_html()
+    assert "22.00 (21.00 to 23.00)" in page
+    assert "92.00<" in page  # taken once: no range
+    assert "256 × 256 pixels" in page
     with pytest.raises(ValueError, match="nnunet"):
         tables.format_times(timings, "nnunet")
 

@@ -173,7 +173,7 @@ def test_figures_show_the_limits_of_the_table():
     frame = measurements.from_wide(wide, {"expert": "reference", "model": "test"},
                                    unit="mL")
     row = summary.agreement_table(frame).query("protocol == 'all'").iloc[0]
-    _, limits, ranks = summary.agreement_results(frame, "external", ["lesion"])
+    _, limits, ranks, _ = summary.agreement_results(frame, "external", ["lesion"])
     shown = limits["lesion"]
     assert shown.bias_ci == (row.bias_lower, row.bias_upper)
     assert (shown.loa_lower, shown.loa_upper) == (row.loa_lower, row.loa_upper)

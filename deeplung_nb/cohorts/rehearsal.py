@@ -6,8 +6,9 @@ prints (SPSS's kind), and the rank correlation of expert and machine to three di
 the external high opacity's 0.996 can't be had with an upper quartile of 0 by the expert and of
 1.3 mL by the machine (0.977 is the most), unless that 0 is a rounded one.
 
-What it can't match, since the quartiles leave it open: the tails, and so means, bias and limits of
-agreement; p values; anything by protocol; Dice, for which there are no masks (the column is
+What it does not match, since those quartiles leave it open: the tails, and so means, bias and
+limits of agreement; p values; anything by protocol, and so the twelve quartiles of differences in
+section 3.3; Dice, for which there are no masks (the column is
 empty). Zeros where the paper prints a quartile of 0 are a choice: the fewest or most that the
 quartiles allow, or 30 % of the training cohort's high opacity.
 
@@ -45,25 +46,31 @@ class Rehearsal(NamedTuple):
     """Clinical columns, one row per CT, as the rows of a manifest."""
 
 
-def volumes(n: int, q1: float, median: float, q3: float, n_zero: int) -> np.ndarray:
+def volumes(n: int, q1: float, median: float, q3: float, n_zero: int,
+            rng: np.random.Generator) -> np.ndarray:
     """n volumes in rising order with these quartiles (type 6, as SPSS), the first n_zero of them 0.
 
-    Between the quartiles the logarithm is linear in the normal quantile; beyond them too, with the
-    slope `TAIL_SLOPE`. A quartile of 0 is met by zeros.
+    The logarithm is linear in the normal quantile between the quartiles, and beyond them with the
+    slope `TAIL_SLOPE`; where on it a volume stands is drawn, but for those that are the quartiles.
+    A quartile of 0 is met by zeros.
     """
-    place = np.arange(1, n + 1) / (n + 1)
-    z = stats.norm.ppf(place)
-    known = [(z[n_zero - 1], np.log(SMALLEST_ML))] if n_zero else []
+    fixed = {}  # rank -> logarithm
     for share, value in ((0.25, q1), (0.5, median), (0.75, q3)):
         if value > 0:  # a quartile between two values is met by both
             around = {int(np.floor(share * (n + 1))), int(np.ceil(share * (n + 1)))}
-            known += [(z[rank - 1], np.log(value)) for rank in sorted(around)]
-    if not n_zero:
+            fixed |= dict.fromkeys(around, np.log(value))
+    place = np.arange(n + 2) / (n + 1)
+    drawn = [rank for rank in range(n_zero + 1, n + 1) if rank not in fixed]
+    place[drawn] += rng.uniform(-0.5, 0.5, len(drawn)) / (n + 1)  # keeps the order
+    z = stats.norm.ppf(place[1:-1])
+    known = [(stats.norm.ppf(place[rank]), value) for rank, value in sorted(fixed.items())]
+    if n_zero:
+        known.insert(0, (stats.norm.ppf(place[n_zero]), np.log(SMALLEST_ML)))
+    else:
         known.insert(0, (z[0], known[0][1] - TAIL_SLOPE * (known[0][0] - z[0])))
     slope = TAIL_SLOPE if q3 else STEEP_SLOPE
     known.append((z[-1], known[-1][1] + slope * (z[-1] - known[-1][0])))
-    found = np.interp(z, *zip(*known, strict=True))
-    values = np.exp(found)
+    values = np.exp(np.interp(z, *zip(*known, strict=True)))
     values[:n_zero] = 0.0
     return values
 
@@ -168,7 +175,7 @@ def _read(patients: pd.DataFrame, role: str, printed: pd.Series, rng: np.random.
         for reader, n_zero in zip(("expert", "model"), N_ZERO[role, structure], strict=True):
             key = f"{SECTION[role]}.volume.{role}.{structure}.{reader}"
             ordered.append(volumes(n, *(printed[f"{key}.{q}"] for q in ("q1", "median", "q3")),
-                                   n_zero))
+                                   n_zero, rng))
         rho = printed[f"{SECTION[role]}.correlation.{role}.{structure}"]
         pair = np.array(couple(*ordered, rho, rng))
         # A binary mask holds no high opacity: the cases without any go to MosMedData.

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from deeplung_nb.labels import COLOURS, HIGH_OPACITY, LESION_STRUCTURES, TITLES, VALUES
@@ -34,6 +33,7 @@ from deeplung_nb.report.style import (
     save_figure,
     styled,
 )
+from deeplung_nb.stats.comparison import Fitting
 from deeplung_nb.stats.limits import differences
 
 __all__ = [
@@ -50,7 +50,10 @@ MIN_BOX = 5
 
 def _markers(axes: Axes, x: np.ndarray, y: np.ndarray, pair: pd.DataFrame, colour: str,
              ring: bool = True) -> None:
-    """Points that show zeros: filled (both found), hollow (one is 0), a counted ring (both 0)."""
+    """Points that show zeros: filled (both found), hollow (one is 0), a ring (both 0).
+
+    How many stand on the ring is said in the title, where it hides no point.
+    """
     reference_zero = pair["reference"].to_numpy() == 0
     test_zero = pair["test"].to_numpy() == 0
     both, one = reference_zero & test_zero, reference_zero ^ test_zero
@@ -61,9 +64,6 @@ def _markers(axes: Axes, x: np.ndarray, y: np.ndarray, pair: pd.DataFrame, colou
     if ring and both.any():
         axes.plot([0], [0], marker="o", markersize=7, markerfacecolor="none",
                   markeredgecolor=INK, markeredgewidth=0.8, linestyle="", clip_on=False, zorder=4)
-        axes.annotate(f"×{int(both.sum())}", (0, 0), xytext=(2, 6.5), textcoords="offset points",
-                      fontsize=6.3, fontweight="bold", zorder=5,
-                      path_effects=[withStroke(linewidth=1.8, foreground="white")])
 
 
 def _unit(pair: pd.DataFrame) -> str:
@@ -116,7 +116,19 @@ def _draw_lines(axes: Axes, x: np.ndarray, result: Any) -> None:
             axes.axhspan(*ends, color=PALE, alpha=0.6, linewidth=0, zorder=0)
 
 
-def draw_bland_altman(axes: Axes, pair: pd.DataFrame, result: Any, structure: str) -> None:
+def _draw_fitting(axes: Axes, x: np.ndarray, fitting: Fitting) -> str:
+    """Limits that fit, beside constant ones that don't; the line of the title that says so."""
+    limits = fitting.limits
+    sizes = np.linspace(x.min(), x.max(), 200)
+    for y in limits.lines(sizes)[1:]:
+        axes.plot(sizes, y, color=FOLD_COLOURS[1], linewidth=1.1, linestyle="-.", zorder=2)
+    said = f"95 % from {number(limits.loa_lower)} to {number(limits.loa_upper)}" \
+        if limits.limits == "quantile" else "limits by regression"
+    return f"\n{fitting.why}: {said} (orange)"
+
+
+def draw_bland_altman(axes: Axes, pair: pd.DataFrame, result: Any, structure: str,
+                      fitting: Fitting | None = None) -> None:
     """Difference against mean, with bias, limits and their confidence intervals.
 
     Parameters
@@ -125,6 +137,8 @@ def draw_bland_altman(axes: Axes, pair: pd.DataFrame, result: Any, structure: st
         Columns `reference` and `test`, mL.
     result
         The `stats.agreement.BlandAltman` of this pair, on any scale and with any limits.
+    fitting
+        Limits of the same differences that fit better, to stand beside them, and why.
     """
     reference, test = (pair[name].to_numpy(float) for name in ("reference", "test"))
     x, y, usable = differences(reference, test, result.scale)
@@ -138,6 +152,7 @@ def draw_bland_altman(axes: Axes, pair: pd.DataFrame, result: Any, structure: st
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.axhline(none, color=GREY, linewidth=0.6, linestyle=":", zorder=1)
     _draw_lines(axes, x, result)
+    also = _draw_fitting(axes, x, fitting) if fitting else ""
     axes.margins(x=0.06, y=0.12)
     if not (x < 0).any():
         axes.set_xlim(left=0.0)
@@ -153,7 +168,7 @@ def draw_bland_altman(axes: Axes, pair: pd.DataFrame, result: Any, structure: st
         f"{TITLES[structure]}, n = {result.n}{left_out} ({_zero_counts(pair)})\n"
         f"bias{where} {number(result.bias)} {interval(result.bias_ci)}{unit}\n"
         f"limits{where} {number(result.loa_lower)} {interval(result.loa_lower_ci)} to "
-        f"{number(result.loa_upper)} {interval(result.loa_upper_ci)}{unit}",
+        f"{number(result.loa_upper)} {interval(result.loa_upper_ci)}{unit}{also}",
         loc="left", fontsize=6.3, linespacing=1.25,
     )
 
@@ -190,7 +205,9 @@ def _method(result: Any) -> str:
 
 @styled
 def draw_agreement(pairs: Mapping[str, pd.DataFrame], agreement: Mapping[str, Any],
-                   correlation: Mapping[str, Any], width_mm: float = PAGE_MM) -> PrintFigure:
+                   correlation: Mapping[str, Any],
+                   fitting: Mapping[str, Fitting | None] | None = None,
+                   width_mm: float = PAGE_MM) -> PrintFigure:
     """Fig. 6 and supplementary Fig. i: for each structure Bland-Altman (A, C), correlation (B, D).
 
     Parameters
@@ -199,15 +216,18 @@ def draw_agreement(pairs: Mapping[str, pd.DataFrame], agreement: Mapping[str, An
         Structure -> table of `measurements.pair` (columns `reference`, `test`, mL).
     agreement, correlation
         Structure -> result of `stats.agreement.bland_altman`, of `stats.correlation.spearman`.
+    fitting
+        Structure -> other limits to stand beside those, of `stats.comparison.fitting_limits`.
     """
-    figure = new_figure(width_mm, 66.0 * len(pairs) + 10, foot_mm=7)
+    fitting = fitting or {}
+    figure = new_figure(width_mm, 70.0 * len(pairs) + 10, foot_mm=7)
     grid = figure.subplots(len(pairs), 2, squeeze=False, width_ratios=(1.25, 1))
     said = []
     for row, (structure, pair) in enumerate(pairs.items()):
         left, right = grid[row]
-        draw_bland_altman(left, pair, agreement[structure], structure)
+        draw_bland_altman(left, pair, agreement[structure], structure, fitting.get(structure))
         draw_correlation(right, pair, correlation[structure], structure)
-        letter(left, "ABCDEFGH"[2 * row], up=27)
+        letter(left, "ABCDEFGH"[2 * row], up=34 if fitting.get(structure) else 27)
         letter(right, "ABCDEFGH"[2 * row + 1], up=27)
         result = agreement[structure]
         said.append(
@@ -216,8 +236,8 @@ def draw_agreement(pairs: Mapping[str, pd.DataFrame], agreement: Mapping[str, An
             f"{scale_words(pair, result.scale)[2]}, correlation {number(correlation[structure].r)}."
         )
     figure.text(
-        0.5, foot_y(figure), "filled: both above 0     hollow: one of the two is 0     ring ×n: n "
-        "cases with both 0     dotted: no difference, identity\n"
+        0.5, foot_y(figure), "filled: both above 0     hollow: one of the two is 0     ring: "
+        "all with both 0 (counted above)     dotted: no difference, identity\n"
         f"{result.limits} limits of agreement     [ ] and grey bands: "
         f"{100 * result.confidence:g} % "
         "confidence intervals" + (f" ({result.ci})" if result.limits == "constant" else ""),
@@ -237,7 +257,7 @@ def draw_learning_curves(histories: Mapping[Any, pd.DataFrame],
     `histories` maps a fold to its history.csv (`epoch, lr, train_loss, validation_loss, dice_ggo,
     dice_high_opacity, dice_lesion`). A ring marks the epoch with the best validation loss.
     """
-    figure = new_figure(width_mm, 62, foot_mm=6)
+    figure = new_figure(width_mm, 66, foot_mm=10)
     loss, dice, rate = figure.subplots(1, 3, width_ratios=(1.2, 1.2, 0.8))
     for index, (fold, history) in enumerate(histories.items()):
         colour = FOLD_COLOURS[index % len(FOLD_COLOURS)]
@@ -250,7 +270,9 @@ def draw_learning_curves(histories: Mapping[Any, pd.DataFrame],
                       markeredgecolor=colour, markersize=5)
         for structure, dash in zip(LESION_STRUCTURES, ("-", "--", ":"), strict=True):
             dice.plot(epoch, history[f"dice_{structure}"], color=colour, linestyle=dash)
-        rate.step(epoch, history["lr"], color=colour, where="post")
+        # To the end of the last epoch, or its rate would be a mere stroke.
+        rate.stairs(history["lr"], np.append(epoch, epoch.iloc[-1] + 1), color=colour,
+                    baseline=None)
     for axes, title in ((loss, "loss"), (dice, "Dice, validation cases"), (rate, "learning rate")):
         axes.set_title(title)
         axes.set_xlabel("epoch")
@@ -265,11 +287,12 @@ def draw_learning_curves(histories: Mapping[Any, pd.DataFrame],
     loss.add_artist(loss.legend(handles=keys, loc="upper right"))
     kinds = [dice.plot([], [], color=INK, linestyle=dash, label=TITLES[name])[0]
              for name, dash in zip(LESION_STRUCTURES, ("-", "--", ":"), strict=True)]
-    dice.legend(handles=kinds, loc="best")
     handles, labels = loss.get_legend_handles_labels()
-    folds = [(h, t) for h, t in zip(handles, labels, strict=True) if t.startswith("fold")]
-    figure.legend([h for h, _ in folds], [t for _, t in folds], loc="center",
-                  bbox_to_anchor=(0.5, foot_y(figure)), ncols=max(1, len(folds)))
+    folds = [h for h, t in zip(handles, labels, strict=True) if t.startswith("fold")]
+    for place, keys, title in ((0.25, folds, "A to C"), (0.77, kinds, "B")):
+        figure.legend(keys, [key.get_label() for key in keys], loc="center", title=title,
+                      bbox_to_anchor=(place, foot_y(figure)), ncols=max(1, len(keys)),
+                      title_fontsize=6.3, columnspacing=1.2, handlelength=1.6)
     for axes, name in zip((loss, dice, rate), "ABC", strict=True):
         letter(axes, name)
     figure.alt = (f"Learning curves of {len(histories)} folds: training and validation loss, "

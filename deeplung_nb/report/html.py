@@ -60,11 +60,21 @@ table.facts th, table.facts td { text-align: left; vertical-align: top; overflow
                                  padding: .2rem .8rem .2rem 0;
                                  border-bottom: 1px solid var(--line); }
 table.facts th { font-weight: 500; white-space: nowrap; }
+/* Some fifteen pages A4 for a whole run. */
 @media print {
   :root { color-scheme: light; }
-  body { max-width: none; font-size: 10pt; padding: 0; } nav { display: none; }
-  h2, h3 { break-after: avoid; } .scroll { overflow: visible; } a { color: inherit; }
-  @page { margin: 18mm; }
+  body { max-width: none; font-size: 8.5pt; line-height: 1.35; padding: 0; } nav { display: none; }
+  h1 { font-size: 14pt; } h2 { font-size: 11pt; margin: 5mm 0 1mm; }
+  h3 { font-size: 9pt; margin: 3mm 0 1mm; } h2, h3 { break-after: avoid; } p { margin: 1mm 0; }
+  a { color: inherit; } .file { display: none; }
+  .scroll { overflow: visible; } .scroll table { zoom: 0.58; } tr { break-inside: avoid; }
+  figure { margin: 0 0 1mm; } figure img { max-width: 74%; display: block; }
+  figcaption { font-size: 8pt; }
+  table.facts { font-size: 6.5pt; width: 100%; }
+  table.facts tbody { columns: 2; display: block; } table.facts th { white-space: normal; }
+  table.facts tr { display: table; width: 100%; table-layout: fixed; }
+  table.facts th, table.facts td { padding: 0 1mm 0 0; }
+  @page { size: A4; margin: 13mm; }
 }
 </style>
 </head>

@@ -29,7 +29,8 @@ RULES = {
     "median_both": ("the case nearest the median Dice (any lesion) of {n} cases with ground-glass "
                     "and high opacity", ("ggo", "high_opacity")),
     "best": ("the highest Dice (any lesion) of {n} cases", ("lesion",)),
-    "worst": ("the lowest Dice (any lesion) of {n} cases", ("lesion",)),
+    "worst": ("the lowest Dice (any lesion) of {n} cases in which the expert drew a lesion",
+              ("lesion",)),
 }
 """Name of a choice rule -> what it says, and the structures which the expert must have drawn."""
 
@@ -94,9 +95,13 @@ def choose_case(measurements: pd.DataFrame, rule: str = "median_both", reader: s
         chosen = scores.idxmin()
     else:
         chosen = (scores - scores.median()).abs().idxmin()
+    said = words.format(n=len(scores))
+    alarms = int((dice.loc[dice.index.difference(expert.index[fits]), "lesion"] == 0).sum())
+    if rule == "worst" and alarms:
+        said += f"; not among them {alarms} without one in which the network drew some (Dice 0)"
     return ChosenCase(*chosen, dice={name: float(value) for name, value
                                      in dice.loc[chosen].dropna().items() if name != "lung"},
-                      rule=words.format(n=len(scores)), n_candidates=len(scores))
+                      rule=said, n_candidates=len(scores))
 
 
 def choose_slice(labels: np.ndarray, structures: tuple[str, ...] = ("lesion",)) -> int:

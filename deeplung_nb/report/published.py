@@ -42,8 +42,18 @@ SETTINGS = {
 """Published id -> where the setting stands in a `Config`."""
 
 
+CHARACTERISTICS = {
+    "Men": "men", "Current smoker": "current_smoker", "Former smoker": "former_smoker",
+    "History of lung disease": "lung_disease", "Non-contrast": "non_contrast",
+    "Contrast-enhanced": "contrast", "ECG-gated": "ecg_gated",
+}
+"""Row of `counts.count_characteristics` -> its part of the ids of Table 1. The paper's scanners are
+no others' scanners."""
+
+
 def compare(published_csv: str | os.PathLike | None, measured: Mapping[str, float],
-            same_patients: bool = False, simulated: bool = False) -> pd.DataFrame:
+            same_patients: bool = False, simulated: bool = False,
+            synthetic: bool = False) -> pd.DataFrame:
     """Every published number, this run's counterpart, and whether the two can be compared.
 
     Parameters
@@ -56,6 +66,8 @@ def compare(published_csv: str | os.PathLike | None, measured: Mapping[str, floa
         True where the run's cohort is the paper's own.
     simulated
         True where the readings were made to have the printed quartiles.
+    synthetic
+        True where the cases are phantoms.
 
     Returns
     -------
@@ -81,12 +93,13 @@ def compare(published_csv: str | os.PathLike | None, measured: Mapping[str, floa
     frame["value"] = pd.to_numeric(frame["value"])
     frame["measured"] = frame["id"].map(measured).astype(float)
     frame["difference"] = frame["measured"] - frame["value"]
-    frame["comparability"] = [comparability(row, same_patients, simulated)
+    frame["comparability"] = [comparability(row, same_patients, simulated, synthetic)
                               for row in frame.itertuples()]
     return frame
 
 
-def comparability(row: object, same_patients: bool = False, simulated: bool = False) -> str:
+def comparability(row: object, same_patients: bool = False, simulated: bool = False,
+                  synthetic: bool = False) -> str:
     """Whether a published number and this run's can be set against each other, in a few words.
 
     `row` has the fields `id, quantity, statistic` and `measured` of a row of `compare`.
@@ -106,7 +119,10 @@ def comparability(row: object, same_patients: bool = False, simulated: bool = Fa
         return "no: which Dice is averaged is not printed"
     if simulated:
         return "no: simulated from the printed numbers"
-    patients = "yes" if same_patients else "same statistic, other patients"
+    patients = "yes" if same_patients else \
+        f"same statistic, {'phantoms' if synthetic else 'other patients'}"
+    if statistic.startswith(("q1", "q3")):
+        patients += "; quartile of type 6, as in SPSS"
     if quantity == "dice" and ".unet" in row.id:
         return f"{patients}; width and schedule as in Table 4 of this run"
     if quantity == "dice":
@@ -117,8 +133,11 @@ def comparability(row: object, same_patients: bool = False, simulated: bool = Fa
 
 
 def measure(measurements: pd.DataFrame, config: Config | None = None,
-            timings: pd.DataFrame | None = None, reader: str = "model") -> dict[str, float]:
+            timings: pd.DataFrame | None = None, reader: str = "model",
+            characteristics: pd.DataFrame | None = None) -> dict[str, float]:
     """This run's counterparts of the published numbers, under the ids of published.csv.
+
+    `characteristics` are rows of `counts.count_characteristics`, for Table 1.
 
     Dice is the mean over cases in which it is defined; `spread` is the SD over cases.
     """
@@ -132,6 +151,8 @@ def measure(measurements: pd.DataFrame, config: Config | None = None,
     training = measurements[measurements["role"] == "cv"]
     if training["protocol"].isin(("contrast",)).any():
         found |= _protocols(training, reader)
+    if characteristics is not None:
+        found |= _characteristics(characteristics[characteristics["role"] == "cv"])
     if timings is not None:
         found |= _times(timings)
     return {name: value for name, value in found.items() if not np.isnan(value)}
@@ -170,6 +191,20 @@ def _counts(rows: pd.DataFrame, role: str) -> dict[str, float]:
         found |= {"table2.n_patients.cv": n_patients,
                   "table2.n_slices.cv": float(cases["n_slices"].sum())}
         found |= {f"table2.n_lesion_slices.cv.{name}": with_class[name] for name in CLASSES}
+    return found
+
+
+def _characteristics(rows: pd.DataFrame) -> dict[str, float]:
+    """Table 1, of the training cohort."""
+    rows = rows.set_index("characteristic")
+    found = {f"table1.n.{name}": float(rows["n"].get(title, np.nan))
+             for name, title in (("baseline", "Patients"), ("images", "CT scans"))}
+    for column, title in counts.CONTINUOUS.items():
+        found |= {f"table1.{column}.{name}": float(rows[name].get(title, np.nan))
+                  for name in ("mean", "sd")}
+    for title, name in CHARACTERISTICS.items():
+        found |= {f"table1.{name}.{column}": float(rows[column].get(title, np.nan))
+                  for column in ("n", "percent")}
     return found
 
 
@@ -248,8 +283,9 @@ def _times(timings: pd.DataFrame) -> dict[str, float]:
     The U-Nets are those of the paper's width.
     """
     found = {}
-    rows = timings[(timings["n_slices"] == 16)
-                   & (timings["width"] == timings["model"].map(FULL_WIDTHS).fillna(0))]
+    rows = counts.fastest_ways(timings)
+    rows = rows[(rows["n_slices"] == 16)
+                & (rows["width"] == rows["model"].map(FULL_WIDTHS).fillna(0))]
     for (model, device), group in rows.groupby(["model", "device"]):
         if str(device).startswith("cpu"):
             found[f"table4.{model}.cpu_time"] = float(group["seconds_median"].min())

@@ -16,6 +16,7 @@ from great_tables import GT
 
 from deeplung_nb.files import atomic_path, write_text
 from deeplung_nb.labels import ROLES, TITLES
+from deeplung_nb.report.counts import fastest_ways
 from deeplung_nb.report.numbers import MISSING, fixed, p_cell, with_interval
 from deeplung_nb.report.style import READERS
 from deeplung_nb.runs import Run
@@ -83,7 +84,8 @@ def format_times(frame: pd.DataFrame, model: str = "ours") -> GT:
 
     `frame` holds rows of timings.csv.
     """
-    rows = frame[frame["model"] == model].copy()
+    rows = fastest_ways(frame)
+    rows = rows[rows["model"] == model].copy()
     if rows.empty:
         raise ValueError(f"timings without model {model!r}: expected one of "
                          f"{', '.join(sorted(frame['model'].unique()))}")
@@ -91,14 +93,20 @@ def format_times(frame: pd.DataFrame, model: str = "ours") -> GT:
                         if device == "cpu" else f"{device}: {hardware}"
                         for device, hardware, threads in zip(rows["device"], rows["hardware"],
                                                              rows["threads"], strict=True)]
-    columns = ["seconds_median", "seconds_min", "seconds_max"]
-    rows["cell"] = ["{} ({} to {})".format(*(fixed(value, 2) for value in row))
-                    for row in rows[columns].itertuples(index=False)]
+    rows["cell"] = [
+        fixed(row.seconds_median, 2) + (f" ({fixed(row.seconds_min, 2)} to "
+                                        f"{fixed(row.seconds_max, 2)})" if row.repeats > 1 else "")
+        for row in rows.itertuples()]
     display = rows.pivot(index="Hardware", columns="n_slices", values="cell").fillna(MISSING)
     display.columns = [f"{int(n)} slices" for n in display.columns]
+    size = int(rows["image_size"].iloc[0])
+    once = " A time without a range was taken once." if (rows["repeats"] == 1).any() else ""
     return format_frame(display.reset_index(), "table3", "Table 3. Computation time, s",
-                        notes=["Median (minimum to maximum) of repeated runs, from prepared slices "
-                               "to class scores. Times are of this hardware only."],
+                        notes=[f"Network of this run ({size} × {size} pixels, "
+                               f"{rows['parameters_million'].iloc[0]:.1f} million parameters), "
+                               "from prepared slices to class scores, float32, in the fastest "
+                               f"way. Median (minimum to maximum) of repeated runs.{once} Times "
+                               "are of this hardware only."],
                         stub="Hardware")
 
 
@@ -118,8 +126,9 @@ def format_models(frame: pd.DataFrame) -> GT:
         ("memory_gb", "Memory, GB", 2),
     ):
         display[title] = [fixed(value, decimals) for value in frame[column]]
-    notes = ["Dice: mean over the test cases of all folds in which it is defined. Times and peak "
-             f"memory over {n_slices} slices, all in this run. – not trained or not measured here."]
+    notes = ["Dice: mean over the test cases of all folds in which it is defined. Times over "
+             f"{n_slices} slices, all in one interleaved run, each in its fastest way; peak memory "
+             "of a process of its own. – not trained or not measured here."]
     if frame["training_steps"].dropna().nunique() > 1:
         notes.append("Trained for different numbers of steps: the Dice do not rank the designs.")
     gt = format_frame(display, "table4", "Table 4. Models compared",
@@ -232,7 +241,9 @@ def format_comparison(frame: pd.DataFrame, measured_only: bool = True) -> GT:
                                                                  strict=True)],
         "Quantity": what, "Cohort": rows["cohort"].fillna(""),
         "Printed": rows["printed"],
-        "This run": [f"{fixed(value, decimals_for(value))}" for value in rows["measured"]],
+        "This run": [p_cell(row.measured) if row.quantity == "p_value"
+                     else fixed(row.measured, decimals_for(row.measured))
+                     for row in rows.itertuples()],
         "Unit": rows["unit"].fillna(""), "Comparable?": rows["comparability"],
     })
     gt = format_frame(display, "published", "What the paper prints and what this run gives",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,8 @@ from deeplung_nb.stats.description import describe
 from deeplung_nb.stats.detection import detection
 
 NAN = float("nan")
-
+ALPHA = 0.05
+"""Level of the tests that speak against constant limits."""
 
 SHARE = 0.975
 """Of the quantile that an upper limit is."""
@@ -33,12 +34,12 @@ def _flags(row: dict[str, Any]) -> str:
         found.append(f"{row['n']} pairs of {row['n_patients']} patients: by patients")
     elif row["n_patients"] < row["n"]:
         found.append(f"{row['n']} pairs of {row['n_patients']} patients, taken as independent")
-    if row["slope_p"] < 0.05:
+    if row["slope_p"] < ALPHA:
         found.append("proportional bias")
-    if row["heteroscedasticity_p"] < 0.05:
+    if row["heteroscedasticity_p"] < ALPHA:
         grows = row["regression_sd_slope"] > 0
         found.append(f"spread {'grows' if grows else 'shrinks'} with size")
-    if row["shapiro_p"] < 0.05:
+    if row["shapiro_p"] < ALPHA:
         found.append("differences not normal")
     if row["n"] and np.isfinite(row["percent_outside"]):
         outside = round(row["percent_outside"] * row["n"] / 100)
@@ -102,7 +103,7 @@ def _lead(row: dict[str, Any]) -> dict[str, Any]:
     Constant limits need differences that are normal, and as wide for large readings as for small;
     quantiles need neither.
     """
-    against = [row[name] < 0.05 for name in ("shapiro_p", "slope_p", "heteroscedasticity_p")]
+    against = [row[name] < ALPHA for name in ("shapiro_p", "slope_p", "heteroscedasticity_p")]
     too_many = row["n"] > agreement.MOST_FOR_SHAPIRO  # nobody tested; quantiles are sharp here
     kind = "quantile" if any(against) or too_many else "constant"
     source = {"quantile": "quantile", "constant": "loa"}[kind]
@@ -232,6 +233,41 @@ def agreement_row(pair: pd.DataFrame, confidence: float = 0.95, *, missing: str 
     lead = {name: row.pop(name) for name in [*row] if name.startswith(LEAD)}
     counts = {name: row.pop(name) for name in [*row] if name.startswith(COUNTS)}
     return {**counts, "intervals": ci, **lead, **_lead(row | lead | counts), **row, **flags}
+
+
+class Fitting(NamedTuple):
+    """Limits that stand beside constant ones where these don't fit."""
+
+    limits: agreement.BlandAltman
+    why: str
+    """Which test speaks against constant limits, with its p."""
+
+
+def fitting_limits(pair: pd.DataFrame, row: dict[str, Any]) -> Fitting | None:
+    """Limits by regression where the differences change with size, by quantiles where they are
+    only not normal; None where nothing speaks against constant ones.
+
+    Parameters
+    ----------
+    pair
+        A table of `measurements.pair`.
+    row
+        Its `agreement_row`, whose tests decide.
+    """
+    of_size = [f"{name} {_p(value)}" for name, value in (
+        ("slope", row["slope_p"]), ("spread", row["heteroscedasticity_p"])) if value < ALPHA]
+    kind = "regression" if of_size else "quantile" if row["shapiro_p"] < ALPHA else None
+    if kind is None:
+        return None
+    both = pair[["reference", "test"]].dropna()
+    limits = agreement.bland_altman(both["reference"], both["test"], limits=kind)
+    if not np.isfinite(limits.loa_lower):
+        return None
+    return Fitting(limits, ", ".join(of_size) or f"not normal, {_p(row['shapiro_p'])}")
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def of_row(row: dict[str, Any], limits: agreement.BlandAltman, ranks: correlation.Correlation

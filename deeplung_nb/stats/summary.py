@@ -10,7 +10,7 @@ import pandas as pd
 from deeplung_nb import measurements
 from deeplung_nb.labels import LESION_STRUCTURES
 from deeplung_nb.stats import agreement, correlation
-from deeplung_nb.stats.comparison import agreement_row, of_row
+from deeplung_nb.stats.comparison import Fitting, agreement_row, fitting_limits, of_row
 from deeplung_nb.stats.description import describe
 from deeplung_nb.stats.detection import detection
 from deeplung_nb.stats.dice import groups_of
@@ -23,8 +23,8 @@ def agreement_results(
     frame: pd.DataFrame, role: str, structures: Sequence[str] = ("ggo", "high_opacity"), *,
     reference: str = "expert", test: str = "model", value: str = "volume_ml",
 ) -> tuple[dict[str, pd.DataFrame], dict[str, agreement.BlandAltman],
-           dict[str, correlation.Correlation]]:
-    """What Fig. 6 and Fig. i draw: pairs, Bland-Altman and Spearman, each by structure.
+           dict[str, correlation.Correlation], dict[str, Fitting | None]]:
+    """What Fig. 6 and Fig. i draw: pairs, Bland-Altman, Spearman, limits that fit; by structure.
 
     Parameters
     ----------
@@ -37,12 +37,13 @@ def agreement_results(
     """
     pairs = {name: measurements.pair(frame, reference, test, name, value, role=role)
              for name in structures}
-    limits, ranks = {}, {}
+    limits, ranks, fitting = {}, {}, {}
     for name, pair in pairs.items():
-        both = pair["reference"], pair["test"]
+        both, row = (pair["reference"], pair["test"]), agreement_row(pair)
         limits[name], ranks[name] = of_row(
-            agreement_row(pair), agreement.bland_altman(*both), correlation.spearman(*both))
-    return pairs, limits, ranks
+            row, agreement.bland_altman(*both), correlation.spearman(*both))
+        fitting[name] = fitting_limits(pair, row)
+    return pairs, limits, ranks, fitting
 
 
 def agreement_table(

@@ -36,7 +36,6 @@ class Scanner(NamedTuple):
     """How a scanner's images look."""
 
     name: str
-    centre: str
     size: int
     gap_mm: float
     kernel_mm: float
@@ -47,16 +46,18 @@ class Scanner(NamedTuple):
 
 SCANNERS = {
     "cv": (
-        Scanner("Scanner A", "Centre 1", 176, 10.0, 0.9, 0.5, 18, "LPS"),
-        Scanner("Scanner B", "Centre 2", 160, 11.0, 1.2, 0.2, 13, "RAS"),
-        Scanner("Scanner C", "Centre 3", 192, 9.5, 0.7, 0.8, 26, "LPS"),
-        Scanner("Scanner D", "Centre 4", 176, 12.0, 1.0, 0.4, 16, "LPI"),
+        Scanner("Scanner A", 176, 10.0, 0.9, 0.5, 18, "LPS"),
+        Scanner("Scanner B", 160, 11.0, 1.2, 0.2, 13, "RAS"),
+        Scanner("Scanner C", 192, 9.5, 0.7, 0.8, 26, "LPS"),
+        Scanner("Scanner D", 176, 12.0, 1.0, 0.4, 16, "LPI"),
     ),
     "external": (
-        Scanner("Scanner E", "Centre 5", 192, 10.5, 1.5, 0.0, 22, "LAS"),
-        Scanner("Scanner F", "Centre 6", 160, 12.0, 0.6, 1.0, 30, "LPS"),
+        Scanner("Scanner E", 192, 10.5, 1.5, 0.0, 22, "LAS"),
+        Scanner("Scanner F", 160, 12.0, 0.6, 1.0, 30, "LPS"),
     ),
 }
+CENTRES = {"cv": ("Centre 1", "Centre 2", "Centre 3"), "external": ("Centre 4", "Centre 5")}
+"""Each has every scanner of its role, so that Dice by centre is another thing than by scanner."""
 # Disease of each case: how many, and whether there is ground glass, consolidation, effusion.
 DISEASE = {
     "cv": ((4, ()), (7, ("ggo",)), (12, ("ggo", "dense")), (4, ("ggo", "dense", "fluid")),
@@ -158,6 +159,17 @@ def _flags(rng: np.random.Generator, n: int, share: float) -> np.ndarray:
     return rng.permutation(np.arange(n) < round(share * n))
 
 
+def _crossed(order: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
+    """`count` cases, as evenly from every group as may be, each group's in this order."""
+    ranks = np.empty(len(order), int)  # of each case within its group
+    for group in np.unique(groups):
+        mine = np.flatnonzero(groups[order] == group)
+        ranks[order[mine]] = np.arange(len(mine))
+    chosen = np.zeros(len(order), bool)
+    chosen[np.lexsort((np.argsort(order), ranks))[:count]] = True
+    return chosen
+
+
 def default_cohort(seed: int = SEED) -> list[dict[str, str]]:
     """The rows of `phantom.csv`: manifest, clinical table and the columns `ph_...`.
 
@@ -169,7 +181,8 @@ def default_cohort(seed: int = SEED) -> list[dict[str, str]]:
         disease = [kinds for count, kinds in DISEASE[role] for _ in range(count)]
         disease = [disease[i] for i in rng.permutation(len(disease))]
         n = len(disease)
-        contrast = _flags(rng, n, N_CONTRAST[role] / n)
+        of_scanner = np.arange(n) % len(scanners)
+        contrast = _crossed(rng.permutation(n), of_scanner, N_CONTRAST[role])
         age, bmi = _quantiles(rng, n, 61, 16, 19, 95), _quantiles(rng, n, 26.8, 5.3, 17, 45)
         male, ill = _flags(rng, n, 0.657), _flags(rng, n, 0.101)
         smoking = rng.permutation(np.repeat(
@@ -180,7 +193,8 @@ def default_cohort(seed: int = SEED) -> list[dict[str, str]]:
         ggo_ml = rng.permutation(280 * np.exp(_normal(n)))
         dense_ml = rng.permutation(28 * np.exp(1.1 * _normal(n)))
         for i, kinds in enumerate(disease):
-            scanner = scanners[i % len(scanners)]
+            scanner = scanners[of_scanner[i]]
+            centre = CENTRES[role][i // len(scanners) % len(CENTRES[role])]
             chest = Chest(
                 round(float(rng.normal(1.0 if male[i] else 0.91, 0.03)), 3),
                 float(round(rng.normal(243 if male[i] else 218, 10))),
@@ -214,7 +228,7 @@ def default_cohort(seed: int = SEED) -> list[dict[str, str]]:
                     if name in MANIFEST_COLUMNS}
             row |= {
                 "cohort": COHORT, "patient_id": f"{case}-patient", "role": role, "exclude": "0",
-                "mask_kind": "ggo+high_opacity", "centre": scanner.centre,
+                "mask_kind": "ggo+high_opacity", "centre": centre,
                 "age": f"{age[i]:.0f}", "sex": "male" if male[i] else "female",
                 "bmi": f"{bmi[i]:.1f}", "smoking": str(smoking[i]),
                 "lung_disease": str(int(ill[i])), "ecg_gated": str(int(gated[i])),

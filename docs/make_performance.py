@@ -1,0 +1,147 @@
+"""docs/performance.md from docs/timings.csv: .venv/bin/python docs/make_performance.py
+
+The words are those of `performance.template.md`; the CSV is made by
+`python -m deeplung_nb benchmark --output docs/timings.csv`.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from deeplung_nb.report.numbers import number
+
+DOCS = Path(__file__).parent
+NAMES = {"ours": "ours (DenseNet)", "packaged": "packaged (light trunk)", "unet2d": "U-Net 2D",
+         "unet3d": "U-Net 3D", "convlstm": "ConvLSTM alone", "ensemble": "three packaged"}
+
+
+def markdown(head, rows):
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in lines)
+
+
+def seconds(row, by=1.0, unit=""):
+    text = f"{number(row.seconds_median / by)}{unit}"
+    if row.repeats > 1:
+        text += f" ({number(row.seconds_min / by)} to {number(row.seconds_max / by)})"
+    return text
+
+
+def name(row):
+    width = f", {row.width} to {16 * row.width}" if row.width else ""
+    return f"{NAMES[row.model]}{width}"
+
+
+class Timings:
+    def __init__(self, frame):
+        self.frame = frame
+        self.least = int(frame.loc[frame.task == "network", "n_slices"].min())
+
+    def of(self, model, way="fast", n=None, task="network"):
+        rows = self.frame[(self.frame.model == model) & (self.frame.way == way)
+                          & (self.frame.n_slices == (n or self.least)) & (self.frame.task == task)]
+        return None if rows.empty else rows.iloc[0]
+
+    def ratio(self, above, below):
+        return above.seconds_median / below.seconds_median
+
+
+def network_table(t):
+    rows = []
+    unet = t.of("unet2d", "plain")
+    for row in t.frame[(t.frame.n_slices == t.least) & (t.frame.task == "network")].itertuples():
+        rate = row.gflop_per_slice * row.n_slices / row.seconds_median
+        rows.append([name(row), row.way, seconds(row, row.n_slices / 1000),
+                     number(row.seconds_median / unet.seconds_median), number(row.gflop_per_slice),
+                     f"{100 * rate / most(row):.0f} %", number(row.peak_memory_gb)])
+    return markdown(["network", "way", "ms a slice, median (range)", "of U-Net 2D, plain",
+                     "GFLOP a slice", "of the machine’s most", "peak memory, GB"], rows)
+
+
+def most(row):
+    """What the machine can do at most, GFLOP/s."""
+    return max(row.matmul_gflops, row.convolution_gflops)
+
+
+def long_table(t):
+    rows = []
+    for row in t.frame[(t.frame.n_slices > t.least) & (t.frame.task == "network")].itertuples():
+        rows.append([name(row), row.n_slices, seconds(row),
+                     number(1000 * row.seconds_median / row.n_slices), number(row.peak_memory_gb)])
+    return markdown(["network", "slices", "s, median (range)", "ms a slice", "peak memory, GB"],
+                    rows)
+
+
+def file_table(t):
+    rows = []
+    for row in t.frame[t.frame.task == "file"].itertuples():
+        alone = t.of("ensemble", n=row.n_slices)
+        rows.append([f"{row.n_slices} × 512 × 512", seconds(row), number(alone.seconds_median),
+                     number(row.seconds_median / alone.seconds_median),
+                     number(row.peak_memory_gb)])
+    return markdown(["CT file to mask, volumes and provenance", "s", "of which three networks "
+                     "alone, s", "ratio", "peak memory, GB"], rows)
+
+
+def training_table(t):
+    return markdown(["network", "slices of the step", "s, median (range)", "peak memory, GB"],
+                    [[name(row), row.n_slices, seconds(row), number(row.peak_memory_gb)]
+                     for row in t.frame[t.frame.task == "training"].itertuples()])
+
+
+def targets(t):
+    long = [n for n in sorted(t.frame[t.frame.task == "file"].n_slices.unique())]
+    unet, ours, light = t.of("unet2d", "plain"), t.of("ours"), t.of("packaged")
+    peak = ours.gflop_per_slice * ours.n_slices / most(ours)
+    rows = [
+        ("ConvLSTM, plain to fast", t.ratio(t.of("convlstm", "plain"), t.of("convlstm")), "≥", 6),
+        ("whole network (DenseNet), plain to fast", t.ratio(t.of("ours", "plain"), ours), "≥", 2),
+        ("… of U-Net 2D (paper 0.607)", t.ratio(ours, unet), "≤", 0.15),
+        ("packaged network of U-Net 2D", t.ratio(light, unet), "≤", 0.06),
+        ("DenseNet network, of the seconds that its arithmetic takes at the machine’s most",
+         ours.seconds_median / peak, "≤", 2),
+    ]
+    if long:
+        file = t.of("ensemble", n=long[0], task="file")
+        rows += [(f"{long[0]} slices from file to file, of the networks alone",
+                  t.ratio(file, t.of("ensemble", n=long[0])), "≤", 1.5),
+                 ("… peak memory, GB", file.peak_memory_gb, "≤", 1.5)]
+    if len(long) > 1:
+        each = [t.of("ours", n=n).seconds_median / n for n in long[:2]]
+        rows.append((f"{long[1]} of {long[0]} slices, time a slice", each[1] / each[0], "≤", 1.05))
+    return markdown(["what", "here", "target", ""], [
+        [what, number(value), f"{sign} {target}",
+         "met" if (value >= target if sign == "≥" else value <= target) else "not met"]
+        for what, value, sign, target in rows])
+
+
+def cost(t):
+    row = t.frame[(t.frame.task == "file") & (t.frame.n_slices == 120)].iloc[0]
+    rows = []
+    for n in (1_000, 1_000_000):
+        hours = n * row.seconds_median / 3600
+        rows.append([f"{n:,}", f"{hours:,.1f}", f"{hours / 24:,.1f}", f"{0.1 * hours:,.2f}"])
+    return (f"Of 120 slices from file to file on this machine ({row.threads} threads), at "
+            f"{number(row.seconds_median)} s each:\n\n" + markdown(
+                ["scans", "hours of such a machine", "days", "at 0.10 a machine-hour"], rows))
+
+
+def main():
+    frame = pd.read_csv(DOCS / "timings.csv")
+    t, first = Timings(frame), frame.iloc[0]
+    parts = {
+        "machine": f"{first.hardware}, {first.threads} threads, torch {first.torch}",
+        "least": t.least, "peak": number(first.matmul_gflops),
+        "convolution": number(first.convolution_gflops), "copy": number(first.copy_gb_per_s),
+        "network": network_table(t), "long": long_table(t), "file": file_table(t),
+        "share": number(t.of("ours").gflop_per_slice / t.of("unet2d", "plain").gflop_per_slice),
+        "training": training_table(t), "targets": targets(t), "cost": cost(t),
+    }
+    text = (DOCS / "performance.template.md").read_text(encoding="utf-8")
+    for key, value in parts.items():
+        text = text.replace("{{" + key + "}}", str(value))
+    (DOCS / "performance.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
