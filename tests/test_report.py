@@ -708,6 +708,13 @@ def test_published_numbers_meet_their_counterparts(measured, timings):
     assert row["difference"] == row["measured"] - 11.5
     assert frame.loc["table2.n_slices.cv", "measured"] == 800
     assert frame.loc["table4.ours.gpu_time", "measured"] == pytest.approx(30)
+    assert frame.loc[["table3.i7.120", "table3.i7.500", "s3.4.time.i7"], "measured"].tolist() == [
+        22, 92, 22]
+    assert frame.loc["s3.4.ram", "measured"] == 1.1
+    assert np.isnan(frame.loc["table3.titan_rtx.120", "measured"])
+    assert frame.loc["fig5.dice", "measured"] == figures.choose_case(
+        measured.query("role == 'cv'"), "median_both").dice["lesion"]
+    assert frame.loc["fig4.dice", "comparability"].startswith("no: one chosen case")
     assert frame.loc["s1.cases_worldwide", "comparability"] == "no counterpart in this run"
     assert len(frame) == len(pd.read_csv(published.manifest_folder() / "published.csv"))
     page = tables.format_comparison(frame.reset_index()).as_raw_html()

@@ -6,6 +6,7 @@ the same ids; `compare` joins the two. A number without a counterpart stays in t
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,7 @@ from deeplung_nb import measurements as table
 from deeplung_nb.config import FULL_WIDTHS, Config
 from deeplung_nb.registry import manifest_folder
 from deeplung_nb.report import counts
+from deeplung_nb.report.panels import choose_case
 from deeplung_nb.stats import agreement, correlation, paired, summary
 
 CLASSES = ("ggo", "high_opacity")
@@ -111,6 +113,8 @@ def comparability(row: object, same_patients: bool = False, simulated: bool = Fa
         return "a setting: equal or chosen otherwise"
     if quantity.startswith("time") or quantity == "memory":
         return "no: own hardware; only ratios compare"
+    if row.id.startswith("fig"):
+        return "no: one chosen case; the paper's rule is not printed"
     if quantity == "p_value":
         return "no: a p value is not a target"
     if "spread" in statistic:
@@ -243,6 +247,9 @@ def _dice(rows: pd.DataFrame, role: str, reader: str) -> dict[str, float]:
             found[f"{where}.dice.{role}.mean"] = described.mean
             found[f"{where}.dice.{role}.{spread}"] = described.sd
     if role == "cv":
+        for figure, rule in (("fig4", "median_ggo"), ("fig5", "median_both")):
+            with contextlib.suppress(ValueError):  # no case fits the rule
+                found[f"{figure}.dice"] = choose_case(rows, rule, reader).dice["lesion"]
         for model, name in {"ours": reader, "unet2d": "unet2d", "unet3d": "unet3d"}.items():
             found |= {f"table4.{model}.dice.{structure}": value
                       for structure, value in counts.class_dice(rows, name).items()}
@@ -278,18 +285,28 @@ def _protocols(rows: pd.DataFrame, reader: str) -> dict[str, float]:
 
 
 def _times(timings: pd.DataFrame) -> dict[str, float]:
-    """Table 4: seconds on a CPU, milliseconds and memory on a GPU, over 16 slices.
+    """Table 3: seconds over 120 and 500 slices; Table 4: seconds on a CPU, milliseconds and memory
+    on a GPU, over 16.
 
     The U-Nets are those of the paper's width.
     """
     found = {}
     rows = counts.fastest_ways(timings)
-    rows = rows[(rows["n_slices"] == 16)
-                & (rows["width"] == rows["model"].map(FULL_WIDTHS).fillna(0))]
-    for (model, device), group in rows.groupby(["model", "device"]):
-        if str(device).startswith("cpu"):
+    rows = rows[rows["width"] == rows["model"].map(FULL_WIDTHS).fillna(0)]
+    on_cpu = rows["device"].astype(str).str.startswith("cpu")
+    for (model, is_cpu), group in rows[rows["n_slices"] == 16].groupby(["model", on_cpu]):
+        if is_cpu:
             found[f"table4.{model}.cpu_time"] = float(group["seconds_median"].min())
         else:
             found[f"table4.{model}.gpu_time"] = 1000 * float(group["seconds_median"].min())
             found[f"table4.{model}.memory"] = float(group["peak_memory_gb"].max())
+    ours = rows[rows["model"] == "ours"]
+    for (n_slices, is_cpu), group in ours.groupby(["n_slices", on_cpu]):
+        device = "i7" if is_cpu else "titan_rtx"
+        if n_slices in (120, 500):
+            found[f"table3.{device}.{n_slices}"] = float(group["seconds_median"].min())
+        if n_slices == 120:
+            found[f"s3.4.time.{device}"] = float(group["seconds_median"].min())
+            if is_cpu:
+                found["s3.4.ram"] = float(group["peak_memory_gb"].max())
     return found
