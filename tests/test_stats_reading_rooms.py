@@ -20,6 +20,7 @@ from deeplung_nb.stats import (
     readers,
     reliability,
     robust,
+    summary,
 )
 
 
@@ -151,7 +152,13 @@ def test_a_mean_without_one_of_its_readers_is_asked_about():
     with pytest.raises(ValueError, match="case 'y', lesion: read by 1 of 2"):
         readers.add_mean_reader(gone, ["ann", "bob"])
     kept = readers.add_mean_reader(gone, ["ann", "bob"], missing="drop")
-    assert kept[kept.reader == "mean of readers"].case_id.tolist() == ["x", "z"]
+    mean = kept[kept.reader == "mean of readers"].set_index("case_id")
+    assert mean.status.to_dict() == {"x": "ok", "y": "failed", "z": "ok"}
+    assert mean.note["y"] == "not read by all of ann, bob"
+    assert mean.volume_ml["z"] == 33.0
+    table = summary.agreement_table(kept, reference="mean of readers", test="ann",
+                                    by=("structure",))
+    assert table.loc[0, ["n", "n_failed"]].tolist() == [2, 1]
 
 
 # --- ICC with missing cells -----------------------------------------------------------------------
@@ -212,6 +219,10 @@ def test_the_mixed_icc_says_what_it_can_not_tell():
     single = np.where(np.eye(8, 3, dtype=bool), table, np.nan)
     single[3:, 0] = 5.0
     assert "two readings" in mixed.icc(long(single), "s", "r", "v").reason
+    alike = np.random.default_rng(5).normal(50, 10, (25, 1)) + np.random.default_rng(7).normal(
+        0, 3, (25, 2))
+    alike -= alike.mean(axis=0)  # readers without any difference on average
+    assert "between readers at its boundary, 0" in mixed.icc(long(alike), "s", "r", "v").reason
     noise = mixed.icc(long(np.random.default_rng(2).normal(0, 1, (9, 3))), "s", "r", "v")
     assert "at its boundary, 0" in noise.reason
 

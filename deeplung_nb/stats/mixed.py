@@ -21,7 +21,7 @@ from deeplung_nb.stats.robust import FEWEST
 NAN = float("nan")
 LEFT_OUT = 200
 """Most groups of subjects that the jackknife leaves out in turn."""
-SMALLEST = 1e-8
+SMALLEST = 1e-6
 """Multiples of the residual variance below which one is taken as 0."""
 
 
@@ -85,7 +85,7 @@ def _deviance(logs: np.ndarray, x: np.ndarray, present: np.ndarray) -> tuple[flo
 
 def _fit(x: np.ndarray, present: np.ndarray, start: np.ndarray) -> tuple[_Variances, np.ndarray]:
     best = optimize.minimize(lambda logs: _deviance(logs, x, present)[0], start,
-                             method="L-BFGS-B", bounds=[(np.log(SMALLEST / 10), np.log(1e8))] * 2,
+                             method="L-BFGS-B", bounds=[(np.log(SMALLEST / 100), np.log(1e8))] * 2,
                              options={"ftol": 1e-13, "gtol": 1e-8})
     subjects, readers = (value if value > SMALLEST else 0.0 for value in np.exp(best.x))
     return _Variances(float(subjects), float(readers), _deviance(best.x, x, present)[1]), best.x

@@ -65,13 +65,13 @@ def add_mean_reader(frame: pd.DataFrame, readers: Sequence[str], name: str = "me
     name
         Of the new one.
     missing
-        A case and structure that one of them has not read: `raise`, or `drop` (the mean has no row
-        for it).
+        A case and structure that one of them has not read: `raise`, or `drop`: the mean's row says
+        `failed`, and a comparison counts it in `n_failed`.
 
     Returns
     -------
     DataFrame
-        The table with a row for each case and structure that all have read: means of `volume_ml`,
+        The table with a row more for each case and structure: means of `volume_ml`,
         `burden_percent`, `burden_in_lung_percent` and `mean_hu`, all else empty but for the facts
         of the case. To `measurements.pair` and `agreement_table` it is a reader as any other.
 
@@ -115,15 +115,16 @@ def add_mean_reader(frame: pd.DataFrame, readers: Sequence[str], name: str = "me
         raise ValueError(f"case {short.index[0][1]!r}, {short.index[0][2]}: read by "
                          f"{int(short.iloc[0])} of {len(names)} readers ({len(short)} such). Leave "
                          "them out with missing='drop', or average fewer readers")
-    groups = ok.groupby(key, sort=False)
-    whole = groups["volume_ml"].transform("size") == len(names)
-    means = ok[whole].drop_duplicates(key).set_index(key)
+    means = theirs.drop_duplicates(key).set_index(key)
     for column in AVERAGED:
-        means[column] = ok[whole].groupby(key)[column].agg(lambda v: v.mean(skipna=False))
+        means[column] = ok.groupby(key)[column].agg(lambda v: v.mean(skipna=False))
+    lost = means.index.isin(short.index)
+    means.loc[lost, list(AVERAGED)] = NAN
+    means["status"] = np.where(lost, "failed", "ok")
+    means["note"] = np.where(lost, "not read by all of ", "mean of ") + np.array(", ".join(names))
     kept = ("run_id", "role", "patient_id", "protocol", "scanner", "centre", "fold", "n_slices",
-            "status", *AVERAGED)
-    means = means.reset_index()[[*key, *kept]].assign(reader=name,
-                                                      note=f"mean of {', '.join(names)}")
+            "status", "note", *AVERAGED)
+    means = means.reset_index()[[*key, *kept]].assign(reader=name)
     return check(pd.concat([frame, means.astype(object)], ignore_index=True).astype(object))
 
 
