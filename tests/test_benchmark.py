@@ -60,7 +60,9 @@ def test_jobs_take_turns_and_long_scans_come_once_at_the_end(monkeypatch):
     monkeypatch.setattr(benchmark, "_work_of", lambda one: lambda: done.append(one.n_slices))
     monkeypatch.setattr(benchmark, "ProcessPoolExecutor", InTurn)
     monkeypatch.setattr(benchmark, "machine", dict)
-    frame = time_jobs([job(), job(n_slices=500), job(n_slices=3)], repeats=2, progress=False)
+    frame = time_jobs([job(), job(n_slices=500), job(n_slices=3)], repeats=2, progress=False,
+                      memory_of=lambda one: one.n_slices < 500)
+    assert frame["peak_memory_gb"].isna().tolist() == [False, True, False]
     assert done == [2, 3, 2, 3, 2, 3, 500]
     assert frame["repeats"].tolist() == [2, 1, 2]
 

@@ -2,7 +2,8 @@
 
 Only ratios within one run mean much: absolute times move with the machine and its load. So every
 job is warmed up, the jobs take turns, all have the same threads and allocator, and what the machine
-can do at most stands beside them.
+can do at most stands beside them. What a job alone needs is imported by it, so that the memory of
+the others is their own.
 """
 
 from __future__ import annotations
@@ -25,24 +26,15 @@ from torch.nn import functional
 
 from deeplung_nb.config import FULL_WIDTHS, NetworkConfig, TrainingConfig, UNetConfig
 from deeplung_nb.files import check_writable, write_text
-from deeplung_nb.imaging.grid import Grid
-from deeplung_nb.imaging.io import write_scan
-from deeplung_nb.imaging.phantom.cohort import default_cohort
-from deeplung_nb.imaging.phantom.make import make_phantom
-from deeplung_nb.imaging.phantom.spec import spec_of_row
 from deeplung_nb.imaging.preprocess import window_indices
-from deeplung_nb.imaging.scan import Scan
-from deeplung_nb.learning.train import make_optimiser
 from deeplung_nb.network.baselines import UNet
 from deeplung_nb.network.checkpoint import Network, load_network
 from deeplung_nb.network.deeplung import DeepLungNet
 from deeplung_nb.network.device import choose_device, keep_freed_memory, use_threads
 from deeplung_nb.network.fused import FusedConvLSTM, with_border
-from deeplung_nb.network.losses import SegmentationLoss
 from deeplung_nb.network.packaged import packaged_checkpoints
 from deeplung_nb.progress import track
 from deeplung_nb.reading.predict import Predictor
-from deeplung_nb.reading.segment import segment_file
 from deeplung_nb.runs import Run, package_versions, peak_memory_gb, processor_name
 
 TABLE_4_SLICES = 16
@@ -122,12 +114,17 @@ def _work_of(job: Job) -> Callable[[], object]:
     rng = np.random.default_rng(0)
     device = choose_device()
     if job.task == "file":
+        from deeplung_nb.reading.segment import segment_file
+
         folder = tempfile.mkdtemp(dir=job.scan.parent)
         return lambda: segment_file(job.scan, Path(folder), overwrite=True, force=True,
                                     progress=False)
     networks = _networks_of(job)
     network, size = networks[0], networks[0].image_size
     if job.task == "training":
+        from deeplung_nb.learning.train import make_optimiser
+        from deeplung_nb.network.losses import SegmentationLoss
+
         network = network.to(device).train()
         settings = TrainingConfig()
         loss, optimiser = SegmentationLoss(settings), make_optimiser(network, settings)
@@ -173,6 +170,13 @@ def _gflop_per_slice(job: Job) -> float:
 
 def write_ct(path: Path, n_slices: int) -> None:
     """A CT of so many slices of 512 x 512 in a file: a phantom, its pixels and slices repeated."""
+    from deeplung_nb.imaging.grid import Grid
+    from deeplung_nb.imaging.io import write_scan
+    from deeplung_nb.imaging.phantom.cohort import default_cohort
+    from deeplung_nb.imaging.phantom.make import make_phantom
+    from deeplung_nb.imaging.phantom.spec import spec_of_row
+    from deeplung_nb.imaging.scan import Scan
+
     scan = make_phantom(spec_of_row(default_cohort()[0])).scan
     places = [np.arange(n) * size // n for n, size in zip((n_slices, CT_SIDE, CT_SIDE), scan.shape,
                                                           strict=True)]
@@ -217,7 +221,8 @@ def machine() -> dict[str, object]:
     }
 
 
-def time_jobs(jobs: Sequence[Job], repeats: int = 3, progress: bool = True) -> pd.DataFrame:
+def time_jobs(jobs: Sequence[Job], repeats: int = 3, progress: bool = True,
+              memory_of: Callable[[Job], bool] = lambda _: True) -> pd.DataFrame:
     """Time jobs in turns, warm; then the memory of each, in a process of its own.
 
     Parameters
@@ -226,6 +231,8 @@ def time_jobs(jobs: Sequence[Job], repeats: int = 3, progress: bool = True) -> p
         Rows to be made; a scan of more than 120 slices is timed once.
     repeats
         Rounds after the first, which warms up.
+    memory_of
+        Whose memory to measure: each takes a process that begins anew, a few seconds.
 
     Returns
     -------
@@ -249,9 +256,10 @@ def time_jobs(jobs: Sequence[Job], repeats: int = 3, progress: bool = True) -> p
     rows = []
     # One process at a time, each of which ends with its job.
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as alone:
-        peaks = list(track(alone.map(_peak_of, jobs), "memory of each", "job", shown=progress,
-                           total=len(jobs)))
-    for job, peak in zip(jobs, peaks, strict=True):
+        asked = [job for job in jobs if memory_of(job)]
+        peaks = dict(zip(asked, track(alone.map(_peak_of, asked), "memory of each", "job",
+                                      shown=progress, total=len(asked)), strict=True))
+    for job in jobs:
         times = seconds[job][1:] or seconds[job]  # the first round warms up
         networks = _networks_of(job)
         rows.append({
@@ -261,7 +269,8 @@ def time_jobs(jobs: Sequence[Job], repeats: int = 3, progress: bool = True) -> p
             "seconds_max": max(times),
             "parameters_million": sum(
                 p.numel() for network in networks for p in network.parameters()) / 1e6,
-            "gflop_per_slice": _gflop_per_slice(job), "peak_memory_gb": peak, **most,
+            "gflop_per_slice": _gflop_per_slice(job),
+            "peak_memory_gb": peaks.get(job, float("nan")), **most,
         })
     return pd.DataFrame(rows)
 
@@ -289,7 +298,7 @@ def run_benchmark(run: Run, repeats: int = 3, progress: bool = True) -> pd.DataF
     jobs = [Job("ours", TABLE_4_SLICES, way, **shared) for way in ("plain", "fast")]
     jobs += [Job(unet.name, TABLE_4_SLICES, width=unet.width, **shared) for unet in unets]
     jobs += [Job("ours", n, "fast", **shared) for n in (LONG, 500)]
-    frame = time_jobs(jobs, repeats, progress)
+    frame = time_jobs(jobs, repeats, progress, lambda job: job.n_slices <= LONG)
     write_text(path, frame.to_csv(index=False))
     return frame
 
