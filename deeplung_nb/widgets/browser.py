@@ -311,7 +311,7 @@ def _usable(frame: pd.DataFrame) -> pd.DataFrame:
     known = frame.reindex(columns=list(dict.fromkeys(
         [*frame.columns, "exclude", "exclude_reason", "role", "patient_id"])))
     known["exclude"] = known["exclude"].fillna(False).astype(bool)
-    known["exclude_reason"] = known["exclude_reason"].fillna("no reason given")
+    known["exclude_reason"] = known["exclude_reason"].astype(object).fillna("no reason given")
     return known
 
 
