@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 try:
     from numba import njit
 except ImportError:
     njit = None
 
-OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True, "cache": True}
+OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True}
 """`contract` joins product and sum; without `error_model` each division is asked whether it is by
 zero, and no loop becomes a vector's. Sums keep their order: the same bytes every time."""
 
@@ -15,3 +17,11 @@ zero, and no loop becomes a vector's. Sums keep their order: the same bytes ever
 def can_compile() -> bool:
     """Whether Numba is there."""
     return njit is not None
+
+
+def compiled(function: Callable) -> Callable:
+    """A loop, compiled at its first call and kept on disk where any folder can be written to."""
+    try:
+        return njit(cache=True, **OPTIONS)(function)
+    except RuntimeError:  # nowhere to keep it: some seconds in each process
+        return njit(**OPTIONS)(function)

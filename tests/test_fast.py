@@ -1,5 +1,6 @@
 """The fast way to score: equal to the network as it is written, and less work, counted."""
 
+import os
 import subprocess
 import sys
 
@@ -177,3 +178,18 @@ def test_the_package_imports_without_numba():
             "import deeplung_nb.network.fast\n"
             "assert not kernels.can_compile()")
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_where_nothing_can_be_kept_on_disk_loops_are_compiled_all_the_same(tmp_path):
+    environment = {**os.environ, "HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null/x",
+                   "NUMBA_CACHE_LOCATOR_CLASSES": "UserWideCacheLocator"}
+    environment.pop("NUMBA_CACHE_DIR", None)
+    code = ("import numpy as np; from deeplung_nb.kernels import compiled\n"
+            "@compiled\n"
+            "def twice(x):\n"
+            "    return 2 * x\n"
+            "assert twice(2.0) == 4.0\n"
+            "import deeplung_nb.imaging.preprocess")
+    script = tmp_path / "twice.py"
+    script.write_text(code, encoding="utf-8")
+    subprocess.run([sys.executable, str(script)], check=True, env=environment)

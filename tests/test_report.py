@@ -730,6 +730,12 @@ def test_cases_with_a_binary_reference_are_left_out_of_the_classes(measured):
     assert "s3.1.bias.cv.ggo" not in published.measure(part[part["case_id"] < "X005"])
 
 
+def test_a_table_with_the_union_alone_has_no_chosen_case_and_stops_nobody(measured):
+    for kept in (["lesion"], ["ggo"]):
+        found = published.measure(measured[measured["structure"].isin(kept)])
+        assert "fig5.dice" not in found
+
+
 def test_paper_profile_has_the_settings_the_paper_prints():
     found = {name: float(read(load_profile("paper"))) for name, read in published.SETTINGS.items()}
     frame = published.compare(None, found).dropna(subset=["measured"])

@@ -449,3 +449,70 @@ def test_the_trend_of_a_ratio_is_on_the_logarithm_of_the_size():
     assert r.slope == pytest.approx(0.1 / 1.05, abs=0.01)  # of log sqrt(a b) = 1.05 log a
     size = np.array([5.0, 50.0, 500.0])
     np.testing.assert_allclose(r.lines(size).bias, (size ** (0.1 / 1.05)), rtol=0.06)
+
+
+# --- what used to go wrong in silence -------------------------------------------------------------
+
+
+def test_limits_by_size_do_not_cross_and_are_not_given_beyond_the_sizes_read():
+    m = np.arange(20.0, 44)
+    d = 0.5 * (m - 18) * np.tile([1, -1, -1, 1], 6)
+    table = agreement.limits_by_size(m - d / 2, m + d / 2, [5, 20, 30, 50])
+    assert np.isnan(table.drop(columns="size").loc[[0, 3]]).all(axis=None)
+    assert (table.loa_lower <= table.loa_upper)[1:3].all()
+    lines = agreement.bland_altman(m - d / 2, m + d / 2, limits="regression").lines([20.0, 30.0])
+    np.testing.assert_allclose(table.loa_upper[1:3], lines.upper)
+    none = agreement.limits_by_size([], [])
+    assert len(none) == 3
+    assert none.isna().all(axis=None)
+    few = agreement.limits_by_size(m - d / 2, m + d / 2, [30], cluster=np.arange(24) % 3)
+    assert np.isfinite(few.loa_upper).all()
+    assert few.loa_upper_ci_upper.isna().all()  # three patients tell of no interval
+
+
+def test_fleiss_takes_single_readings_for_the_classes_and_never_a_zero_width():
+    """By hand: subjects 5 and 6 have one reading each; they count for the shares alone."""
+    nan = np.nan
+    table = np.array([[0, 0], [1, 1], [0, 1], [1, 1], [0, nan], [0, nan]], float)
+    found = classes.fleiss_kappa(long(table), "s", "r", "v")
+    zeros = np.mean([1, 0, 0.5, 0, 1, 1])
+    by_chance = zeros**2 + (1 - zeros) ** 2
+    assert found.agreement == 0.75
+    assert found.kappa == pytest.approx((0.75 - by_chance) / (1 - by_chance))
+    assert (found.n, found.n_missing) == (4, 2)
+    alike = classes.fleiss_kappa(long(np.array([[0, 0], [1, 1], [0, 0], [1, 1.0], [1, 1]])),
+                                 "s", "r", "v")
+    assert alike.kappa == 1.0
+    assert np.isnan(alike.kappa_ci).all()
+    assert "all agree" in alike.reason
+
+
+def test_subjects_of_two_patients_are_refused_and_a_subject_may_be_the_patient():
+    torn = pd.DataFrame({"s": [1, 1, 1, 1, 2, 2], "r": list("abcdab"), "v": [0, 1, 0, 1, 1, 1.0],
+                         "p": list("AABBCC")})
+    with pytest.raises(ValueError, match="subject '1' is of more than one p"):
+        classes.fleiss_kappa(torn, "s", "r", "v", patient="p")
+    frame = long(readings(3, n=8, k=3), ["a", "b", "m"])
+    same = readers.interchangeability(frame, "s", "r", "v", "m", patient="s")
+    assert same == readers.interchangeability(frame, "s", "r", "v", "m")
+
+
+def test_who_was_not_read_at_all_is_counted():
+    table = readings(2, n=6, k=3)
+    table[5] = np.nan
+    found = mixed.icc(long(table), "s", "r", "v")
+    assert (found.n, found.n_missing) == (5, 3)
+    failed = long(np.column_stack([table[:, :2], np.full(6, np.nan)]), ["a", "b", "m"])
+    none = readers.interchangeability(failed, "s", "r", "v", "m")
+    assert (none.n, none.n_missing) == (0, 6)
+    assert none.reason == "no subject with the machine's and two readers' readings"
+
+
+def test_classes_with_other_labels_are_not_paired_by_place():
+    first = pd.Series([0, 1, 2, 3, 0], index=list("abcde"))
+    with pytest.raises(ValueError, match="different labels"):
+        classes.weighted_kappa(first, first[::-1])
+
+
+def test_so_few_shifts_say_that_their_interval_falls_short():
+    assert "holds" in equivalence.wilcoxon_tost([1, 2, 3], [1.1, 2.2, 3.4], 1).reason

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import ndimage
 
 from deeplung_nb.imaging.scan import LesionMask, Scan
-from deeplung_nb.kernels import OPTIONS, can_compile, njit
+from deeplung_nb.kernels import can_compile, compiled
 from deeplung_nb.labels import LABELS
 
 HU_WINDOW = (-1024.0, 600.0)
@@ -109,9 +109,9 @@ def label_by_matrices(scores: np.ndarray, rows: np.ndarray, columns: np.ndarray)
     return (rows @ scores @ columns.T).argmax(axis=0).astype(np.uint8)
 
 
-if njit is not None:
+if can_compile():
 
-    @njit(**OPTIONS)
+    @compiled
     def _label_by_taps(scores, first_row, of_row, first_column, of_column, labels):
         """`label_by_matrices` from the few weights of each row and column, into `labels`."""
         n_classes, _, width = scores.shape

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from deeplung_nb.kernels import OPTIONS, njit
+from deeplung_nb.kernels import can_compile, compiled
 from deeplung_nb.network.convlstm import ConvLSTM
 
 RING = 4
@@ -38,9 +38,9 @@ ONE, TWO = np.float32(1), np.float32(2)
 MINUS_LOG2E, TWO_LOG2E = np.float32(-math.log2(math.e)), np.float32(2 * math.log2(math.e))
 LARGEST = np.float32(126)
 
-if njit is not None:
+if can_compile():
 
-    @njit(**OPTIONS)
+    @compiled
     def _exp2(x):
         """2^x: the whole part goes to the exponent's bits, the rest is a polynomial."""
         x = min(max(x, -LARGEST), LARGEST)
@@ -49,15 +49,15 @@ if njit is not None:
         rest = P0 + f * (P1 + f * (P2 + f * (P3 + f * (P4 + f * (P5 + f * P6)))))
         return rest * np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
 
-    @njit(**OPTIONS)
+    @compiled
     def _sigmoid(x):
         return ONE / (ONE + _exp2(MINUS_LOG2E * x))
 
-    @njit(**OPTIONS)
+    @compiled
     def _tanh(x):
         return ONE - TWO / (ONE + _exp2(TWO_LOG2E * x))
 
-    @njit(**OPTIONS)
+    @compiled
     def _convolve(rows, above, at, below, w, gates):
         """Add a 3 x 3 convolution of rows [row, channel, x + 2] to all gates [4 hidden, x].
 
@@ -90,7 +90,7 @@ if njit is not None:
                     d[x] += (d0 * p0 + d1 * p1 + d2 * p2 + d3 * p3 + d4 * p4 + d5 * p5
                              + d6 * p6 + d7 * p7 + d8 * p8)
 
-    @njit(**OPTIONS)
+    @compiled
     def _start_cell(i, o, g, cell, out):
         """A first step, from the zero state: the forget gate has nothing to forget."""
         for x in range(len(i)):
@@ -98,14 +98,14 @@ if njit is not None:
             cell[x] = c
             out[x] = _sigmoid(o[x]) * _tanh(c)
 
-    @njit(**OPTIONS)
+    @compiled
     def _step_cell(i, f, o, g, before, cell, out):
         for x in range(len(i)):
             c = _sigmoid(f[x]) * before[x] + _sigmoid(i[x]) * _tanh(g[x])
             cell[x] = c
             out[x] = _sigmoid(o[x]) * _tanh(c)
 
-    @njit(**OPTIONS)
+    @compiled
     def _walk_window(slices, order, from_slice, from_below, from_state, bias, out):
         """The last state of the last layer, after the slices `order` of one window.
 

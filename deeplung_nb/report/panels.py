@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from deeplung_nb.labels import GGO, HIGH_OPACITY, TITLES, structure_mask
+from deeplung_nb.labels import GGO, HIGH_OPACITY, LESION_STRUCTURES, TITLES, structure_mask
 from deeplung_nb.report.style import GREY, PAGE_MM, PrintFigure, foot_y, new_figure, styled
 
 LUNG_WINDOW = (-400.0, 1500.0)
@@ -80,6 +80,9 @@ def choose_case(measurements: pd.DataFrame, rule: str = "median_both", reader: s
     expert = rows[rows["reader"] == "expert"].pivot(index=key, columns="structure",
                                                     values="volume_ml")
     dice = rows[rows["reader"] == reader].pivot(index=key, columns="structure", values="dice")
+    # A binary mask has the union alone, a table of readings perhaps no Dice.
+    expert, dice = (frame.reindex(columns=list(dict.fromkeys([*LESION_STRUCTURES, *frame])))
+                    for frame in (expert, dice))
     fits = pd.Series(True, index=expert.index)
     for structure in needed:
         fits &= expert[structure] > 0

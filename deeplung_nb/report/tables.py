@@ -208,9 +208,8 @@ def format_dice(frame: pd.DataFrame) -> GT:
         display, "dice", "Dice of automatic against expert, in every averaging",
         notes=["Per case: mean over cases. Pooled: all voxels together. Per fold: mean over folds "
                "of the means over their cases. [95 % interval]: patients resampled; of the median "
-               "by order statistics where each patient has one scan (unbounded where so few can’t "
-               "secure an end); for folds Student’s t. A case in which one mask only is empty has "
-               "Dice 0 where it is used."],
+               "by order statistics where each patient has one scan; for folds Student’s t. A "
+               "case in which one mask only is empty has Dice 0 where it is used."],
         stub="Structure", group="Group")
     return (gt.tab_spanner("Cases with an empty mask", ["both", "expert", "automatic"])
             .cols_align("left", columns=["Averaging", "Empty masks"]))

@@ -50,6 +50,8 @@ class Result:
 
 
 NAN_PAIR = (float("nan"), float("nan"))
+FEWEST = 4
+"""Patients below which no interval is estimated."""
 
 
 def check_confidence(confidence: float) -> None:
@@ -137,10 +139,33 @@ def check_once(frame: pd.DataFrame, subject: str, reader: str) -> None:
 
 def readings_by_reader(frame: pd.DataFrame, subject: str, reader: str, value: str,
                        missing: str = "drop") -> pd.DataFrame:
-    """One row a subject, one column a reader; NaN where one did not read."""
-    frame, _ = full_rows(frame, (subject, reader), missing, (value,))
-    check_once(frame, subject, reader)
-    return frame.pivot(index=subject, columns=reader, values=value)
+    """One row for each subject of the frame, one column for each reader; NaN where one did not
+    read."""
+    read, _ = full_rows(frame, (subject, reader), missing, (value,))
+    check_once(read, subject, reader)
+    wide = read.pivot(index=subject, columns=reader, values=value)
+    return wide.reindex(index=frame[subject].unique(), columns=sorted(frame[reader].unique()))
+
+
+def patient_codes(frame: pd.DataFrame, subject: str, patient: str | None, subjects: pd.Index
+                  ) -> np.ndarray:
+    """Which patient each of these subjects is of, as whole numbers from 0; None: each is one.
+
+    Raises
+    ------
+    ValueError
+        A subject is of nobody, or of several patients.
+    """
+    if patient is None:
+        return np.arange(len(subjects))
+    full_rows(frame, (subject, patient), "raise", ())
+    pairs = frame.drop_duplicates(list(dict.fromkeys((subject, patient))))
+    torn = pairs[pairs[subject].duplicated()]
+    if len(torn):
+        raise ValueError(f"subject {str(torn[subject].iloc[0])!r} is of more than one {patient}: name "
+                         "subjects so that each is of one")
+    whose = pairs.set_index(subject, drop=False)[patient].loc[subjects]
+    return cluster_codes(whose, len(subjects))
 
 
 def cluster_codes(cluster: Any, n: int) -> np.ndarray:

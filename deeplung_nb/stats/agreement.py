@@ -232,7 +232,8 @@ def bland_altman(
                                         confidence)
             lower_ci, upper_ci = ends[:, 1, 0], ends[:, 2, 0]
             if np.isnan(ends).any():
-                reasons.append("no interval of regression limits: too few sizes")
+                reasons.append("no interval of regression limits: too few pairs or sizes, or "
+                               "the fit without one pair does not settle")
         noise = 1e-12 * np.abs(d).max()  # a limit may lie on a difference but for rounding
         outside = float(100 * np.mean((d < lower_line - noise) | (d > upper_line + noise)))
         lower, upper = float(lower_line[0]), float(upper_line[0])
@@ -284,7 +285,8 @@ def limits_by_size(
     -------
     DataFrame
         A row a size: `size`, and `bias`, `loa_lower`, `loa_upper`, each with its `_ci_lower` and
-        `_ci_upper`; NaN where fewer than three sizes are read.
+        `_ci_upper`; NaN beyond the sizes that were read, with fewer than three pairs or one size
+        only. No interval with fewer than four patients.
 
     Formula
     -------
@@ -310,8 +312,10 @@ def limits_by_size(
     check_confidence(confidence)
     a, b, codes, _ = clustered_pairs(reference, test, cluster, missing)
     mean, d = (a + b) / 2, b - a
-    at = np.quantile(mean, [0.25, 0.5, 0.75]) if sizes is None else np.atleast_1d(
-        np.asarray(sizes, float))
+    if sizes is None:
+        at = np.quantile(mean, [0.25, 0.5, 0.75]) if len(mean) else np.full(3, NAN)
+    else:
+        at = np.atleast_1d(np.asarray(sizes, float))
     z = float(stats.norm.ppf(0.975)) if multiplier is None else float(multiplier)
     if len(a) < 3 or np.ptp(mean) == 0:
         values, (low, high) = np.full((3, len(at)), NAN), np.full((2, 3, len(at)), NAN)
@@ -319,6 +323,8 @@ def limits_by_size(
         found = regression_limits(mean, d)
         values = found.at(at, z)
         low, high = regression_intervals(found, mean, d, at, codes, z, confidence)
+        beyond = (at < mean.min()) | (at > mean.max())
+        values[:, beyond] = low[:, beyond] = high[:, beyond] = NAN
     table: dict[str, np.ndarray] = {"size": at}
     for name, *row in zip(("bias", "loa_lower", "loa_upper"), values, low, high, strict=True):
         table |= dict(zip((name, f"{name}_ci_lower", f"{name}_ci_upper"), row, strict=True))

@@ -11,15 +11,15 @@ import pandas as pd
 from scipy import stats
 
 from deeplung_nb.stats._results import (
+    FEWEST,
     NAN_PAIR,
     Result,
     check_confidence,
     check_once,
-    cluster_codes,
     full_rows,
-    one_array,
+    patient_codes,
+    two_arrays,
 )
-from deeplung_nb.stats.robust import FEWEST
 
 NAN = float("nan")
 WEIGHTS = ("linear", "quadratic", "none")
@@ -125,19 +125,13 @@ def weighted_kappa(first: Any, second: Any, *, weights: str = "linear", confiden
     check_confidence(confidence)
     if weights not in WEIGHTS:
         raise ValueError(f"weights {weights!r}: expected one of {', '.join(WEIGHTS)}")
-    if np.shape(first) != np.shape(second):
-        raise ValueError(f"first has shape {np.shape(first)}, second {np.shape(second)}: expected "
-                         "pairs")
-    a, b = pd.Series(np.asarray(first, float)), pd.Series(np.asarray(second, float))
-    one_array(a, "first", missing)
-    one_array(b, "second", missing)
-    read = a.notna() & b.notna()
-    n, n_missing = int(read.sum()), int((~read).sum())
-    names = np.unique(np.concatenate([a[read], b[read]]))
+    a, b, n_missing = two_arrays(first, second, missing, ("first", "second"))
+    n = len(a)
+    names = np.unique(np.concatenate([a, b]))
     if len(names) < 2:
         return Kappa(n, 2, len(names), NAN, NAN, NAN, NAN_PAIR, weights, n_missing,
                      "both readers always say the same one class" if n else "no pair")
-    places = np.searchsorted(names, a[read]), np.searchsorted(names, b[read])
+    places = np.searchsorted(names, a), np.searchsorted(names, b)
     counts = np.zeros((len(names), len(names)))
     np.add.at(counts, places, 1)
     distance = np.abs(np.subtract.outer(np.arange(len(names)), np.arange(len(names))))
@@ -193,13 +187,14 @@ def fleiss_kappa(frame: pd.DataFrame, subject: str, reader: str, category: str, 
 
     Formula
     -------
-    kappa = (P - P_e) / (1 - P_e); P the mean over subjects of the share of equal pairs, P_e the sum
-    of squared shares of the classes. Interval: ± t SE, SE by the jackknife of patients.
+    kappa = (P - P_e) / (1 - P_e); P the mean over subjects with two readings or more of the share
+    of equal pairs, P_e the sum of squared shares of the classes, which are means over all subjects.
+    Interval: ± t SE, SE by the jackknife of patients.
 
     Source
     ------
     Fleiss 1971, Psychol Bull 76:378; unequal numbers of readings: Gwet 2014, Handbook of
-    Inter-Rater Reliability, ch. 2 (shares of the classes as means over subjects).
+    Inter-Rater Reliability, ch. 2.
 
     Checked against
     ---------------
@@ -222,37 +217,35 @@ def fleiss_kappa(frame: pd.DataFrame, subject: str, reader: str, category: str, 
     read = frame[frame[category].notna()]
     check_once(read, subject, reader)
     table = pd.crosstab(read[subject], read[category])
-    table = table[table.sum(axis=1) >= 2]
-    counts, n = table.to_numpy(float), len(table)
-    n_readers = read[reader].nunique()
-    classes = int((counts.sum(axis=0) > 0).sum()) if n else 0
-    if classes < 2:
+    counts, n_readers = table.to_numpy(float), read[reader].nunique()
+    sizes = counts.sum(axis=1)
+    several = sizes >= 2
+    n, classes = int(several.sum()), table.shape[1] if len(table) else 0
+    if classes < 2 or not n:
         return Kappa(n, n_readers, classes, NAN, NAN, NAN, NAN_PAIR, "none", subjects - n,
                      "all readings are of one class" if n else "no subject with two readings")
-    sizes = counts.sum(axis=1)
-    equal = (counts * (counts - 1)).sum(axis=1) / (sizes * (sizes - 1))
-    shares = counts / sizes[:, None]
-    whose = table.index if patient is None else read.drop_duplicates(subject).set_index(
-        subject)[patient].loc[table.index]
-    codes = cluster_codes(whose, n)
+    pairs = np.where(several, sizes * (sizes - 1), 1.0)
+    # A row a subject: is it counted, its share of equal pairs, is it read, its shares of classes.
+    rows = np.column_stack([several, (counts * (counts - 1)).sum(axis=1) / pairs,
+                            np.ones(len(table)), counts / sizes[:, None]])
+    codes = patient_codes(read, subject, patient, table.index)
     m = int(codes.max()) + 1
 
-    def kappa(n: Any, equal: Any, shares: Any) -> tuple[Any, Any, Any]:
-        agreed, by_chance = equal / n, ((shares.T / n) ** 2).sum(axis=0)
+    def kappa(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        agreed = sums[..., 1] / sums[..., 0]
+        by_chance = ((sums[..., 3:] / sums[..., 2:3]) ** 2).sum(axis=-1)
         return agreed, by_chance, (agreed - by_chance) / (1 - by_chance)
 
-    agreed, by_chance, found = map(float, kappa(n, equal.sum(), shares.sum(axis=0)))
-    interval, reason = NAN_PAIR, f"fewer than {FEWEST} patients: no interval"
-    if m >= FEWEST:
-        one = [np.bincount(codes, column, m) for column in shares.T]
-        with np.errstate(all="ignore"):
-            without = kappa(n - np.bincount(codes), equal.sum() - np.bincount(codes, equal),
-                            shares.sum(axis=0) - np.array(one).T)[2]
-        half = stats.t.ppf((1 + confidence) / 2, m - 1) * np.sqrt(
-            (m - 1) / m * np.sum((without - without.mean()) ** 2))
-        interval = (found - float(half), min(1.0, found + float(half)))
-        reason = ""
-        if not np.isfinite(half):
-            interval, reason = NAN_PAIR, "without one patient all are of one class: no interval"
-    return Kappa(n, n_readers, classes, agreed, by_chance, found, interval, "none", subjects - n,
-                 reason)
+    total = rows.sum(axis=0)
+    agreed, by_chance, found = map(float, kappa(total))
+    of_patients = np.stack([np.bincount(codes, column, m) for column in rows.T], axis=1)
+    with np.errstate(all="ignore"):
+        without = kappa(total - of_patients)[2]
+    half = float(stats.t.ppf((1 + confidence) / 2, max(m - 1, 1)) * np.sqrt(
+        (m - 1) / m * np.sum((without - without.mean()) ** 2)))
+    if m < FEWEST or not (half > 1e-12 and np.isfinite(half)):
+        return Kappa(n, n_readers, classes, agreed, by_chance, found, NAN_PAIR, "none",
+                     subjects - n, "no interval: few patients, all agree, or without one patient "
+                     "all are of one class")
+    return Kappa(n, n_readers, classes, agreed, by_chance, found,
+                 (found - half, min(1.0, found + half)), "none", subjects - n, "")

@@ -191,7 +191,8 @@ def _averagings(cases: pd.DataFrame) -> list[dict[str, Any]]:
 def _median_interval(values: np.ndarray, patients: np.ndarray) -> tuple[float, float]:
     codes = pd.factorize(patients)[0]
     if len(np.unique(codes)) == len(values):
-        return quantile_interval(values, 0.5, 0.95) if len(values) else NAN_PAIR
+        low, high = quantile_interval(values, 0.5, 0.95) if len(values) else NAN_PAIR
+        return max(low, 0.0), min(high, 1.0)  # an end that so few can't secure is Dice's own
 
     def median(reference: np.ndarray, test: np.ndarray, codes: np.ndarray) -> float:
         return float(np.median(test))

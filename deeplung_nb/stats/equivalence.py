@@ -204,7 +204,8 @@ def wilcoxon_tost(reference: Any, test: Any, margin: float, *, method: str = "au
     p_lower, p_upper = (1.0 if side.method == "none" else side.p_value for side in (lower, upper))
     every = paired.wilcoxon_signed_rank(a, b, zeros="pratt", confidence=2 * confidence - 1)
     return RankEquivalence(n, every.hodges_lehmann, every.hodges_lehmann_ci, margin, p_lower,
-                           p_upper, max(p_lower, p_upper), lower.method, confidence, n_missing, "")
+                           p_upper, max(p_lower, p_upper), lower.method, confidence, n_missing,
+                           every.reason)
 
 
 def total_deviation_index(reference: Any, test: Any, *, share: float = 0.95,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import optimize, stats
 
-from deeplung_nb.stats._results import rounding
+from deeplung_nb.stats._results import FEWEST, rounding
 
 NAN = float("nan")
 NO_CI = (NAN, NAN)
@@ -170,7 +170,7 @@ class RegressionLimits(NamedTuple):
         """Bias, lower and upper limit at these sizes: [3, n]."""
         bias = self.bias_line[0] + self.bias_line[1] * size
         half = multiplier * (self.power.at(size) if self.power
-                             else self.sd_line[0] + self.sd_line[1] * size)
+                             else np.maximum(self.sd_line[0] + self.sd_line[1] * size, 0.0))
         return np.stack([bias, bias - half, bias + half])
 
 
@@ -199,8 +199,9 @@ def regression_limits(mean: np.ndarray, difference: np.ndarray) -> RegressionLim
 
 
 def _refitted(found: RegressionLimits, mean: np.ndarray, difference: np.ndarray
-              ) -> RegressionLimits:
-    """The same kind of limits of other pairs; a power by Newton's steps from the one found."""
+              ) -> RegressionLimits | None:
+    """The same kind of limits of other pairs; a power by Newton's steps from the one found, None
+    where they don't settle."""
     bias_line = _line(mean, difference)
     residual = np.abs(difference - bias_line[0] - bias_line[1] * mean)
     if not found.power:
@@ -215,6 +216,8 @@ def _refitted(found: RegressionLimits, mean: np.ndarray, difference: np.ndarray
         beta = beta + step
         if np.abs(step).max() < 1e-9:
             break
+    else:
+        return None
     return RegressionLimits(bias_line, found.sd_line, Spread(
         float(np.exp(beta[0])) * HALF_NORMAL, float(beta[1]), lowest, scale))
 
@@ -235,19 +238,30 @@ def regression_intervals(found: RegressionLimits, mean: np.ndarray, difference: 
     codes
         Which patient each pair is of. Above 200 patients as many groups of them are left out
         (Efron & Tibshirani 1993, ch. 11: the jackknife).
+
+    Returns
+    -------
+    NaN with fewer than four patients, or where the fit without one of them does not settle.
     """
+    nothing = np.full((2, 3, len(sizes)), NAN)
     m = int(codes.max(initial=-1)) + 1
+    if m < FEWEST:
+        return nothing
     groups = min(m, LEFT_OUT)
     group = (np.random.default_rng(0).permutation(m) % groups)[codes] if m > groups else codes
     without = []
     for k in range(groups):
         x, y = mean[group != k], difference[group != k]
         if len(x) < 3 or np.ptp(x) == 0:
-            return np.full((2, 3, len(sizes)), NAN)
+            return nothing
         try:
-            without.append(_refitted(found, x, y).at(sizes, multiplier))
+            with np.errstate(all="ignore"):
+                other = _refitted(found, x, y)
         except np.linalg.LinAlgError:
-            return np.full((2, 3, len(sizes)), NAN)
+            return nothing
+        if other is None:
+            return nothing
+        without.append(other.at(sizes, multiplier))
     spread = np.sum((np.array(without) - np.mean(without, axis=0)) ** 2, axis=0)
     half = stats.t.ppf((1 + confidence) / 2, groups - 1) * np.sqrt((groups - 1) / groups * spread)
     centre = found.at(sizes, multiplier)

@@ -10,13 +10,13 @@ import pandas as pd
 from scipy import optimize, stats
 
 from deeplung_nb.stats._results import (
+    FEWEST,
     NAN_PAIR,
     Result,
     check_confidence,
     readings_by_reader,
     rounding,
 )
-from deeplung_nb.stats.robust import FEWEST
 
 NAN = float("nan")
 LEFT_OUT = 200
@@ -137,10 +137,11 @@ def icc(frame: pd.DataFrame, subject: str, reader: str, value: str, *,
     """
     check_confidence(confidence)
     wide = readings_by_reader(frame, subject, reader, value)
-    values = wide.to_numpy(float)
+    n_missing = int(wide.isna().to_numpy().sum())
+    values = wide.dropna(how="all").dropna(how="all", axis=1).to_numpy(float)
     present = np.isfinite(values)
     n, k = values.shape
-    total, n_missing = int(present.sum()), int((~present).sum())
+    total = int(present.sum())
     read = values[present]
 
     def none(why: str) -> MixedIntraclass:

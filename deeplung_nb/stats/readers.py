@@ -14,14 +14,13 @@ from scipy import stats
 
 from deeplung_nb.contract import check
 from deeplung_nb.stats._results import (
+    FEWEST,
     NAN_PAIR,
     Result,
     check_confidence,
-    cluster_codes,
-    full_rows,
+    patient_codes,
     readings_by_reader,
 )
-from deeplung_nb.stats.robust import FEWEST
 
 NAN = float("nan")
 MEASURES = ("absolute", "squared")
@@ -214,16 +213,7 @@ def interchangeability(
     n_missing = int(frame[subject].nunique() - usable.sum())
     read, by_machine = read[usable], by_machine[usable]
     n, k = len(read), int(np.isfinite(read).any(axis=0).sum())
-    if patient is None:
-        codes = np.arange(n)
-    else:
-        full_rows(frame, (subject, patient), "raise", ())
-        whose = frame.drop_duplicates([subject, patient])
-        if whose[subject].duplicated().any():
-            both = whose[whose[subject].duplicated()][subject].iloc[0]
-            raise ValueError(f"subject {both!r} is of more than one {patient}: name subjects so "
-                             "that each is of one")
-        codes = cluster_codes(whose.set_index(subject)[patient].loc[wide.index[usable]], n)
+    codes = pd.factorize(patient_codes(frame, subject, patient, wide.index[usable]))[0]
     m = int(codes.max(initial=-1)) + 1
     if not n:
         return Interchangeability(0, 0, k, NAN, NAN, NAN, NAN_PAIR, NAN, NAN_PAIR, NAN, NAN,

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import stats
 
 from deeplung_nb.stats._results import (
+    FEWEST,
     NAN_PAIR,
     check_confidence,
     cluster_codes,
@@ -22,8 +23,6 @@ from deeplung_nb.stats.limits import quantile_interval
 RESAMPLES = 2000
 RESAMPLED_UP_TO = 5000
 """Patients up to which the studentized bootstrap is drawn; beyond, Student's t serves as well."""
-FEWEST = 4
-"""Patients below which nothing is estimated."""
 
 
 class MomentIntervals(NamedTuple):
