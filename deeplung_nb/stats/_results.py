@@ -162,8 +162,8 @@ def patient_codes(frame: pd.DataFrame, subject: str, patient: str | None, subjec
     pairs = frame.drop_duplicates(list(dict.fromkeys((subject, patient))))
     torn = pairs[pairs[subject].duplicated()]
     if len(torn):
-        raise ValueError(f"subject {str(torn[subject].iloc[0])!r} is of more than one {patient}: name "
-                         "subjects so that each is of one")
+        raise ValueError(f"subject {str(torn[subject].iloc[0])!r} is of more than one {patient}: "
+                         "name subjects so that each is of one")
     whose = pairs.set_index(subject, drop=False)[patient].loc[subjects]
     return cluster_codes(whose, len(subjects))
 
