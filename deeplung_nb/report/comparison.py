@@ -121,7 +121,7 @@ def draw_comparison(
     chosen = "".join(f"     only {column} {value}" for column, value in where)
     out = f"     diamond: left out, {len(left_out)}" if len(left_out) else ""
     figure.text(
-        0.5, foot_y(figure), "filled: both above 0     hollow: one is 0     ring ×n: both 0     "
+        0.5, foot_y(figure), "filled: both above 0     hollow: one is 0     ring: both 0     "
         f"dotted: no difference, identity     solid in B: Deming{out}{chosen}\n{agreement.limits} "
         f"limits; [ ] and grey bands: {100 * agreement.confidence:g} % intervals",
         fontsize=6.3, color=GREY, ha="center", va="center", linespacing=1.4)
