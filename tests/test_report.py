@@ -368,7 +368,7 @@ def test_limits_that_fit_stand_beside_constant_ones_that_do_not():
     low, high = np.quantile(np.subtract(*pairs["heavy"][::-1]), [0.025, 0.975],
                             method="median_unbiased")
     assert [line.get_ydata()[0] for line in orange(axes)] == pytest.approx([low, high])
-    assert "not normal, p < 0.001: 95 % from" in title
+    assert "normality p < 0.001: 95 % from" in title
     assert fitting.limits.limits == "quantile"
 
 

@@ -1,9 +1,9 @@
 """How long the networks take, all in one interleaved run on the machine at hand.
 
 Only ratios within one run mean much: absolute times move with the machine and its load. So every
-job is warmed up, the jobs take turns, all have the same threads and allocator, and what the machine
-can do at most stands beside them. What a job alone needs is imported by it, so that the memory of
-the others is their own.
+job but the longest is warmed up, the jobs take turns, all have the same threads and allocator, and
+what the machine can do at most stands beside them. What a job alone needs is imported by it, so
+that the memory of the others is their own.
 """
 
 from __future__ import annotations
@@ -40,8 +40,6 @@ from deeplung_nb.runs import Run, package_versions, peak_memory_gb, processor_na
 TABLE_4_SLICES = 16
 LONG = 120
 """The paper's typical CT; longer scans are timed once, on the fast way."""
-TASKS = ("network", "file", "training")
-"""Prepared slices to scores; a CT file to mask, table and provenance; one step."""
 CT_SIDE = 512
 
 
@@ -58,6 +56,8 @@ class Job:
     """`plain`, `fast` (`network.fast`), `bfloat16` (fast, in that precision), or for a U-Net
     `channels last`."""
     task: str = "network"
+    """`network`: prepared slices to scores; `file`: a CT file to mask, table and provenance;
+    `training`: one step."""
     width: int = 0
     """A U-Net's first level; 0 for ours."""
     network: NetworkConfig = field(default_factory=NetworkConfig)

@@ -124,7 +124,8 @@ def _draw_fitting(axes: Axes, x: np.ndarray, fitting: Fitting) -> str:
         axes.plot(sizes, y, color=FOLD_COLOURS[1], linewidth=1.1, linestyle="-.", zorder=2)
     said = f"95 % from {number(limits.loa_lower)} to {number(limits.loa_upper)}" \
         if limits.limits == "quantile" else "limits by regression"
-    return f"\n{fitting.why}: {said} (orange)"
+    why = ", ".join(f"{name} {p_words(p)}" for name, p in fitting.against.items())
+    return f"\n{why}: {said} (orange)"
 
 
 def draw_bland_altman(axes: Axes, pair: pd.DataFrame, result: Any, structure: str,

@@ -187,6 +187,23 @@ def cluster_codes(cluster: Any, n: int) -> np.ndarray:
     return pd.factorize(values)[0]
 
 
+LEFT_OUT = 200
+"""Most groups of patients that a jackknife leaves out in turn."""
+
+
+def groups_left_out(m: int) -> np.ndarray:
+    """Group of each of m patients, as whole numbers from 0; up to `LEFT_OUT` each is one."""
+    if m <= LEFT_OUT:
+        return np.arange(m)
+    return np.random.default_rng(0).permutation(m) % LEFT_OUT
+
+
+def jackknife_error(without: np.ndarray) -> np.ndarray:
+    """Standard error from the values without each group, along the first axis."""
+    m = len(without)
+    return np.sqrt((m - 1) / m * np.sum((without - np.mean(without, axis=0)) ** 2, axis=0))
+
+
 def clustered_pairs(reference: Any, test: Any, cluster: Any, missing: str
                     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """As `two_arrays`, with the codes of the pairs' clusters before how many were dropped."""

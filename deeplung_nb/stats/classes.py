@@ -17,6 +17,7 @@ from deeplung_nb.stats._results import (
     check_confidence,
     check_once,
     full_rows,
+    jackknife_error,
     patient_codes,
     two_arrays,
 )
@@ -103,8 +104,7 @@ def weighted_kappa(first: Any, second: Any, *, weights: str = "linear", confiden
     Formula
     -------
     (agreement - by chance) / (1 - by chance), agreement = sum of w_ij p_ij, w = 1 - |i - j| / (c -
-    1) or 1 - (i - j)^2 / (c - 1)^2. Interval: ± t SE, SE by the jackknife (the large-sample error
-    holds 89 % at n = 20).
+    1) or 1 - (i - j)^2 / (c - 1)^2. Interval: ± t SE, SE by the jackknife.
 
     Source
     ------
@@ -241,8 +241,7 @@ def fleiss_kappa(frame: pd.DataFrame, subject: str, reader: str, category: str, 
     of_patients = np.stack([np.bincount(codes, column, m) for column in rows.T], axis=1)
     with np.errstate(all="ignore"):
         without = kappa(total - of_patients)[2]
-    half = float(stats.t.ppf((1 + confidence) / 2, max(m - 1, 1)) * np.sqrt(
-        (m - 1) / m * np.sum((without - without.mean()) ** 2)))
+    half = float(stats.t.ppf((1 + confidence) / 2, max(m - 1, 1)) * jackknife_error(without))
     if m < FEWEST or not (half > 1e-12 and np.isfinite(half)):
         return Kappa(n, n_readers, classes, agreed, by_chance, found, NAN_PAIR, "none",
                      subjects - n, "no interval: few patients, all agree, or without one patient "

@@ -239,8 +239,8 @@ class Fitting(NamedTuple):
     """Limits that stand beside constant ones where these don't fit."""
 
     limits: agreement.BlandAltman
-    why: str
-    """Which test speaks against constant limits, with its p."""
+    against: dict[str, float]
+    """Tests that speak against constant limits -> their p."""
 
 
 def fitting_limits(pair: pd.DataFrame, row: dict[str, Any]) -> Fitting | None:
@@ -254,20 +254,18 @@ def fitting_limits(pair: pd.DataFrame, row: dict[str, Any]) -> Fitting | None:
     row
         Its `agreement_row`, whose tests decide.
     """
-    of_size = [f"{name} {_p(value)}" for name, value in (
-        ("slope", row["slope_p"]), ("spread", row["heteroscedasticity_p"])) if value < ALPHA]
-    kind = "regression" if of_size else "quantile" if row["shapiro_p"] < ALPHA else None
-    if kind is None:
+    against = {name: row[column] for name, column in (
+        ("slope", "slope_p"), ("spread", "heteroscedasticity_p")) if row[column] < ALPHA}
+    kind = "regression" if against else "quantile"
+    if not against and row["shapiro_p"] < ALPHA:
+        against = {"normality": row["shapiro_p"]}
+    if not against:
         return None
     both = pair[["reference", "test"]].dropna()
     limits = agreement.bland_altman(both["reference"], both["test"], limits=kind)
     if not np.isfinite(limits.loa_lower):
         return None
-    return Fitting(limits, ", ".join(of_size) or f"not normal, {_p(row['shapiro_p'])}")
-
-
-def _p(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+    return Fitting(limits, against)
 
 
 def of_row(row: dict[str, Any], limits: agreement.BlandAltman, ranks: correlation.Correlation

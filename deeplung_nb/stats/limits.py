@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import optimize, stats
 
-from deeplung_nb.stats._results import FEWEST, rounding
+from deeplung_nb.stats._results import FEWEST, groups_left_out, jackknife_error, rounding
 
 NAN = float("nan")
 NO_CI = (NAN, NAN)
@@ -222,10 +222,6 @@ def _refitted(found: RegressionLimits, mean: np.ndarray, difference: np.ndarray
         float(np.exp(beta[0])) * HALF_NORMAL, float(beta[1]), lowest, scale))
 
 
-LEFT_OUT = 200
-"""Most groups of patients that the jackknife leaves out in turn."""
-
-
 def regression_intervals(found: RegressionLimits, mean: np.ndarray, difference: np.ndarray,
                          sizes: np.ndarray, codes: np.ndarray, multiplier: float,
                          confidence: float) -> np.ndarray:
@@ -247,10 +243,9 @@ def regression_intervals(found: RegressionLimits, mean: np.ndarray, difference: 
     m = int(codes.max(initial=-1)) + 1
     if m < FEWEST:
         return nothing
-    groups = min(m, LEFT_OUT)
-    group = (np.random.default_rng(0).permutation(m) % groups)[codes] if m > groups else codes
+    group = groups_left_out(m)[codes]
     without = []
-    for k in range(groups):
+    for k in range(int(group.max()) + 1):
         x, y = mean[group != k], difference[group != k]
         if len(x) < 3 or np.ptp(x) == 0:
             return nothing
@@ -262,8 +257,8 @@ def regression_intervals(found: RegressionLimits, mean: np.ndarray, difference: 
         if other is None:
             return nothing
         without.append(other.at(sizes, multiplier))
-    spread = np.sum((np.array(without) - np.mean(without, axis=0)) ** 2, axis=0)
-    half = stats.t.ppf((1 + confidence) / 2, groups - 1) * np.sqrt((groups - 1) / groups * spread)
+    half = (stats.t.ppf((1 + confidence) / 2, len(without) - 1)
+            * jackknife_error(np.array(without)))
     centre = found.at(sizes, multiplier)
     return np.stack([centre - half, centre + half])
 

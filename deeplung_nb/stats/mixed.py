@@ -14,13 +14,13 @@ from deeplung_nb.stats._results import (
     NAN_PAIR,
     Result,
     check_confidence,
+    groups_left_out,
+    jackknife_error,
     readings_by_reader,
     rounding,
 )
 
 NAN = float("nan")
-LEFT_OUT = 200
-"""Most groups of subjects that the jackknife leaves out in turn."""
 SMALLEST = 1e-6
 """Multiples of the residual variance below which one is taken as 0."""
 
@@ -164,17 +164,16 @@ def icc(frame: pd.DataFrame, subject: str, reader: str, value: str, *,
     found, start = _fit(x, present, np.log([2.0, 0.1]))
     reasons = [f"variance between {name} at its boundary, 0"
                for name, at in (("subjects", found.subjects), ("readers", found.readers)) if not at]
-    groups = min(n, LEFT_OUT)
-    group = np.random.default_rng(0).permutation(n) % groups
+    group = groups_left_out(n)
     ends = {"agreement": NAN_PAIR, "consistency": NAN_PAIR}
     if n < FEWEST or not found.subjects:
         reasons.append("no interval")
     else:
-        without = [_fit(x[group != out], present[group != out], start)[0] for out in range(groups)]
+        without = [_fit(x[group != out], present[group != out], start)[0]
+                   for out in range(int(group.max()) + 1)]
         for name in ends:
             z = 2 * np.arctanh([getattr(other, name) for other in without])
-            half = stats.t.ppf((1 + confidence) / 2, groups - 1) * np.sqrt(
-                (groups - 1) / groups * np.sum((z - z.mean()) ** 2))
+            half = stats.t.ppf((1 + confidence) / 2, len(z) - 1) * jackknife_error(z)
             low, high = np.tanh(np.arctanh(getattr(found, name)) + np.array([-half, half]) / 2)
             ends[name] = (float(low), float(high))
     unit = found.residual * scale**2

@@ -278,8 +278,8 @@ def rank_biserial_interval(differences: Any, cluster: Any = None, *, confidence:
 
     Checked against
     ---------------
-    The jackknife that leaves out each patient; coverage by simulation (the interval of R's
-    effectsize, whose SE is that of no difference, holds a coefficient of 0.9 in 70 % of studies).
+    The jackknife that leaves out each patient; coverage by simulation (the SE of R's
+    effectsize is that of no difference, and too small where there is much).
 
     Examples
     --------
