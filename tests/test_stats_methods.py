@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deeplung_nb.stats import agreement, equivalence, regression, reliability
+from deeplung_nb.stats import agreement, equivalence, mixed, regression, reliability
 from deeplung_nb.stats._slopes import Slopes
 
 ORACLE = Path(__file__).parent / "oracle"
@@ -22,6 +22,11 @@ def replicates():
     frame = pd.read_csv(ORACLE / "pefr_1986.csv", comment="#")
     return pd.concat([frame[["subject", f"mini{i}", f"wright{i}"]].set_axis(
         ["subject", "mini", "wright"], axis=1) for i in (1, 2)])
+
+
+def test_the_mixed_model_gives_the_printed_coefficients_too(ratings):
+    r = mixed.icc(ratings, "target", "variable", "value")
+    assert (round(r.icc_a1, 2), round(r.icc_c1, 2)) == (0.29, 0.71)  # ICC(2,1), ICC(3,1)
 
 
 def test_the_coefficients_printed_by_shrout_and_fleiss(ratings):
