@@ -7,11 +7,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from deeplung_nb.cohorts.manifest import read_manifest
 from deeplung_nb.imaging.io import read_lung_mask, read_mask, read_scan
+from deeplung_nb.imaging.phantom.anatomy import LOBES, Chest
 from deeplung_nb.imaging.phantom.cohort import default_cohort, write_default_cohort
 from deeplung_nb.imaging.phantom.make import make_phantom, write_cohort
+from deeplung_nb.imaging.phantom.painter import Painter
 from deeplung_nb.imaging.phantom.spec import (
     Lesion,
     PhantomError,
@@ -68,7 +71,7 @@ def test_an_ellipsoid_within_the_lung_has_its_closed_form_volume(kind):
 
 
 def test_the_truth_hardly_depends_on_the_grid():
-    coarse, fine = (make_phantom(spec) for spec in (DISEASED, DISEASED.resampled(200, 40)))
+    coarse, fine = (make_phantom(spec) for spec in (DISEASED, DISEASED.resampled(160, 32)))
     for code in (GGO.code, HIGH_OPACITY.code):
         volumes = [(p.truth.labels == code).sum() * p.scan.voxel_mm3 for p in (coarse, fine)]
         assert volumes[0] == pytest.approx(volumes[1], rel=0.08)
@@ -78,17 +81,17 @@ def test_geometry_is_left_posterior_superior(sick):
     hu, lungs = sick.scan.hu, sick.lungs
     assert hu.dtype == np.int16
     assert sick.truth.affine is sick.scan.affine
-    assert sick.scan.voxel_mm3 == pytest.approx(10.0 * 2.15 * 2.15)
+    assert sick.scan.voxel_mm3 == pytest.approx(5.0 * 1.75 * 1.75)
     directions = np.sign(np.diag(sick.scan.affine[:3, :3]))
     assert directions.tolist() == [-1, -1, 1]
     middle = sick.spec.size // 2
     # The heart lies on the left, the spine at the back, the apices at the top are narrower.
-    at_the_heart = lungs[8]
+    at_the_heart = lungs[19]
     assert at_the_heart[:, :middle].sum() > 1.1 * at_the_heart[:, middle:].sum()
     bone = (hu > 300).sum(axis=(0, 2))
     assert bone[middle:].sum() > bone[:middle].sum()
     areas = lungs.sum(axis=(1, 2))
-    assert areas[12] > 2 * areas[-3] > 0
+    assert areas[24] > 2 * areas[-6] > 0
 
 
 def test_it_has_the_densities_of_a_chest(sick):
@@ -98,7 +101,7 @@ def test_it_has_the_densities_of_a_chest(sick):
     assert -890 < np.median(hu[healthy_lung]) < -810
     z, y, x = sick.spec.positions_mm()
     inside = (np.abs(y)[:, None] < 60) & (np.abs(x)[None, :] < 60)
-    heart = hu[8][(np.hypot(x[None, :] - 28, y[:, None] + 42) < 18)]
+    heart = hu[16][(np.hypot(x[None, :] - 28, y[:, None] + 42) < 18)]
     assert 30 < np.median(heart) < 60
     trachea = hu[np.abs(z - 190).argmin()][(np.hypot(x[None, :], y[:, None] - 6) < 4) & inside]
     assert np.median(trachea) < -850
@@ -126,9 +129,128 @@ def test_effusion_lies_at_the_back_outside_the_aerated_lung(sick):
     where = np.argwhere(fluid)
     assert fluid.sum() * sick.scan.voxel_mm3 / 1000 > 50
     assert (x[where[:, 2]] < 0).all()
+    pieces, n = ndimage.label(fluid, np.ones((3, 3, 3)))
+    assert np.bincount(pieces.ravel())[1:].max() > 0.97 * fluid.sum(), f"{n} pieces"
     assert y[where[:, 1]].mean() > 40
     assert z[where[:, 0]].mean() < 0.4 * sick.spec.chest.height_mm
     assert -5 < np.median(sick.scan.hu[fluid]) < 30
+
+
+def test_five_lobes_fill_the_lungs_in_their_places(sick):
+    lobes = sick.lobes
+    assert np.array_equal(lobes > 0, sick.lungs)
+    assert len(LOBES) == 5
+    z, y, x = sick.spec.positions_mm()
+    at = {name: np.argwhere(lobes == code) for code, name in enumerate(LOBES, 1)}
+    height = {name: z[where[:, 0]].mean() for name, where in at.items()}
+    back = {name: y[where[:, 1]].mean() for name, where in at.items()}
+    for name, where in at.items():
+        assert ((x[where[:, 2]] > 0) == name.startswith("left")).all()
+    assert height["right upper"] > height["right middle"] > height["right lower"]
+    assert height["left upper"] > height["left lower"] + 50
+    assert back["right lower"] > back["right middle"] + 40
+    assert back["left lower"] > back["left upper"] + 40
+    # CT volumetry of healthy adults: the middle lobe is the smallest, about a tenth.
+    share = {name: len(where) / (lobes > 0).sum() for name, where in at.items()}
+    assert min(share, key=share.get) == "right middle"
+    assert all(0.08 < part < 0.35 for part in share.values())
+
+
+def test_fissures_are_seen_and_no_vessel_crosses_them():
+    painter = Painter(dataclasses.replace(DISEASED, lesions=(), effusion_mm=(0, 0)))
+    k = 22
+    plane = painter.slice(k)
+    oblique, _ = painter.fissures(float(painter.z[k]), painter.y_axis, painter.x_axis)
+    deep = plane.cavity > 15
+    on, off = deep & (np.abs(oblique) < 0.5), deep & (np.abs(oblique) > 15)
+    assert np.median(plane.hu[on]) > np.median(plane.hu[off]) + 60
+    vessels = painter.vessels[k]
+    assert vessels[on].mean() < 0.5 * vessels[off].mean()
+
+
+def test_a_rough_lesion_stays_in_its_lobe_and_a_smooth_one_does_not():
+    near = Lesion("ggo", (-80, 40, 125), (30, 40, 40), -500, 3.0)
+    spec = dataclasses.replace(DISEASED, lesions=(near,), effusion_mm=(0, 0))
+    rough = make_phantom(spec)
+    smooth = make_phantom(dataclasses.replace(
+        spec, lesions=(dataclasses.replace(near, roughness_mm=0.0),)))
+    mine = rough.lobes[tuple(np.argwhere(rough.truth.labels > 0).mean(axis=0).astype(int))]
+    assert mine > 0
+    assert (rough.lobes[rough.truth.labels > 0] == mine).all()
+    assert len(np.unique(smooth.lobes[smooth.truth.labels > 0])) > 1
+
+
+def test_a_crescent_lies_along_the_pleura():
+    whole = Lesion("ggo", (-95, 10, 125), (30, 50, 40))
+    spec = dataclasses.replace(DISEASED, lesions=(whole,), effusion_mm=(0, 0))
+    crescent = make_phantom(dataclasses.replace(
+        spec, lesions=(dataclasses.replace(whole, band_mm=12.0),)))
+    ball = make_phantom(spec)
+    deep = ndimage.distance_transform_edt(ball.lungs, spec.spacing_mm)
+    assert deep[crescent.truth.labels > 0].max() < 18
+    assert np.median(deep[crescent.truth.labels > 0]) < 9
+    assert deep[ball.truth.labels > 0].max() > 25
+    assert not (crescent.truth.labels.astype(bool) & ~ball.truth.labels.astype(bool)).any()
+    assert 100 < crescent.truth.labels.sum() < 0.75 * ball.truth.labels.sum()
+
+
+def test_crazy_paving_is_a_net_in_the_picture_and_not_in_the_truth():
+    plain = Lesion("ggo", (-85, 40, 95), (30, 34, 40), -560, 3.0)
+    pair = [make_phantom(dataclasses.replace(
+        DISEASED, effusion_mm=(0, 0), lesions=(dataclasses.replace(plain, net=net),)))
+        for net in (0.0, 1.0)]
+    assert np.array_equal(pair[0].truth.labels, pair[1].truth.labels)
+    inside = ndimage.binary_erosion(pair[0].truth.labels > 0)
+    more = (pair[1].scan.hu.astype(float) - pair[0].scan.hu)[inside]
+    # Lines rise far, the cells between them sink a little.
+    assert 0.1 < (more > 60).mean() < 0.4
+    assert (more < 0).mean() > 0.4
+    assert abs(more.mean()) < 40
+
+
+def test_bronchi_stay_open_in_consolidation():
+    dense = Lesion("consolidation", (-62, 20, 115), (26, 30, 34))
+    spec = dataclasses.replace(DISEASED, lesions=(dense,), effusion_mm=(0, 0), noise_hu=5.0)
+    phantom, painter = make_phantom(spec), Painter(spec)
+    inside = phantom.truth.labels == HIGH_OPACITY.code
+    inside = ndimage.binary_erosion(inside, iterations=2)
+    bronchi = inside & (painter.lumen > 0.5)
+    assert bronchi.sum() > 10
+    assert np.median(phantom.scan.hu[bronchi]) < np.median(phantom.scan.hu[inside]) - 250
+
+
+def test_what_is_no_lesion_is_none_in_the_truth():
+    healthy = dataclasses.replace(DISEASED, lesions=(), effusion_mm=(0.0, 0.0))
+    plain = make_phantom(healthy)
+    for change in ({"dependent_hu": 120.0}, {"emphysema": 1.0}, {"breathing_mm": 2.5}):
+        odd = make_phantom(dataclasses.replace(healthy, **change))
+        assert not odd.truth.labels.any()
+        assert not odd.expert.labels.any()
+        assert np.array_equal(odd.lungs, plain.lungs)
+        assert not np.array_equal(odd.scan.hu, plain.scan.hu)
+    # The dependent rim is denser: at the back, along the pleura.
+    dense = make_phantom(dataclasses.replace(healthy, dependent_hu=120.0)).scan.hu
+    more = dense.astype(float) - plain.scan.hu
+    rim = plain.lungs & (ndimage.distance_transform_edt(plain.lungs, healthy.spacing_mm) < 6)
+    back = healthy.positions_mm()[1][None, :, None] > 60
+    assert more[rim & back].mean() > 40
+    assert abs(more[rim & (healthy.positions_mm()[1][None, :, None] < 0)].mean()) < 2
+
+
+def test_the_build_of_the_chest_follows_its_numbers():
+    def lungs(**build):
+        spec = dataclasses.replace(SMALL, lesions=(), chest=Chest(**build))
+        return make_phantom(spec).lungs
+
+    plain = lungs()
+    assert lungs(depth=1.15).sum() > 1.1 * plain.sum()
+    assert lungs(heart=1.2).sum() < plain.sum()
+    bowed = lungs(lean_mm=12.0)
+    assert bowed.sum() == pytest.approx(plain.sum(), rel=0.03)
+    middle = [np.argwhere(which[k])[:, 1].mean() for which in (plain, bowed) for k in (3, 7)]
+    assert abs((middle[2] - middle[3]) - (middle[0] - middle[1])) > 1.0
+    chest, point = Chest(lean_mm=7, depth=1.1), np.array([[30.0, -20.0, 150.0]])
+    assert np.allclose(np.column_stack(chest.straight(*chest.bent(point).T)), point)
 
 
 def test_contrast_medium_raises_the_blood():
@@ -174,8 +296,8 @@ def test_a_lesion_outside_the_lung_is_refused_by_name():
 
 
 @pytest.mark.parametrize(("column", "value"), [
-    ("ph_seed", "one"), ("ph_lesions", "ggo 1 2 3"), ("ph_lesions", "nodule 1 2 3 4 5 6 7 8"),
-    ("ph_effusion_mm", "x"),
+    ("ph_seed", "one"), ("ph_lesions", "ggo 1 2 3"), ("ph_effusion_mm", "x"),
+    ("ph_lesions", "ggo 1 2 3 4 5 6 7 8"), ("ph_lesions", "nodule 1 2 3 4 5 6 7 8 9 10"),
 ])
 def test_a_wrong_cell_is_named(column, value):
     with pytest.raises(PhantomError, match=rf"case 'small'.*{column}.*Correct the cell"):

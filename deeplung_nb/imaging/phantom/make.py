@@ -20,7 +20,9 @@ from joblib import Parallel, delayed
 from deeplung_nb.files import atomic_path
 from deeplung_nb.imaging.grid import Grid
 from deeplung_nb.imaging.io import write_mask, write_scan
+from deeplung_nb.imaging.phantom.disease import Disease
 from deeplung_nb.imaging.phantom.painter import Painter, mix
+from deeplung_nb.imaging.phantom.scanner import acquire
 from deeplung_nb.imaging.phantom.shapes import Field, covered
 from deeplung_nb.imaging.phantom.spec import KINDS, PARTS, PhantomError, PhantomSpec, row_of_spec
 from deeplung_nb.imaging.scan import LesionMask, Scan
@@ -30,13 +32,17 @@ from deeplung_nb.progress import track
 
 @dataclass(frozen=True, eq=False)
 class Phantom:
-    """A synthetic scan with its truth, a simulated expert and the lungs (bool [z, y, x])."""
+    """A synthetic scan with its truth, all arrays [z, y, x].
+
+    `lungs` (bool) is the aerated lung; `lobes` (uint8) its lobes, 1 to 5 as in `anatomy.LOBES`.
+    """
 
     spec: PhantomSpec
     scan: Scan
     truth: LesionMask
     expert: LesionMask
     lungs: np.ndarray
+    lobes: np.ndarray
 
 
 class _Expert:
@@ -78,36 +84,36 @@ def make_phantom(spec: PhantomSpec) -> Phantom:
         A lesion has no voxel in the aerated lung: its volume would be lost.
     """
     painter, expert = Painter(spec), _Expert(spec)
+    disease = Disease(painter)
     shape = (spec.n_slices, spec.size, spec.size)
     hu = np.empty(shape, np.float32)
     truth, drawn = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
-    lungs = np.zeros(shape, bool)
+    lobes = np.zeros(shape, np.uint8)
     found = np.zeros(len(spec.lesions), bool)
     blood = np.float32(260 if spec.contrast else 40)
     for k in range(spec.n_slices):
-        plane, cavity, fluid = painter.slice(k)
+        plane, cavity, fluid, lobe = painter.slice(k)
         lung = np.minimum(cavity, -fluid)
         # Depths in ground glass and in high opacity: true, and as the expert sees them.
         depths = {who: np.full((2, *plane.shape), -99, np.float32) for who in ("truth", "expert")}
-        opacity, target, dense = np.zeros_like(plane), np.full_like(plane, -500), plane * 0
+        # How opaque each kind makes a voxel, and what HU it has where it is full.
+        opacity = np.zeros((2, *plane.shape), np.float32)
+        target = np.zeros((2, *plane.shape), np.float32)
         for i, lesion in enumerate(spec.lesions):
-            part = painter.lesion(lesion, k)
-            if part is None:
+            patch = disease.patch(lesion, k, lung)
+            if patch is None:
                 continue
-            rows, columns, depth = part
-            kind, here = int(KINDS[lesion.kind] == HIGH_OPACITY.code), (rows, columns)
+            depth, here = patch.depth, (patch.rows, patch.columns)
+            kind = int(KINDS[lesion.kind] == HIGH_OPACITY.code)
             for who in ("truth",) if expert.missed[i] else ("truth", "expert"):
                 best = depths[who][kind][here]
                 np.maximum(best, depth, out=best)
             found[i] |= bool(((depth > 0) & (lung[here] > 0)).any())
-            soft = min(lesion.softness_mm, 0.8 * min(lesion.axes_mm))
-            part = covered(depth, soft)
-            if kind:
-                np.maximum(dense[here], part, out=dense[here])
-            else:
-                target[here] = np.where(part > opacity[here], lesion.hu, target[here])
-                np.maximum(opacity[here], part, out=opacity[here])
-        lungs[k] = lung > 0
+            part = covered(depth, min(lesion.softness_mm, 0.8 * min(lesion.axes_mm)))
+            over = part > opacity[kind][here]
+            target[kind][here] = np.where(over, patch.hu, target[kind][here])
+            np.maximum(opacity[kind][here], part, out=opacity[kind][here])
+        lobes[k] = np.where(lung > 0, lobe, 0)
         ggo_depth, dense_depth = depths["truth"]
         truth[k] = _labels(ggo_depth, dense_depth, lung, fluid)
         if truth[k].any():
@@ -116,12 +122,12 @@ def make_phantom(spec: PhantomSpec) -> Phantom:
             drawn[k] = _labels(ggo_depth + wide, dense_depth + wide_dense, lung,
                                np.minimum(fluid + wide, cavity))
         inside = covered(lung, painter.edge)
-        mix(plane, opacity * inside, target + painter.texture(k))
+        mix(plane, opacity[0] * inside, target[0])
         mix(plane, painter.walls[k] * inside, np.float32(-330))
         mix(plane, painter.vessels[k] * covered(lung + 6, painter.edge), blood)
+        # Over the vessels: consolidation hides them, but for the air in its bronchi.
+        mix(plane, opacity[1] * inside, target[1])
         mix(plane, painter.lumen[k] * inside, np.float32(-960))
-        # Over the vessels: consolidation hides them.
-        mix(plane, dense * inside, np.float32(38))
         hu[k] = plane
     if not found.all():
         lost = "; ".join(str(spec.lesions[i]) for i in np.flatnonzero(~found))
@@ -129,19 +135,20 @@ def make_phantom(spec: PhantomSpec) -> Phantom:
             f"case {spec.case_id!r}: no voxel of the lung holds the lesion {lost}. "
             "Expected a centre within the lung and semi-axes above half a slice gap; move it."
         )
-    return _assemble(spec, painter.acquire(hu), truth, drawn, lungs)
+    return _assemble(spec, acquire(spec, hu, painter.level), truth, drawn, lobes)
 
 
-def _assemble(spec: PhantomSpec, hu, truth, expert, lungs) -> Phantom:
+def _assemble(spec: PhantomSpec, hu, truth, expert, lobes) -> Phantom:
     (dz, dy, dx), (z, y, x) = spec.spacing_mm, spec.positions_mm()
     # From LPS to RAS: x and y change sign.
     affine = np.array([[-dx, 0, 0, -x[0]], [0, -dy, 0, -y[0]], [0, 0, dz, z[0]], [0, 0, 0, 1]],
                       np.float64)
     scan = Scan(hu, Grid(hu.shape, affine), spec.case_id, "phantom", spec.orientation)
-    return Phantom(spec, scan, LesionMask.like(scan, truth), LesionMask.like(scan, expert), lungs)
+    return Phantom(spec, scan, LesionMask.like(scan, truth), LesionMask.like(scan, expert),
+                   lobes > 0, lobes)
 
 
-CODE = ("spec.py", "make.py", "painter.py", "anatomy.py", "shapes.py")
+CODE = ("spec.py", "make.py", "painter.py", "disease.py", "scanner.py", "anatomy.py", "shapes.py")
 
 
 def _recipe(spec: PhantomSpec) -> str:

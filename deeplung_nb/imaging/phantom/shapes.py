@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 REACH_MM = 12.0
 """How far around a tube its depth is exact."""
@@ -82,6 +83,28 @@ class Field:
         """On one slice: float32 [len(y), len(x)]."""
         plane = np.tensordot(self._weights(np.array([z]), 0)[0], self.knots, 1)
         return self._weights(y, 1) @ plane @ self._weights(x, 2).T
+
+
+class Lobules:
+    """Space divided into cells of about `size_mm`, as the lung is into secondary lobules.
+
+    Each cell belongs to the nearest of randomly moved lattice points, and has a number of its own
+    (mean 0, standard deviation 1).
+    """
+
+    def __init__(self, rng: np.random.Generator, size_mm: float, low, high) -> None:
+        axes = [np.arange(a, b, size_mm) for a, b in zip(low, high, strict=True)]
+        lattice = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+        self.centres = lattice + rng.uniform(-0.5, 0.5, lattice.shape) * size_mm
+        self.numbers = rng.standard_normal(len(lattice)).astype(np.float32)
+        self._tree = cKDTree(self.centres)
+
+    def at(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(number of the cell, distance to its border in mm) of points [n, 3]."""
+        distance, which = self._tree.query(points, k=2)
+        apart = np.linalg.norm(self.centres[which[:, 0]] - self.centres[which[:, 1]], axis=1)
+        border = (distance[:, 1] ** 2 - distance[:, 0] ** 2) / (2 * apart)
+        return self.numbers[which[:, 0]], border.astype(np.float32)
 
 
 @dataclass(frozen=True)

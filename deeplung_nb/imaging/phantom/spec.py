@@ -13,6 +13,8 @@ import numpy as np
 from deeplung_nb.imaging.phantom.anatomy import Chest
 from deeplung_nb.labels import GGO, HIGH_OPACITY
 
+DENSITY_HU = {"ggo": -520.0, "consolidation": 38.0}
+"""Of a lesion of which nothing else is said."""
 KINDS = {"ggo": GGO.code, "consolidation": HIGH_OPACITY.code}
 PARTS = {"image": "images", "truth": "truth", "mask": "expert", "lung_mask": "lungs"}
 """Folders of a written cohort; `image`, `mask` and `lung_mask` are columns of the manifest."""
@@ -24,7 +26,7 @@ class PhantomError(ValueError):
 
 @dataclass(frozen=True)
 class Lesion:
-    """An ellipsoid of opacity; what lies outside the aerated lung is cut off.
+    """A region of opacity within an ellipsoid; what lies outside the aerated lung is cut off.
 
     Parameters
     ----------
@@ -33,21 +35,30 @@ class Lesion:
     centre_mm, axes_mm
         (x, y, z) and semi-axes in the phantom's coordinates (see `anatomy`).
     hu
-        Where the opacity is full.
+        Where the opacity is full; None: `DENSITY_HU` of its kind.
     roughness_mm
-        How far the border strays from the ellipsoid (standard deviation). With 0, and away from
-        the lung's border, the volume is exactly `volume_ml`.
+        How far the border strays from the ellipsoid (standard deviation); it then also ends at the
+        fissures of its lobe. With 0 and without a band, and away from the lung's border, the volume
+        is exactly `volume_ml`.
+    band_mm
+        A crescent: only what lies no deeper than this under the pleura. 0: the whole ellipsoid.
+    net
+        How visible thickened septa are in it, 0 to 1 (crazy paving); for rough borders.
     """
 
     kind: str
     centre_mm: tuple[float, float, float]
     axes_mm: tuple[float, float, float]
-    hu: float = -520.0
+    hu: float | None = None
     roughness_mm: float = 0.0
+    band_mm: float = 0.0
+    net: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise PhantomError(f"lesion kind {self.kind!r}: expected one of {', '.join(KINDS)}")
+        if self.hu is None:
+            object.__setattr__(self, "hu", DENSITY_HU[self.kind])
         if min(self.axes_mm) <= 0:
             raise PhantomError(f"lesion axes {self.axes_mm} mm: expected three positive numbers")
 
@@ -58,11 +69,12 @@ class Lesion:
 
     @property
     def volume_ml(self) -> float:
-        """4/3 pi abc, mL."""
+        """Of the whole ellipsoid: 4/3 pi abc, mL."""
         return 4 / 3 * np.pi * float(np.prod(self.axes_mm)) / 1000
 
     def __str__(self) -> str:
-        numbers = (*self.centre_mm, *self.axes_mm, self.hu, self.roughness_mm)
+        numbers = (*self.centre_mm, *self.axes_mm, self.hu, self.roughness_mm, self.band_mm,
+                   self.net)
         return f"{self.kind} " + " ".join(f"{n:g}" for n in numbers)
 
     @classmethod
@@ -70,13 +82,14 @@ class Lesion:
         """The inverse of `str(lesion)`."""
         kind, *words = text.split()
         try:
-            x, y, z, a, b, c, hu, roughness = map(float, words)
+            x, y, z, a, b, c, *rest = map(float, words)
+            hu, roughness, band, net = rest
         except ValueError:
             raise PhantomError(
-                f"lesion {text!r}: expected a kind and eight numbers: x y z, three semi-axes (mm), "
-                "HU, roughness (mm)"
+                f"lesion {text!r}: expected a kind and ten numbers: x y z, three semi-axes (mm), "
+                "HU, roughness (mm), band (mm), net"
             ) from None
-        return cls(kind, (x, y, z), (a, b, c), hu, roughness)
+        return cls(kind, (x, y, z), (a, b, c), hu, roughness, band, net)
 
 
 @dataclass(frozen=True)
@@ -86,14 +99,15 @@ class PhantomSpec:
     `spacing_mm` is (z, y, x); the grid is centred on the lungs. `effusion_mm` is the depth of
     pleural fluid at the right and the left base. `kernel_mm` is the width of the reconstruction
     kernel (Gaussian sigma), `sharpness` its edge enhancement, `noise_hu` the noise in soft tissue.
-    `emphysema` (0 to 1) thins the lung without being a lesion.
+    `emphysema` (0 to 1) thins the lung, and `dependent_hu` thickens its lowest rim, without being
+    lesions. `breathing_mm` is how far the base moves while it is scanned.
     """
 
     case_id: str
     seed: int = 0
-    size: int = 176
-    n_slices: int = 26
-    spacing_mm: tuple[float, float, float] = (10.0, 2.15, 2.15)
+    size: int = 216
+    n_slices: int = 52
+    spacing_mm: tuple[float, float, float] = (5.0, 1.75, 1.75)
     contrast: bool = False
     scanner: str = "phantom"
     chest: Chest = Chest()  # noqa: RUF009 (frozen)
@@ -104,6 +118,8 @@ class PhantomSpec:
     sharpness: float = 0.5
     noise_hu: float = 15.0
     orientation: str = "LPS"
+    dependent_hu: float = 0.0
+    breathing_mm: float = 0.0
 
     def __post_init__(self) -> None:
         if self.size < 16 or self.n_slices < 1 or min(self.spacing_mm) <= 0:
@@ -162,11 +178,13 @@ def spec_of_row(row: dict[str, str]) -> PhantomSpec:
         get("ph_lesions", lambda text: tuple(map(Lesion.parse, filter(None, text.split("; "))))),
         get("ph_effusion_mm", _numbers), get("ph_emphysema", float), get("ph_kernel_mm", float),
         get("ph_sharpness", float), get("ph_noise_hu", float), get("ph_orientation", str),
+        get("ph_dependent_hu", float), get("ph_breathing_mm", float),
     )
 
 
 _CHEST = {"chest_size": "size", "lung_height_mm": "height_mm", "fat_mm": "fat_mm",
-          "breast_mm": "breast_mm"}
+          "breast_mm": "breast_mm", "chest_depth": "depth", "heart_size": "heart",
+          "lean_mm": "lean_mm"}
 
 
 def row_of_spec(spec: PhantomSpec) -> dict[str, str]:
@@ -182,7 +200,8 @@ def row_of_spec(spec: PhantomSpec) -> dict[str, str]:
         "ph_effusion_mm": " ".join(f"{mm:g}" for mm in spec.effusion_mm),
         "ph_emphysema": f"{spec.emphysema:g}", "ph_kernel_mm": f"{spec.kernel_mm:g}",
         "ph_sharpness": f"{spec.sharpness:g}", "ph_noise_hu": f"{spec.noise_hu:g}",
-        "ph_orientation": spec.orientation,
+        "ph_orientation": spec.orientation, "ph_dependent_hu": f"{spec.dependent_hu:g}",
+        "ph_breathing_mm": f"{spec.breathing_mm:g}",
     }
 
 
