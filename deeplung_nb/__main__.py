@@ -161,8 +161,8 @@ def parser() -> argparse.ArgumentParser:
                          help="rounds after the first (default 3)")
     command.add_argument("--slices", type=int, nargs="+", default=[16, 120, 500],
                          help="lengths of a scan (default: 16 120 500)")
-    command.add_argument("--training", type=int, nargs="*", default=[8],
-                         help="slices of a training step (default: 8)")
+    command.add_argument("--training", type=int, nargs="*", default=[8, 32],
+                         help="slices of a training step (default: 8 32)")
     command.set_defaults(run=_benchmark)
 
     command = commands.add_parser(

@@ -19,9 +19,15 @@ def can_compile() -> bool:
     return njit is not None
 
 
-def compiled(function: Callable) -> Callable:
-    """A loop, compiled at its first call and kept on disk where any folder can be written to."""
+def compiled(function: Callable | None = None, **options: object) -> Callable:
+    """A loop, compiled at its first call and kept on disk where any folder can be written to.
+
+    `options` change `OPTIONS` for one loop.
+    """
+    if function is None:
+        return lambda it: compiled(it, **options)
+    options = {**OPTIONS, **options}
     try:
-        return njit(cache=True, **OPTIONS)(function)
+        return njit(cache=True, **options)(function)
     except RuntimeError:  # nowhere to keep it: some seconds in each process
-        return njit(**OPTIONS)(function)
+        return njit(**options)(function)

@@ -162,13 +162,18 @@ def to_model_grid(scan: Scan, size: int, box: BodyBox | None = None) -> tuple[np
 def normalise_hu(hu: np.ndarray) -> np.ndarray:
     """Clip to the window and map it to [0, 1], float32."""
     low, high = HU_WINDOW
-    return ((np.clip(hu, low, high) - low) / (high - low)).astype(np.float32)
+    out = np.clip(hu, low, high).astype(np.float32, copy=False)
+    out -= low  # in place: a long scan is large
+    out /= high - low
+    return out
 
 
 def prepare(scan: Scan, size: int = 256) -> tuple[np.ndarray, BodyBox]:
     """What the network sees of a scan: float32 [z, size, size] in [0, 1], and the body box."""
-    hu, box = to_model_grid(scan, size)
-    return normalise_hu(hu), box
+    slices, box = to_model_grid(scan, size)
+    for one in slices:
+        one[:] = normalise_hu(one)
+    return slices, box
 
 
 def prepare_mask(mask: LesionMask, box: BodyBox, size: int = 256) -> np.ndarray:

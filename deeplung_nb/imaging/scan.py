@@ -145,7 +145,7 @@ def check_hu(array: np.ndarray, case: str, source: str) -> np.ndarray:
     ScanError
         NaN or infinite values, a constant image, 8-bit grey levels, or no air anywhere.
     """
-    if not np.isfinite(array).all():
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
         n_bad = int(np.count_nonzero(~np.isfinite(array)))
         raise ScanError(f"case {case!r}: {source} has {n_bad} voxels that are NaN or infinite, "
                         "expected HU everywhere. Fill them with -1024, or export the CT again")
@@ -164,13 +164,15 @@ def check_hu(array: np.ndarray, case: str, source: str) -> np.ndarray:
     if high > 32767 or low < -32768:
         array = np.clip(array, -32768, 32767)
     hu = np.rint(array).astype(np.int16) if array.dtype.kind == "f" else array.astype(np.int16)
-    hu[hu < PADDING_BELOW_HU] = OUTSIDE_HU
+    for plane in hu:
+        plane[plane < PADDING_BELOW_HU] = OUTSIDE_HU
     return hu
 
 
 def scan_from_image(image: sitk.Image, case: str, source: str, series: str = "") -> Scan:
     """A checked scan from an ITK image in any orientation."""
     code = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
-    image = sitk.DICOMOrient(image, MEMORY_ORIENTATION)
-    hu = check_hu(sitk.GetArrayFromImage(image), case, source)
+    if code != MEMORY_ORIENTATION:
+        image = sitk.DICOMOrient(image, MEMORY_ORIENTATION)
+    hu = check_hu(sitk.GetArrayViewFromImage(image), case, source)  # which copies
     return Scan(hu, Grid.of_image(image), case, source, code, series)

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -24,13 +24,19 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from deeplung_nb.config import FULL_WIDTHS, NetworkConfig, TrainingConfig, UNetConfig
+from deeplung_nb.config import (
+    FEW_PATIENTS,
+    FULL_WIDTHS,
+    NetworkConfig,
+    TrainingConfig,
+    UNetConfig,
+)
 from deeplung_nb.files import check_writable, write_text
 from deeplung_nb.imaging.preprocess import window_indices
 from deeplung_nb.network.baselines import UNet
 from deeplung_nb.network.checkpoint import Network, load_network
 from deeplung_nb.network.deeplung import DeepLungNet
-from deeplung_nb.network.device import choose_device, keep_freed_memory, use_threads
+from deeplung_nb.network.device import autocast, choose_device, keep_freed_memory, use_threads
 from deeplung_nb.network.fused import FusedConvLSTM, with_border
 from deeplung_nb.network.packaged import packaged_checkpoints
 from deeplung_nb.progress import track
@@ -53,11 +59,11 @@ class Job:
     n_slices: int
     """Of the scan, or of a training step."""
     way: str = "plain"
-    """`plain`, `fast` (`network.fast`), `bfloat16` (fast, in that precision), or for a U-Net
-    `channels last`."""
+    """`plain`, `fast` (`network.fast`; in training `network.fused_training`), `bfloat16` (fast, in
+    that precision), or for a U-Net `channels last`."""
     task: str = "network"
     """`network`: prepared slices to scores; `file`: a CT file to mask, table and provenance;
-    `training`: one step."""
+    `training`: one step; `loading`: the windows of one step, cut out and augmented."""
     width: int = 0
     """A U-Net's first level; 0 for ours."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -122,22 +128,9 @@ def _work_of(job: Job) -> Callable[[], object]:
     networks = _networks_of(job)
     network, size = networks[0], networks[0].image_size
     if job.task == "training":
-        from deeplung_nb.learning.train import make_optimiser
-        from deeplung_nb.network.losses import SegmentationLoss
-
-        network = network.to(device).train()
-        settings = TrainingConfig()
-        loss, optimiser = SegmentationLoss(settings), make_optimiser(network, settings)
-        window = torch.from_numpy(rng.random((job.n_slices, len(network.sees), size, size),
-                                             dtype=np.float32)).to(device)
-        target = torch.from_numpy(rng.integers(0, 3, (job.n_slices, size, size))).to(device)
-
-        def step() -> None:
-            optimiser.zero_grad(set_to_none=True)
-            loss(network(window).fused, target).backward()
-            optimiser.step()
-
-        return step
+        return _training_step(job, network, device)
+    if job.task == "loading":
+        return _loading(job, network)
     slices = rng.random((job.n_slices, size, size), dtype=np.float32)
     if job.model == "convlstm":
         return network.over(slices, job.batch, job.way == "fast")
@@ -149,6 +142,48 @@ def _work_of(job: Job) -> Callable[[], object]:
             pass
 
     return score
+
+
+def _training_step(job: Job, network: Network, device: torch.device) -> Callable[[], object]:
+    from deeplung_nb.learning.train import make_optimiser
+    from deeplung_nb.network.losses import SegmentationLoss
+
+    rng, size = np.random.default_rng(0), network.image_size
+    network = network.to(device, memory_format=torch.channels_last).train()
+    network.fused_training = job.way != "plain"
+    precision = "bfloat16" if job.way == "bfloat16" else "float32"
+    settings = TrainingConfig()
+    loss, optimiser = SegmentationLoss(settings), make_optimiser(network, settings)
+    window = torch.from_numpy(rng.random((job.n_slices, len(network.sees), size, size),
+                                         dtype=np.float32)).to(device)
+    target = torch.from_numpy(rng.integers(0, 3, (job.n_slices, size, size))).to(device)
+
+    def step() -> None:
+        optimiser.zero_grad(set_to_none=True)
+        with autocast(device, precision):
+            scores = network(window).fused
+        loss(scores, target).backward()
+        optimiser.step()
+
+    return step
+
+
+def _loading(job: Job, network: Network) -> Callable[[], object]:
+    """Windows of so many slices as training draws them, with all that changes them."""
+    from deeplung_nb.learning.dataset import PreparedCase, SliceSampler, augment, cut_windows
+
+    rng, size, settings = np.random.default_rng(0), network.image_size, FEW_PATIENTS
+    settings = replace(settings, batch_slices=job.n_slices, steps_per_epoch=1,
+                       isolated_fraction=None)
+    case = PreparedCase("noise", rng.integers(-1000, 100, (40, size, size)).astype(np.int16),
+                        rng.integers(0, 3, (40, size, size)).astype(np.uint8))
+    sampler = SliceSampler([case], settings, 0)
+
+    def load() -> None:
+        for picks, drawn in sampler.batches(0):
+            augment(*cut_windows([case], picks, network.sees, network.scores), settings, drawn)
+
+    return load
 
 
 def _peak_of(job: Job) -> float:
@@ -304,7 +339,8 @@ def run_benchmark(run: Run, repeats: int = 3, progress: bool = True) -> pd.DataF
 
 
 def benchmark(output: Path, *, threads: int | None = None, repeats: int = 3,
-              n_slices: Sequence[int] = (TABLE_4_SLICES, LONG, 500), training: Sequence[int] = (8,),
+              n_slices: Sequence[int] = (TABLE_4_SLICES, LONG, 500),
+              training: Sequence[int] = (8, 32),
               progress: bool = True) -> pd.DataFrame:
     """All that docs/performance.md is drawn from, as one tidy CSV.
 
@@ -317,7 +353,7 @@ def benchmark(output: Path, *, threads: int | None = None, repeats: int = 3,
     n_slices
         Lengths of scan: the U-Nets and the plain way are timed on the shortest, ours on all.
     training
-        Slices of a training step.
+        Slices of a training step; the plain way is timed with the fewest, since it needs most.
     """
     for name, values in (("slices", n_slices), ("training", training), ("repeats", [repeats])):
         if (name != "training" and not values) or min(values, default=1) < 1:
@@ -333,7 +369,9 @@ def benchmark(output: Path, *, threads: int | None = None, repeats: int = 3,
     jobs += [Job("unet3d", least, width=FULL_WIDTHS["unet3d"])]
     jobs += [Job(model, n, "fast") for model in (*models, "ensemble")
              for n in n_slices if n > least]
-    jobs += [Job("ours", n, task="training") for n in training]
+    jobs += [Job(model, n, way, "training") for model in models for n in sorted(training)
+             for way in ("plain", *fast) if way != "plain" or n == min(training)]
+    jobs += [Job("ours", n, task="loading") for n in training]
     with tempfile.TemporaryDirectory() as folder:
         for n in (n for n in n_slices if n > least):
             write_ct(scan := Path(folder) / f"{n}.nii.gz", n)

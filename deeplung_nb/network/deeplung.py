@@ -18,6 +18,7 @@ from torch.nn import functional
 from deeplung_nb.config import NetworkConfig
 from deeplung_nb.labels import LABELS
 from deeplung_nb.network.convlstm import ConvLSTM
+from deeplung_nb.network.fused_training import can_walk, walk
 from deeplung_nb.network.trunks import make_trunk
 
 FORGET_BIAS = 1.0
@@ -60,6 +61,8 @@ class DeepLungNet(nn.Module):
     """
 
     name = "deeplung"
+    fused_training = True
+    """Whether the ConvLSTM trains in compiled loops where it can; False: the plain way."""
 
     def __init__(self, config: NetworkConfig | None = None) -> None:
         super().__init__()
@@ -114,7 +117,9 @@ class DeepLungNet(nn.Module):
         )
         if not self.config.attention:
             return Scores(main, None, None)
-        state = self.convlstm(window.unsqueeze(2))                             # (B, hidden, Y, X)
+        slices, cells = window.unsqueeze(2), self.convlstm.cells
+        walks = self.training and self.fused_training and can_walk(slices, cells)
+        state = walk(slices, cells) if walks else self.convlstm(slices)        # (B, hidden, Y, X)
         from_neighbours = self.attention_branch_head(state)                    # (B, 3, Y, X)
         attention = torch.sigmoid(self.attention_head(state))                  # (B, 3, Y, X)
         fused = main * attention + from_neighbours * (1.0 - attention)

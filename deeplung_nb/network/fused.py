@@ -37,11 +37,12 @@ P0, P1, P2, P3, P4, P5, P6 = _powers_of_two()
 ONE, TWO = np.float32(1), np.float32(2)
 MINUS_LOG2E, TWO_LOG2E = np.float32(-math.log2(math.e)), np.float32(2 * math.log2(math.e))
 LARGEST = np.float32(126)
+LINE_BYTES = 64
 
 if can_compile():
 
     @compiled
-    def _exp2(x):
+    def exp2(x):
         """2^x: the whole part goes to the exponent's bits, the rest is a polynomial."""
         x = min(max(x, -LARGEST), LARGEST)
         whole = np.floor(x + np.float32(0.5))
@@ -50,60 +51,78 @@ if can_compile():
         return rest * np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
 
     @compiled
-    def _sigmoid(x):
-        return ONE / (ONE + _exp2(MINUS_LOG2E * x))
+    def sigmoid(x):
+        return ONE / (ONE + exp2(MINUS_LOG2E * x))
 
     @compiled
-    def _tanh(x):
-        return ONE - TWO / (ONE + _exp2(TWO_LOG2E * x))
+    def tanh(x):
+        return ONE - TWO / (ONE + exp2(TWO_LOG2E * x))
+
+    @compiled(inline="always")
+    def scratch(n_rows, width):
+        """An unfilled float32 [n_rows, width] that starts where a line of the cache does.
+
+        What is read just after it was written would else wait where a vector lies in two lines:
+        one and a half times as long for the whole walk, by the chance of where memory was had.
+        """
+        memory = np.empty(n_rows * width + LINE_BYTES // 4, np.float32)
+        skip = (-memory.ctypes.data % LINE_BYTES) // 4
+        return memory[skip:skip + n_rows * width].reshape(n_rows, width)
+
+    @compiled
+    def add_taps(up, here, down, w, k, out):
+        """Add a 3 x 3 convolution of three rows [x + 2] to the rows k to k + 3 of `out`, x of each.
+
+        `w` is [row of `out`, 9]. Four rows at once share what is read; in names of their own the
+        weights stay in registers.
+        """
+        a, b, c, d = out[k], out[k + 1], out[k + 2], out[k + 3]
+        of_a, of_b, of_c, of_d = w[k], w[k + 1], w[k + 2], w[k + 3]
+        a0, a1, a2, a3, a4 = of_a[0], of_a[1], of_a[2], of_a[3], of_a[4]
+        a5, a6, a7, a8 = of_a[5], of_a[6], of_a[7], of_a[8]
+        b0, b1, b2, b3, b4 = of_b[0], of_b[1], of_b[2], of_b[3], of_b[4]
+        b5, b6, b7, b8 = of_b[5], of_b[6], of_b[7], of_b[8]
+        c0, c1, c2, c3, c4 = of_c[0], of_c[1], of_c[2], of_c[3], of_c[4]
+        c5, c6, c7, c8 = of_c[5], of_c[6], of_c[7], of_c[8]
+        d0, d1, d2, d3, d4 = of_d[0], of_d[1], of_d[2], of_d[3], of_d[4]
+        d5, d6, d7, d8 = of_d[5], of_d[6], of_d[7], of_d[8]
+        for x in range(len(up) - 2):
+            p0, p1, p2 = up[x], up[x + 1], up[x + 2]
+            p3, p4, p5 = here[x], here[x + 1], here[x + 2]
+            p6, p7, p8 = down[x], down[x + 1], down[x + 2]
+            a[x] += (a0 * p0 + a1 * p1 + a2 * p2 + a3 * p3 + a4 * p4 + a5 * p5
+                     + a6 * p6 + a7 * p7 + a8 * p8)
+            b[x] += (b0 * p0 + b1 * p1 + b2 * p2 + b3 * p3 + b4 * p4 + b5 * p5
+                     + b6 * p6 + b7 * p7 + b8 * p8)
+            c[x] += (c0 * p0 + c1 * p1 + c2 * p2 + c3 * p3 + c4 * p4 + c5 * p5
+                     + c6 * p6 + c7 * p7 + c8 * p8)
+            d[x] += (d0 * p0 + d1 * p1 + d2 * p2 + d3 * p3 + d4 * p4 + d5 * p5
+                     + d6 * p6 + d7 * p7 + d8 * p8)
 
     @compiled
     def _convolve(rows, above, at, below, w, gates):
         """Add a 3 x 3 convolution of rows [row, channel, x + 2] to all gates [4 hidden, x].
 
-        `w` is [channel, gate, 9]. Four gates at once share what is read; in names of their own the
-        weights stay in registers.
+        `w` is [channel, gate, 9].
         """
         for k in range(0, len(gates), 4):
-            a, b, c, d = gates[k], gates[k + 1], gates[k + 2], gates[k + 3]
             for j in range(rows.shape[1]):
-                up, here, down = rows[above, j], rows[at, j], rows[below, j]
-                of_a, of_b, of_c, of_d = w[j, k], w[j, k + 1], w[j, k + 2], w[j, k + 3]
-                a0, a1, a2, a3, a4 = of_a[0], of_a[1], of_a[2], of_a[3], of_a[4]
-                a5, a6, a7, a8 = of_a[5], of_a[6], of_a[7], of_a[8]
-                b0, b1, b2, b3, b4 = of_b[0], of_b[1], of_b[2], of_b[3], of_b[4]
-                b5, b6, b7, b8 = of_b[5], of_b[6], of_b[7], of_b[8]
-                c0, c1, c2, c3, c4 = of_c[0], of_c[1], of_c[2], of_c[3], of_c[4]
-                c5, c6, c7, c8 = of_c[5], of_c[6], of_c[7], of_c[8]
-                d0, d1, d2, d3, d4 = of_d[0], of_d[1], of_d[2], of_d[3], of_d[4]
-                d5, d6, d7, d8 = of_d[5], of_d[6], of_d[7], of_d[8]
-                for x in range(len(a)):
-                    p0, p1, p2 = up[x], up[x + 1], up[x + 2]
-                    p3, p4, p5 = here[x], here[x + 1], here[x + 2]
-                    p6, p7, p8 = down[x], down[x + 1], down[x + 2]
-                    a[x] += (a0 * p0 + a1 * p1 + a2 * p2 + a3 * p3 + a4 * p4 + a5 * p5
-                             + a6 * p6 + a7 * p7 + a8 * p8)
-                    b[x] += (b0 * p0 + b1 * p1 + b2 * p2 + b3 * p3 + b4 * p4 + b5 * p5
-                             + b6 * p6 + b7 * p7 + b8 * p8)
-                    c[x] += (c0 * p0 + c1 * p1 + c2 * p2 + c3 * p3 + c4 * p4 + c5 * p5
-                             + c6 * p6 + c7 * p7 + c8 * p8)
-                    d[x] += (d0 * p0 + d1 * p1 + d2 * p2 + d3 * p3 + d4 * p4 + d5 * p5
-                             + d6 * p6 + d7 * p7 + d8 * p8)
+                add_taps(rows[above, j], rows[at, j], rows[below, j], w[j], k, gates)
 
     @compiled
     def _start_cell(i, o, g, cell, out):
         """A first step, from the zero state: the forget gate has nothing to forget."""
         for x in range(len(i)):
-            c = _sigmoid(i[x]) * _tanh(g[x])
+            c = sigmoid(i[x]) * tanh(g[x])
             cell[x] = c
-            out[x] = _sigmoid(o[x]) * _tanh(c)
+            out[x] = sigmoid(o[x]) * tanh(c)
 
     @compiled
     def _step_cell(i, f, o, g, before, cell, out):
         for x in range(len(i)):
-            c = _sigmoid(f[x]) * before[x] + _sigmoid(i[x]) * _tanh(g[x])
+            c = sigmoid(f[x]) * before[x] + sigmoid(i[x]) * tanh(g[x])
             cell[x] = c
-            out[x] = _sigmoid(o[x]) * _tanh(c)
+            out[x] = sigmoid(o[x]) * tanh(c)
 
     @compiled
     def _walk_window(slices, order, from_slice, from_below, from_state, bias, out):
@@ -125,7 +144,7 @@ if can_compile():
         height, width = slices.shape[1] - 2, slices.shape[3] - 2
         states = np.zeros((n_layers, n_steps, RING + 1, hidden, width + 2), np.float32)
         cells = np.empty((n_layers, n_steps, RING, hidden, width), np.float32)
-        gates = np.empty((4 * hidden, width), np.float32)
+        gates = scratch(4 * hidden, width)
         for front in range(height + 2 * (n_steps - 1) + n_layers - 1):
             for t in range(n_steps):
                 for layer in range(n_layers):

@@ -64,10 +64,11 @@ def measure(
         row = {"structure": structure, **_extent(found, scan), "note": note}
         if lung_voxels:
             row["burden_percent"] = 100.0 * row["n_voxels"] / lung_voxels
-            outside = found & ~lungs.mask & (mask.labels == HIGH_OPACITY.code)
-            row["burden_in_lung_percent"] = (
-                100.0 * (row["n_voxels"] - int(outside.sum())) / lung_voxels
-            )
+            # Slice by slice: whole arrays of a long scan are large.
+            n_outside = sum(
+                int((here & ~lung & (labels == HIGH_OPACITY.code)).sum())
+                for here, lung, labels in zip(found, lungs.mask, mask.labels, strict=True))
+            row["burden_in_lung_percent"] = 100.0 * (row["n_voxels"] - n_outside) / lung_voxels
             if row["burden_percent"] > 100.0:
                 row["note"] += "; burden over 100 %: check the lung mask"
         if reference is not None:

@@ -77,11 +77,10 @@ class Predictor:
         return len(self._fast) == len(self.networks)
 
     def _logits(self, network: Network, slices: np.ndarray, orders: np.ndarray) -> torch.Tensor:
-        """Of windows over the slices of a scan, which have a border of zeros."""
+        """Of windows over these slices."""
         if id(network) in self._fast:
-            return self._fast[id(network)](slices, orders)
-        windows = torch.from_numpy(slices[orders][..., 1:-1, 1:-1]).to(self.device)
-        return network(windows).fused
+            return self._fast[id(network)](with_border(slices), orders)
+        return network(torch.from_numpy(slices[orders]).to(self.device)).fused
 
     @classmethod
     def from_checkpoints(cls, paths: Sequence[str | Path], **options: object) -> Predictor:
@@ -103,7 +102,6 @@ class Predictor:
             Label of a progress bar; None for none.
         """
         n_slices = len(prepared)
-        slices = with_border(prepared)
         # Targets such that what is scored around them tiles the scan.
         targets = [start - self.scores[0] for start in range(0, n_slices, len(self.scores))]
         todo = range(0, len(targets), self.batch)
@@ -111,8 +109,9 @@ class Predictor:
         for start in track(todo, progress or "", "batch", shown=progress is not None):
             rows = np.stack([window_indices(z, n_slices, self.sees)
                              for z in targets[start:start + self.batch]])
+            seen = prepared[rows.min():rows.max() + 1]
             with autocast(self.device, self.precision):
-                scores = [probabilities(self._logits(network, slices, rows).float(),
+                scores = [probabilities(self._logits(network, seen, rows - rows.min()).float(),
                                         network.output) for network in self.networks]
             # A last slab reaches beyond the scan.
             yield torch.stack(scores)[:, :n_left].cpu().numpy()
