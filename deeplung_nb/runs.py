@@ -42,7 +42,7 @@ MEASURING_CODE = (
     "cohorts/study.py", "stats/overlap.py",
     "stats/surface.py", "network/baselines.py", "network/checkpoint.py", "network/convlstm.py",
     "network/deeplung.py", "network/device.py", "network/fast.py", "network/fused.py",
-    "network/losses.py", "network/pretrained.py",
+    "network/fused_training.py", "network/losses.py", "network/pretrained.py",
     "network/trunks.py", "reading/predict.py", "reading/measure.py", "learning/dataset.py",
     "learning/pseudo.py", "learning/train.py", "learning/experiment.py",
 )

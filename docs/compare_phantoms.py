@@ -99,7 +99,9 @@ def main() -> None:
         "real": describe((read_scan(path) for path in args.ct), "real", len(args.ct)),
         "phantoms": describe((make_phantom(spec).scan for spec in specs), "phantoms", len(specs)),
     })
-    print(table.to_markdown())
+    print("|  | " + " | ".join(table.columns) + " |\n|---|" + "---|" * len(table.columns))
+    for row in table.itertuples():
+        print("| " + " | ".join(map(str, row)) + " |")
     print(args.output)
 
 

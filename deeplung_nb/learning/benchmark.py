@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +186,18 @@ def _loading(job: Job, network: Network) -> Callable[[], object]:
     return load
 
 
+def _fresh_process() -> ProcessPoolExecutor:
+    """Runs jobs one at a time, each in a process that has done nothing but import this module.
+
+    It is imported once, by a server that is copied for each job, where the system can.
+    """
+    servers = "forkserver" in get_all_start_methods()
+    context = get_context("forkserver" if servers else "spawn")
+    if servers:
+        context.set_forkserver_preload([__name__])
+    return ProcessPoolExecutor(1, context, max_tasks_per_child=1)
+
+
 def _peak_of(job: Job) -> float:
     """Peak resident memory, GB, of a process that does this job once and nothing else."""
     _work_of(job)()
@@ -289,8 +301,7 @@ def time_jobs(jobs: Sequence[Job], repeats: int = 3, progress: bool = True,
     del work
     most = machine()
     rows = []
-    # One process at a time, each of which ends with its job.
-    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as alone:
+    with _fresh_process() as alone:
         asked = [job for job in jobs if memory_of(job)]
         peaks = dict(zip(asked, track(alone.map(_peak_of, asked), "memory of each", "job",
                                       shown=progress, total=len(asked)), strict=True))

@@ -27,7 +27,7 @@ from torch.autograd.function import once_differentiable
 
 from deeplung_nb.kernels import OPTIONS, can_compile, compiled
 
-LEAST_WIDTH = 96
+LEAST_WIDTH = 48
 """Of a map, pixels: narrower ones are left to the plain way."""
 RUN = 256
 """About as many places are worked on at a time: what is made of them stays in the first cache."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
@@ -146,10 +148,33 @@ def class_dice(measurements: pd.DataFrame, reader: str = "model",
     return found
 
 
+def read_history(folder: Path) -> pd.DataFrame:
+    """A training's history.csv, after that of the main branch alone (`main/`) where there was one.
+
+    Epochs and steps are counted on; `stage` is `main branch` or `whole`. `folder` is a fold's.
+
+    Raises
+    ------
+    FileNotFoundError
+        Nothing was trained there.
+    """
+    path = folder / "history.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, expected the history.csv of a training")
+    whole = pd.read_csv(path).assign(stage="whole")
+    before = folder / "main" / "history.csv"
+    if not before.is_file():
+        return whole
+    main = pd.read_csv(before).assign(stage="main branch")
+    whole["epoch"] += len(main)
+    whole["step"] += int(main["step"].max())
+    return pd.concat([main, whole], ignore_index=True)
+
+
 def collect_trained(run: Run, measurements: pd.DataFrame) -> pd.DataFrame:
     """The networks that this run trained: `model, width, training_steps, dice_*` on test cases.
 
-    `training_steps` are those of the first fold, from its history.csv.
+    `training_steps` are those of the first fold, with those of the main branch alone.
     """
     networks = {"ours": ("model", "deeplung", 0),
                 **{unet.name: (unet.name, unet.name, unet.width) for unet in run.config.baselines}}
@@ -159,7 +184,7 @@ def collect_trained(run: Run, measurements: pd.DataFrame) -> pd.DataFrame:
                               made_by="05_cross_validation.ipynb")
         scores = class_dice(measurements, reader)
         rows.append({"model": model, "width": width,
-                     "training_steps": int(pd.read_csv(history)["step"].iloc[-1]),
+                     "training_steps": int(read_history(history.parent)["step"].iloc[-1]),
                      **{f"dice_{name}": value for name, value in scores.items()}})
     return pd.DataFrame(rows)
 

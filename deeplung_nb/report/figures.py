@@ -256,17 +256,22 @@ def draw_learning_curves(histories: Mapping[Any, pd.DataFrame],
     """Loss, Dice on the validation cases and learning rate by epoch.
 
     `histories` maps a fold to its history.csv (`epoch, lr, train_loss, validation_loss, dice_ggo,
-    dice_high_opacity, dice_lesion`). A ring marks the epoch with the best validation loss.
+    dice_high_opacity, dice_lesion`), or what `counts.read_history` makes of it: a line then marks
+    where the training of the whole network begins. A ring marks the epoch with the best validation
+    loss, of the whole network.
     """
     figure = new_figure(width_mm, 66, foot_mm=10)
     loss, dice, rate = figure.subplots(1, 3, width_ratios=(1.2, 1.2, 0.8))
+    begins = set()
     for index, (fold, history) in enumerate(histories.items()):
         colour = FOLD_COLOURS[index % len(FOLD_COLOURS)]
         epoch = history["epoch"]
         loss.plot(epoch, history["train_loss"], color=colour, linewidth=0.7, linestyle=":")
         loss.plot(epoch, history["validation_loss"], color=colour, label=f"fold {fold}")
-        if history["validation_loss"].notna().any():
-            best = history.loc[history["validation_loss"].idxmin()]
+        whole = history[history["stage"] == "whole"] if "stage" in history else history
+        begins.add(int(whole["epoch"].min()))
+        if whole["validation_loss"].notna().any():
+            best = whole.loc[whole["validation_loss"].idxmin()]
             loss.plot(best["epoch"], best["validation_loss"], "o", markerfacecolor="none",
                       markeredgecolor=colour, markersize=5)
         for structure, dash in zip(LESION_STRUCTURES, ("-", "--", ":"), strict=True):
@@ -278,6 +283,11 @@ def draw_learning_curves(histories: Mapping[Any, pd.DataFrame],
         axes.set_title(title)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        for start in begins - {0}:
+            axes.axvline(start - 0.5 * (axes is not rate), color=GREY, linewidth=0.7, zorder=0)
+    for start in begins - {0}:
+        dice.annotate("whole network", (start - 0.5, 1), xytext=(2, -2), fontsize=6.3, color=GREY,
+                      textcoords="offset points", va="top")
     dice.set_ylim(0, 1)
     rate.set_yscale("log")
     if all(history["validation_loss"].isna().all() for history in histories.values()):

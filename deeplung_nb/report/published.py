@@ -16,6 +16,7 @@ import pandas as pd
 
 from deeplung_nb import measurements as table
 from deeplung_nb.config import FULL_WIDTHS, Config
+from deeplung_nb.imaging.preprocess import HU_WINDOW
 from deeplung_nb.registry import manifest_folder
 from deeplung_nb.report import counts
 from deeplung_nb.report.panels import choose_case
@@ -40,10 +41,33 @@ SETTINGS = {
     "s2.6.batch": lambda c: c.training.batch_slices,
     "s2.6.stop_learning_rate": lambda c: c.training.stop_learning_rate,
     "s2.7.n_folds": lambda c: c.n_folds,
+    "journal.n_folds": lambda c: c.n_folds,
+    "s2.4.hu.min": lambda _: HU_WINDOW[0],
+    "s2.4.hu.max": lambda _: HU_WINDOW[1],
 }
 """Published id -> where the setting stands in a `Config`."""
 
 
+BENCHMARKED = {"abstract.speed.n_slices": 120, "journal.speed.n_slices": 120, "s3.4.n_slices": 120,
+               "s3.5.n_slices": 16}
+"""Published id -> the slices that were timed."""
+MISSING = {
+    "the paper's own scanners and centres": ("table1.scanner.", "s2.1.centre."),
+    "how scans were taken is in no table": ("s2.2.",),
+    "parts of the paper's cohort": (
+        "s2.1.n_patients.registry", "s2.1.n_patients.open_access", "s2.1.n_patients.external_",
+        "table2.n_patients.external_", "table2.n_slices.external_",
+        "table2.n_lesion_slices.external_"),
+    "what the readers did and had": ("s2.3.", "s3.4.manual."),
+    "no GPU was timed": ("abstract.speed.titan", "s2.9.", "s3.4.gram", "s3.4.gpu", "s3.4.clock",
+                         "s3.4.time.titan", "s3.4.time.k1200", "table3.titan", "table3.k1200",
+                         "table4.unet2d.gpu", "table4.unet3d.gpu", "table4.ours.gpu",
+                         "table4.unet2d.memory", "table4.unet3d.memory", "table4.ours.memory",
+                         "journal.speed.titan"),
+    "no controls are studied": ("journal.auc", "journal.n_patients.controls"),
+    "part of the design, the same here": ("s2.4.scaled", "s2.5.", "s2.8."),
+}
+"""Why a published number has no counterpart: the beginnings of its ids."""
 CHARACTERISTICS = {
     "Men": "men", "Current smoker": "current_smoker", "Former smoker": "former_smoker",
     "History of lung disease": "lung_disease", "Non-contrast": "non_contrast",
@@ -108,8 +132,11 @@ def comparability(row: object, same_patients: bool = False, simulated: bool = Fa
     """
     quantity, statistic = row.quantity, str(row.statistic)
     if np.isnan(row.measured):
+        for why, beginnings in MISSING.items():
+            if row.id.startswith(beginnings):
+                return f"no counterpart: {why}"
         return "no counterpart in this run"
-    if row.id in SETTINGS:
+    if row.id in SETTINGS or row.id in BENCHMARKED:
         return "a setting: equal or chosen otherwise"
     if quantity.startswith("time") or quantity == "memory":
         return "no: own hardware; only ratios compare"
@@ -152,6 +179,8 @@ def measure(measurements: pd.DataFrame, config: Config | None = None,
         rows = measurements[measurements["role"] == role]
         if len(rows):
             found |= _counts(rows, role) | _volumes(rows, role, reader) | _dice(rows, role, reader)
+    everybody = measurements.drop_duplicates(["cohort", "patient_id"])
+    found["s2.1.n_patients.all"] = float(len(everybody))
     training = measurements[measurements["role"] == "cv"]
     if training["protocol"].isin(("contrast",)).any():
         found |= _protocols(training, reader)
@@ -195,6 +224,15 @@ def _counts(rows: pd.DataFrame, role: str) -> dict[str, float]:
         found |= {"table2.n_patients.cv": n_patients,
                   "table2.n_slices.cv": float(cases["n_slices"].sum())}
         found |= {f"table2.n_lesion_slices.cv.{name}": with_class[name] for name in CLASSES}
+        patients = cases.drop_duplicates(["cohort", "patient_id"])
+        for name in ("non-contrast", "contrast"):
+            found[f"s2.1.protocol.{name.replace('-', '_')}"] = float(
+                (patients["protocol"] == name).sum())
+        tested = patients.groupby("fold").size()
+        if len(tested):
+            found |= {"s2.7.n_patients.cv": n_patients, "s2.7.n_test.min": float(tested.min()),
+                      "s2.7.n_test.max": float(tested.max()),
+                      "s2.7.test_percent": 100.0 * float(tested.mean()) / n_patients}
     return found
 
 
@@ -294,6 +332,7 @@ def _times(timings: pd.DataFrame) -> dict[str, float]:
     rows = counts.fastest_ways(timings)
     rows = rows[rows["width"] == rows["model"].map(FULL_WIDTHS).fillna(0)]
     on_cpu = rows["device"].astype(str).str.startswith("cpu")
+    found |= {name: float(n) for name, n in BENCHMARKED.items() if (rows["n_slices"] == n).any()}
     for (model, is_cpu), group in rows[rows["n_slices"] == 16].groupby(["model", on_cpu]):
         if is_cpu:
             found[f"table4.{model}.cpu_time"] = float(group["seconds_median"].min())

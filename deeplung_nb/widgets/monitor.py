@@ -20,6 +20,7 @@ import traitlets
 from deeplung_nb.learning.dataset import PreparedCase
 from deeplung_nb.learning.train import Watcher, predict_slice
 from deeplung_nb.network.checkpoint import Network
+from deeplung_nb.report.counts import read_history
 from deeplung_nb.report.monitor import draw_training
 from deeplung_nb.widgets.picture import DPI, with_picture
 
@@ -105,12 +106,10 @@ class TrainingMonitor(ipywidgets.VBox):
 
     @classmethod
     def from_history(cls, path: str | Path) -> TrainingMonitor:
-        """The same picture of a training that is over, from its history.csv."""
+        """The same picture of a training that is over, from its history.csv or its folder."""
         path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file, expected the history.csv of a training")
         monitor = cls()
-        monitor.history = pd.read_csv(path)
+        monitor.history = read_history(path.parent if path.name == "history.csv" else path)
         monitor._go.layout.display = monitor._halt.layout.display = "none"
         monitor.state = "finished"
         monitor._show(force=True)

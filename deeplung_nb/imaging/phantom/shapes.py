@@ -6,6 +6,7 @@ runs to the patient's left, y to the back, z to the head.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -56,6 +57,14 @@ def smooth_max(a, b, blend_mm: float):
     return -smooth_min(-a, -b, blend_mm)
 
 
+@functools.lru_cache(maxsize=512)
+def _spline_weights(at: bytes, kind: str, count: int) -> np.ndarray:
+    """Weights [places, knots] of cubic B-splines; the same places are asked for slice by slice."""
+    far = np.abs(np.frombuffer(at, kind)[:, None] - np.arange(count)[None, :])
+    near = np.where(far < 1, 2 / 3 - far**2 + far**3 / 2, np.clip(2 - far, 0, None) ** 3 / 6)
+    return near.astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Field:
     """A smooth random function of position: mean 0, standard deviation 1, cubic B-splines."""
@@ -75,9 +84,7 @@ class Field:
 
     def _weights(self, positions: np.ndarray, axis: int) -> np.ndarray:
         at = (np.atleast_1d(positions) - self.origin[axis]) / self.step_mm + 1
-        far = np.abs(at[:, None] - np.arange(self.knots.shape[axis])[None, :])
-        near = np.where(far < 1, 2 / 3 - far**2 + far**3 / 2, np.clip(2 - far, 0, None) ** 3 / 6)
-        return near.astype(np.float32)
+        return _spline_weights(at.tobytes(), at.dtype.str, self.knots.shape[axis])
 
     def __call__(self, z: float, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         """On one slice: float32 [len(y), len(x)]."""
