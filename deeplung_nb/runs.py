@@ -54,7 +54,7 @@ WITHOUT_NUMBERS = ("config.py", "files.py", "progress.py", "registry.py", "runs.
 registry by `manifest_digest`."""
 
 REPORTED_PACKAGES = (
-    "torch", "monai", "numpy", "scipy", "pandas", "statsmodels", "SimpleITK", "pydicom",
+    "torch", "monai", "numpy", "numba", "scipy", "pandas", "statsmodels", "SimpleITK", "pydicom",
     "matplotlib", "seaborn", "great_tables",
 )
 

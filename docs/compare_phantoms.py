@@ -28,10 +28,15 @@ from deeplung_nb.registry import manifest_folder
 
 WINDOW_HU = (-1350, 250)
 RIM_MM = 8.0
+PIXEL_MM = 1.75
+LARGE_MM2 = 3000.0
 
 
 def facts(scan: Scan) -> dict[str, float]:
-    """Numbers of one chest, from the lungs as the package finds them."""
+    """Numbers of one chest, from the lungs as the package finds them.
+
+    Grain and outline are taken at one pixel size, or they would tell resolutions apart.
+    """
     lungs = segment_lungs(scan).mask
     hu = scan.hu.astype(np.float32)
     z, y, x = scan.spacing_mm
@@ -39,22 +44,27 @@ def facts(scan: Scan) -> dict[str, float]:
     aerated = deep & (hu < -700)
     rows = np.broadcast_to(np.arange(hu.shape[1])[None, :, None] * y, hu.shape)[aerated]
     area = lungs.sum(axis=(1, 2)) * y * x
-    core = ndimage.uniform_filter(hu, (0, 3, 3))
-    fine = (hu - core)[deep & (hu < -700)]
-    outline = [ndimage.binary_erosion(part) ^ part for part in lungs if part.sum() * x * y > 5000]
-    # A circle has 1; notches and bulges raise it.
-    rough = [edge.sum() * x / np.sqrt(4 * np.pi * part.sum() * x * y) for edge, part in
-             zip(outline, (part for part in lungs if part.sum() * x * y > 5000), strict=True)]
+    scale = (1, y / PIXEL_MM, x / PIXEL_MM)
+    coarse, mask, inner = (ndimage.zoom(array, scale, order=order) for array, order in
+                           ((hu, 1), (lungs, 0), (deep, 0)))
+    fine = (coarse - ndimage.uniform_filter(coarse, (0, 3, 3)))[inner & (coarse < -700)]
+    rough = []
+    for plane in mask:
+        for code, box in enumerate(ndimage.find_objects(ndimage.label(plane)[0]), 1):
+            one = np.pad(ndimage.label(plane)[0][box] == code, 1)
+            if one.sum() * PIXEL_MM**2 > LARGE_MM2:
+                around = (one ^ ndimage.binary_erosion(one)).sum()
+                rough.append(around / np.sqrt(4 * np.pi * one.sum()))
     return {
         "slice gap, mm": z, "pixel, mm": x,
         "lungs, L": lungs.sum() * scan.voxel_mm3 / 1e6,
         "lungs, height in mm": float((area > 0.03 * area.max()).sum() * z),
         "aerated lung, median HU": float(np.median(hu[aerated])),
         "aerated lung, HU to the back per 100 mm": float(100 * np.polyfit(rows, hu[aerated], 1)[0]),
-        "vessels: deep lung above -600 HU, %": float(100 * (hu[deep] > -600).mean()),
+        "deep lung above -600 HU (vessels and lesions), %": float(100 * (hu[deep] > -600).mean()),
         "grain of aerated lung, HU": float(fine.std()),
         "soft tissue, SD of HU": float(hu[(hu > 0) & (hu < 100)].std()),
-        "outline of the lungs over a circle's": float(np.median(rough)),
+        "outline of a lung, pixels over a circle's (a disc: 0.9)": float(np.median(rough)),
     }
 
 

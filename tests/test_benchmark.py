@@ -1,5 +1,8 @@
 """The benchmark: fair turns, each job's own memory, a tidy table. No time is tested."""
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -100,3 +103,11 @@ def test_an_output_that_can_not_be_written_is_said_before_the_work(tmp_path, cap
 
 def test_bfloat16_is_asked_of_the_processor():
     assert isinstance(benchmark.has_bfloat16(), bool | np.bool_)
+
+
+def test_the_page_of_performance_is_that_of_its_csv():
+    docs = Path(benchmark.__file__).parents[2] / "docs"
+    made = runpy.run_path(str(docs / "make_performance.py"))["page"](
+        pd.read_csv(docs / "timings.csv"))
+    assert made == (docs / "performance.md").read_text(encoding="utf-8")
+    assert "{{" not in made

@@ -164,7 +164,7 @@ def test_fissures_are_seen_and_no_vessel_crosses_them():
     deep = plane.cavity > 15
     on, off = deep & (np.abs(oblique) < 0.5), deep & (np.abs(oblique) > 15)
     assert np.median(plane.hu[on]) > np.median(plane.hu[off]) + 60
-    vessels = painter.vessels[k]
+    vessels = plane.vessels
     assert vessels[on].mean() < 0.5 * vessels[off].mean()
 
 
@@ -174,6 +174,11 @@ def test_a_rough_lesion_stays_in_its_lobe_and_a_smooth_one_does_not():
     rough = make_phantom(spec)
     smooth = make_phantom(dataclasses.replace(
         spec, lesions=(dataclasses.replace(near, roughness_mm=0.0),)))
+    # Also where the chest is bent and the lesion lies at its middle, before the heart.
+    bent = dataclasses.replace(spec, chest=Chest(lean_mm=12.0), lesions=(
+        Lesion("ggo", (16, -62, 165), (34, 30, 40), -500, 3.0),))
+    crossing = make_phantom(bent)
+    assert len(np.unique(crossing.lobes[crossing.truth.labels > 0])) == 1
     mine = rough.lobes[tuple(np.argwhere(rough.truth.labels > 0).mean(axis=0).astype(int))]
     assert mine > 0
     assert (rough.lobes[rough.truth.labels > 0] == mine).all()

@@ -506,6 +506,11 @@ def test_a_training_in_two_stages_is_shown_as_one(tmp_path):
     axes = figures.draw_learning_curves({0: alone}).axes[0]
     assert not [line for line in axes.lines if list(line.get_xdata()) == [0.5, 0.5]]
     write(tmp_path / "main", [1.0, 0.9, 0.8])
+    (tmp_path / "stopped").mkdir()
+    write(tmp_path / "stopped" / "main", [1.0, 0.9])
+    stopped = read_history(tmp_path / "stopped")
+    assert stopped["stage"].tolist() == ["main branch"] * 2
+    assert "Learning curves of 1 folds" in figures.draw_learning_curves({0: stopped}).alt
     history = read_history(tmp_path)
     assert history["epoch"].tolist() == [0, 1, 2, 3, 4]
     assert history["step"].tolist() == [5, 10, 15, 20, 25]
@@ -746,11 +751,18 @@ def test_published_numbers_meet_their_counterparts(measured, timings):
     assert frame.loc["fig5.dice", "measured"] == figures.choose_case(
         measured.query("role == 'cv'"), "median_both").dice["lesion"]
     assert frame.loc["fig4.dice", "comparability"].startswith("no: one chosen case")
-    everybody = measured[["cohort", "patient_id"]].drop_duplicates()
-    assert frame.loc["s2.1.n_patients.all", "measured"] == len(everybody)
-    fold = measured.query("role == 'cv'").drop_duplicates("patient_id").groupby("fold").size()
-    assert frame.loc[["s2.7.n_test.min", "s2.7.n_test.max"], "measured"].tolist() == [
-        fold.min(), fold.max()]
+    parts = frame.loc[["s2.1.n_patients.cv", "s2.1.n_patients.external"], "measured"]
+    assert frame.loc["s2.1.n_patients.all", "measured"] == parts.sum()
+    assert frame.loc[["s2.7.n_test.min", "s2.7.n_test.max"], "measured"].tolist() == [4, 4]
+    # Of those that have none, each beginning that says why catches something, and no two the same.
+    without = frame.index[frame["comparability"].str.startswith("no counterpart:")]
+    for beginnings in published.MISSING.values():
+        for beginning in beginnings:
+            assert frame.index.str.startswith(beginning).any(), beginning
+    said = [why for name in without for why, some in published.MISSING.items()
+            if name.startswith(some)]
+    assert len(said) == len(without)
+    assert frame.loc["s2.8.spss", "comparability"].endswith("hardware and software")
     assert frame.loc["s1.cases_worldwide", "comparability"] == "no counterpart in this run"
     assert frame.loc["table3.k1200.500", "comparability"] == "no counterpart: no GPU was timed"
     assert frame.loc["table1.scanner.unknown.n", "comparability"] == (

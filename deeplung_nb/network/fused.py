@@ -37,7 +37,6 @@ P0, P1, P2, P3, P4, P5, P6 = _powers_of_two()
 ONE, TWO = np.float32(1), np.float32(2)
 MINUS_LOG2E, TWO_LOG2E = np.float32(-math.log2(math.e)), np.float32(2 * math.log2(math.e))
 LARGEST = np.float32(126)
-LINE_BYTES = 64
 
 if can_compile():
 
@@ -59,22 +58,12 @@ if can_compile():
         return ONE - TWO / (ONE + exp2(TWO_LOG2E * x))
 
     @compiled(inline="always")
-    def scratch(n_rows, width):
-        """An unfilled float32 [n_rows, width] that starts where a line of the cache does.
-
-        What is read just after it was written would else wait where a vector lies in two lines:
-        one and a half times as long for the whole walk, by the chance of where memory was had.
-        """
-        memory = np.empty(n_rows * width + LINE_BYTES // 4, np.float32)
-        skip = (-memory.ctypes.data % LINE_BYTES) // 4
-        return memory[skip:skip + n_rows * width].reshape(n_rows, width)
-
-    @compiled
     def add_taps(up, here, down, w, k, out):
         """Add a 3 x 3 convolution of three rows [x + 2] to the rows k to k + 3 of `out`, x of each.
 
         `w` is [row of `out`, 9]. Four rows at once share what is read; in names of their own the
-        weights stay in registers.
+        weights stay in registers. Put into its callers before they are compiled, for only there the
+        compiler sees that `out` lies apart from what is read.
         """
         a, b, c, d = out[k], out[k + 1], out[k + 2], out[k + 3]
         of_a, of_b, of_c, of_d = w[k], w[k + 1], w[k + 2], w[k + 3]
@@ -144,7 +133,7 @@ if can_compile():
         height, width = slices.shape[1] - 2, slices.shape[3] - 2
         states = np.zeros((n_layers, n_steps, RING + 1, hidden, width + 2), np.float32)
         cells = np.empty((n_layers, n_steps, RING, hidden, width), np.float32)
-        gates = scratch(4 * hidden, width)
+        gates = np.empty((4 * hidden, width), np.float32)
         for front in range(height + 2 * (n_steps - 1) + n_layers - 1):
             for t in range(n_steps):
                 for layer in range(n_layers):

@@ -3,16 +3,17 @@
 PyTorch walks a window in some 22 cell steps of a dozen small operations each, and back through all
 of them. Here a window is walked by compiled loops, forwards and backwards, and windows go to
 threads. Cells and states of every step are kept for the way back, which makes the gates anew: it
-costs less than to keep them, and memory falls to a seventh. A window's sums don't depend on the
+costs less than to keep them. A window's sums don't depend on the
 threads, and windows are added up in their order.
 
-The derivatives, with D for the gradient of the loss, ' for the step after and * for convolution:
+The derivatives, with D for the gradient of the loss, ' for the step after and * for convolution;
+all other products are those of elements, and o is the output gate:
 
-    D c = D h o o (1 - tanh(c)^2) + D c' o f'
-    D gates = (D c o g i (1 - i), D c o c_before f (1 - f), D h o tanh(c) o (1 - o),
-               D c o i (1 - g^2)), each before its sigmoid or tanh
+    D c = D h o (1 - tanh(c)^2) + D c' f'
+    D gates = (D c g i (1 - i), D c c_before f (1 - f), D h tanh(c) o (1 - o), D c i (1 - g^2)),
+              each before its sigmoid or tanh
     D h_before = D gates * W_state turned round;  D of what is below likewise
-    D W = sum over steps and places of (D gates) x (what the weight was multiplied by)
+    D W = sum over steps and places of (D gates) (what the weight was multiplied by)
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Weights(NamedTuple):
 
 
 if can_compile():
-    from deeplung_nb.network.fused import ONE, add_taps, scratch, sigmoid, tanh
+    from deeplung_nb.network.fused import ONE, add_taps, sigmoid, tanh
 
     # Maps are flat: [channel, (y + 2) (x + 2)], with a border of zeros. So a few rows of a narrow
     # map are one run of numbers, the two of the border between them included: what is written
@@ -106,7 +107,7 @@ if can_compile():
         """
         n_layers, n_steps, hidden, n_places = cells.shape
         height, run = n_places // line - 2, max(1, RUN // line)
-        row = scratch(4 * hidden, run * line)
+        row = np.empty((4 * hidden, run * line), np.float32)
         nothing = np.zeros(run * line, np.float32)
         for layer in range(n_layers):
             for t in range(n_steps):
@@ -135,7 +136,7 @@ if can_compile():
         holds the cells of the step before.
         """
         hidden, end = len(cells), start + n
-        bent, down = scratch(2, n)
+        bent, down = np.empty((2, n), np.float32)
         for j in range(hidden):
             i, f, o, g = row[j], row[hidden + j], row[2 * hidden + j], row[3 * hidden + j]
             d_i, d_f = d_gates[j, start:end], d_gates[hidden + j, start:end]
@@ -161,7 +162,7 @@ if can_compile():
     def _convolve_all(maps, line, w, out):
         """`_convolve` for all rows."""
         height, run = out.shape[1] // line - 2, max(1, RUN // line)
-        row = scratch(len(out), run * line)  # a place of its own: see above
+        row = np.empty((len(out), run * line), np.float32)  # a place of its own: see above
         for y in range(0, height, run):
             start, n = (y + 1) * line + 1, min(run, height - y) * line - 2
             for k in range(len(out)):
@@ -175,7 +176,7 @@ if can_compile():
                    nothing, above, d_cell, d_gates):
         """Gradients of one step's gates into `d_gates` [gate, place]."""
         height, run = d_cell.shape[1] // line - 2, max(1, RUN // line)
-        row = scratch(len(d_gates), run * line)
+        row = np.empty((len(d_gates), run * line), np.float32)
         before = cells[layer, t - 1] if t > 0 else nothing
         for y in range(0, height, run):
             n_rows = min(run, height - y)
@@ -279,7 +280,7 @@ def _bordered(maps: Tensor) -> np.ndarray:
 
 def _for_each(work, n: int) -> None:
     threads = min(torch.get_num_threads(), n)
-    if threads == 1:
+    if threads <= 1:
         for k in range(n):
             work(k)
     else:
@@ -299,14 +300,16 @@ class _Walk(torch.autograd.Function):
         shape = (n, n_layers, n_steps, hidden, slices.shape[-1])
         cells, states = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         _for_each(lambda k: _forward(slices[k], *w, width + 2, cells[k], states[k]), n)
-        ctx.kept = (slices, w, cells, states)
+        # Through autograd, which lets go of them when the way back is done.
+        ctx.save_for_backward(*weights, *map(torch.from_numpy, (slices, cells, states)))
         last = states[:, -1, -1].reshape(n, hidden, height + 2, width + 2)
         return torch.from_numpy(np.ascontiguousarray(last[..., 1:-1, 1:-1]))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, d_out: Tensor):
-        slices, w, cells, states = ctx.kept
+        *weights, slices, cells, states = (t.detach().numpy() for t in ctx.saved_tensors)
+        w = Weights(*weights)
         n, hidden, line = len(slices), w.from_state.shape[1], d_out.shape[-1] + 2
         d_last = _bordered(d_out).reshape(n, hidden, -1)
         turned = _turned(w.from_below), _turned(w.from_state)
@@ -329,9 +332,10 @@ def can_walk(window: Tensor, cells: torch.nn.ModuleList) -> bool:
     """
     kernels = {tuple(part.kernel_size) for cell in cells
                for part in (cell.from_input, cell.from_state)}
-    return (can_compile() and window.device.type == "cpu" and window.dtype == torch.float32
-            and window.shape[-1] >= LEAST_WIDTH and not window.requires_grad
-            and cells[0].from_input.in_channels == 1 and kernels == {(3, 3)})
+    return (can_compile() and torch.is_grad_enabled() and window.device.type == "cpu"
+            and window.dtype == torch.float32 and window.shape[-1] >= LEAST_WIDTH
+            and not window.requires_grad and cells[0].from_input.in_channels == 1
+            and kernels == {(3, 3)})
 
 
 def walk(window: Tensor, cells: torch.nn.ModuleList) -> Tensor:

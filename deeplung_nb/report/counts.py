@@ -151,21 +151,23 @@ def class_dice(measurements: pd.DataFrame, reader: str = "model",
 def read_history(folder: Path) -> pd.DataFrame:
     """A training's history.csv, after that of the main branch alone (`main/`) where there was one.
 
-    Epochs and steps are counted on; `stage` is `main branch` or `whole`. `folder` is a fold's.
+    Epochs and steps are counted on; `stage` is `main branch` or `whole`. `folder` is a fold's. A
+    training that was stopped in its first stage has that alone.
 
     Raises
     ------
     FileNotFoundError
         Nothing was trained there.
     """
-    path = folder / "history.csv"
-    if not path.is_file():
+    path, before = folder / "history.csv", folder / "main" / "history.csv"
+    if not (path.is_file() or before.is_file()):
         raise FileNotFoundError(f"{path}: no such file, expected the history.csv of a training")
-    whole = pd.read_csv(path).assign(stage="whole")
-    before = folder / "main" / "history.csv"
     if not before.is_file():
-        return whole
+        return pd.read_csv(path).assign(stage="whole")
     main = pd.read_csv(before).assign(stage="main branch")
+    if not path.is_file():
+        return main
+    whole = pd.read_csv(path).assign(stage="whole")
     whole["epoch"] += len(main)
     whole["step"] += int(main["step"].max())
     return pd.concat([main, whole], ignore_index=True)

@@ -269,7 +269,7 @@ def draw_learning_curves(histories: Mapping[Any, pd.DataFrame],
         loss.plot(epoch, history["train_loss"], color=colour, linewidth=0.7, linestyle=":")
         loss.plot(epoch, history["validation_loss"], color=colour, label=f"fold {fold}")
         whole = history[history["stage"] == "whole"] if "stage" in history else history
-        begins.add(int(whole["epoch"].min()))
+        begins |= {int(epoch) for epoch in whole["epoch"][:1]}
         if whole["validation_loss"].notna().any():
             best = whole.loc[whole["validation_loss"].idxmin()]
             loss.plot(best["epoch"], best["validation_loss"], "o", markerfacecolor="none",

@@ -41,6 +41,7 @@ SETTINGS = {
     "s2.6.batch": lambda c: c.training.batch_slices,
     "s2.6.stop_learning_rate": lambda c: c.training.stop_learning_rate,
     "s2.7.n_folds": lambda c: c.n_folds,
+    "s2.7.test_percent": lambda c: 100.0 / c.n_folds,
     "journal.n_folds": lambda c: c.n_folds,
     "s2.4.hu.min": lambda _: HU_WINDOW[0],
     "s2.4.hu.max": lambda _: HU_WINDOW[1],
@@ -55,17 +56,22 @@ MISSING = {
     "the paper's own scanners and centres": ("table1.scanner.", "s2.1.centre."),
     "how scans were taken is in no table": ("s2.2.",),
     "parts of the paper's cohort": (
-        "s2.1.n_patients.registry", "s2.1.n_patients.open_access", "s2.1.n_patients.external_",
+        "s2.1.n_patients.registry", "s2.1.protocol.", "s2.1.n_patients.open_access",
+        "s2.1.n_patients.external_",
         "table2.n_patients.external_", "table2.n_slices.external_",
         "table2.n_lesion_slices.external_"),
-    "what the readers did and had": ("s2.3.", "s3.4.manual."),
-    "no GPU was timed": ("abstract.speed.titan", "s2.9.", "s3.4.gram", "s3.4.gpu", "s3.4.clock",
-                         "s3.4.time.titan", "s3.4.time.k1200", "table3.titan", "table3.k1200",
+    "what the readers did and had": ("s2.3.n_readers", "s2.3.reader", "s2.3.window",
+                                     "s3.4.manual."),
+    "the paper's own hardware and software": ("s2.8.spss", "s2.9.cpu_generation"),
+    "no GPU was timed": ("abstract.speed.titan", "s2.9.gpu_memory", "s3.4.gram", "s3.4.gpu",
+                         "s3.4.clock", "s3.4.time.titan", "s3.4.time.k1200", "table3.titan",
+                         "table3.k1200",
                          "table4.unet2d.gpu", "table4.unet3d.gpu", "table4.ours.gpu",
                          "table4.unet2d.memory", "table4.unet3d.memory", "table4.ours.memory",
                          "journal.speed.titan"),
     "no controls are studied": ("journal.auc", "journal.n_patients.controls"),
-    "part of the design, the same here": ("s2.4.scaled", "s2.5.", "s2.8."),
+    "part of the design, the same here": ("s2.3.burden.factor", "s2.4.scaled", "s2.5.",
+                                          "s2.8.alpha", "s2.8.dice_factor"),
 }
 """Why a published number has no counterpart: the beginnings of its ids."""
 CHARACTERISTICS = {
@@ -179,8 +185,8 @@ def measure(measurements: pd.DataFrame, config: Config | None = None,
         rows = measurements[measurements["role"] == role]
         if len(rows):
             found |= _counts(rows, role) | _volumes(rows, role, reader) | _dice(rows, role, reader)
-    everybody = measurements.drop_duplicates(["cohort", "patient_id"])
-    found["s2.1.n_patients.all"] = float(len(everybody))
+    seen = measurements[(measurements["reader"] == "expert") & (measurements["status"] == "ok")]
+    found["s2.1.n_patients.all"] = float(seen["patient_id"].nunique())
     training = measurements[measurements["role"] == "cv"]
     if training["protocol"].isin(("contrast",)).any():
         found |= _protocols(training, reader)
@@ -224,15 +230,10 @@ def _counts(rows: pd.DataFrame, role: str) -> dict[str, float]:
         found |= {"table2.n_patients.cv": n_patients,
                   "table2.n_slices.cv": float(cases["n_slices"].sum())}
         found |= {f"table2.n_lesion_slices.cv.{name}": with_class[name] for name in CLASSES}
-        patients = cases.drop_duplicates(["cohort", "patient_id"])
-        for name in ("non-contrast", "contrast"):
-            found[f"s2.1.protocol.{name.replace('-', '_')}"] = float(
-                (patients["protocol"] == name).sum())
-        tested = patients.groupby("fold").size()
+        tested = cases.groupby("fold").size()
         if len(tested):
             found |= {"s2.7.n_patients.cv": n_patients, "s2.7.n_test.min": float(tested.min()),
-                      "s2.7.n_test.max": float(tested.max()),
-                      "s2.7.test_percent": 100.0 * float(tested.mean()) / n_patients}
+                      "s2.7.n_test.max": float(tested.max())}
     return found
 
 

@@ -170,8 +170,8 @@ class Chest:
     def half_width_mm(self) -> float:
         """Half of the widest part of the body."""
         z = np.linspace(0, 1, 20) * self.height_mm
-        lean = self.at("rib_a", z) + WALL_MM * self.size + self.at("muscle_a", z)
-        return float(1.06 * lean.max() + self.fat_mm + abs(self.lean_mm))
+        inner = self.at("rib_a", z) + WALL_MM * self.size + self.at("muscle_a", z)
+        return float(1.06 * inner.max() + self.fat_mm + abs(self.lean_mm))
 
     def body(self, x, y, z, without_mm: float = 0.0) -> np.ndarray:
         """Depth under the skin, or under the fat (`without_mm` less); flat where it lies."""
@@ -181,8 +181,8 @@ class Chest:
         # Flatter and broader at the back, where it lies on the table.
         back = b - 0.35 * (self.fat_mm - without_mm)
         y0 = y - self.at("rib_y", z)
-        lean = 0.06 * table_value(z / self.height_mm, (0.2, 0.6), (0.3, 1.0))
-        broad = 1 + lean * np.tanh(y0 / 50)
+        by_height = 0.06 * table_value(z / self.height_mm, (0.2, 0.6), (0.3, 1.0))
+        broad = 1 + by_height * np.tanh(y0 / 50)
         return ring(x / broad, np.where(y0 > 0, y0 * (b / back), y0), a, b, 2.3)
 
     def cage(self, x, y, z) -> np.ndarray:

@@ -45,7 +45,8 @@ class Disease:
         """(left, above the oblique, above the horizontal fissure) of a lesion's centre."""
         x, y, z = (np.array([v], np.float32) for v in centre_mm)
         oblique, flat = self.painter.fissures(float(z[0]), y, x)
-        return bool(x[0] > 0), bool(oblique[0, 0] > 0), bool(flat[0, 0] > 0)
+        straight, _, _ = self.chest.straight(x, y, z)
+        return bool(straight[0] > 0), bool(oblique[0, 0] > 0), bool(flat[0, 0] > 0)
 
     def patch(self, lesion: Lesion, k: int, lung: np.ndarray) -> Patch | None:
         """A lesion in slice `k`; None where it does not reach. `lung` is the depth in the lung."""
@@ -79,6 +80,8 @@ class Disease:
         depth = depth + rough * (0.6 * clumps + 0.5 * fine)
         left, above, over = self._above_fissures(lesion.centre_mm)
         oblique, flat = painter.fissures(z, y, x)
+        side, _, _ = self.chest.straight(x[None, :], y[:, None], np.float32(z))
+        depth = np.minimum(depth, side if left else -side)
         depth = np.minimum(depth, oblique if above else -oblique)
         if above and not left:
             depth = np.minimum(depth, flat if over else -flat)

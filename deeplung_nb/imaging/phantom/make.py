@@ -92,7 +92,7 @@ def make_phantom(spec: PhantomSpec) -> Phantom:
     found = np.zeros(len(spec.lesions), bool)
     blood = np.float32(260 if spec.contrast else 40)
     for k in range(spec.n_slices):
-        plane, cavity, fluid, lobe = painter.slice(k)
+        plane, cavity, fluid, lobe, vessels = painter.slice(k)
         lung = np.minimum(cavity, -fluid)
         # Depths in ground glass and in high opacity: true, and as the expert sees them.
         depths = {who: np.full((2, *plane.shape), -99, np.float32) for who in ("truth", "expert")}
@@ -124,7 +124,7 @@ def make_phantom(spec: PhantomSpec) -> Phantom:
         inside = covered(lung, painter.edge)
         mix(plane, opacity[0] * inside, target[0])
         mix(plane, painter.walls[k] * inside, np.float32(-330))
-        mix(plane, painter.vessels[k] * covered(lung + 6, painter.edge), blood)
+        mix(plane, vessels * covered(lung + 6, painter.edge), blood)
         # Over the vessels: consolidation hides them, but for the air in its bronchi.
         mix(plane, opacity[1] * inside, target[1])
         mix(plane, painter.lumen[k] * inside, np.float32(-960))

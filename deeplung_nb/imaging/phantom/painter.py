@@ -44,6 +44,8 @@ class Anatomy(NamedTuple):
     """In pleural fluid."""
     lobes: np.ndarray
     """uint8 codes of `anatomy.LOBES`, everywhere."""
+    vessels: np.ndarray
+    """Part of each voxel that the lungs' vessels cover."""
 
 
 class _Plane(NamedTuple):
@@ -163,8 +165,9 @@ class Painter:
         # No vessel crosses a fissure.
         gap = np.where((x < 0) & (oblique > 0), smooth_min(np.abs(oblique), np.abs(flat), 2),
                        np.abs(oblique))
-        self.vessels[k] *= 1 - 0.85 * np.exp(-((gap / 5) ** 2))
-        return Anatomy(hu, cavity, np.minimum(cavity, free), anatomy.lobe_codes(x, oblique, flat))
+        vessels = self.vessels[k] * (1 - 0.85 * np.exp(-((gap / 5) ** 2)))
+        lobes = anatomy.lobe_codes(x, oblique, flat)
+        return Anatomy(hu, cavity, np.minimum(cavity, free), lobes, vessels)
 
     def _air(self, at: _Plane, cavity, oblique, flat) -> np.ndarray:
         """HU of aerated lung, with the fissures in it."""
