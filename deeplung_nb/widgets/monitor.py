@@ -109,7 +109,8 @@ class TrainingMonitor(ipywidgets.VBox):
         """The same picture of a training that is over, from its history.csv or its folder."""
         path = Path(path)
         if path.name != "history.csv" and not path.is_dir():
-            raise FileNotFoundError(f"{path}: expected the history.csv of a training, or its folder")
+            raise FileNotFoundError(f"{path}: expected the history.csv of a training, or its "
+                                    "folder")
         monitor = cls()
         monitor.history = read_history(path.parent if path.name == "history.csv" else path)
         monitor._go.layout.display = monitor._halt.layout.display = "none"
