@@ -4,6 +4,7 @@ The words are those of `performance.template.md`; the CSV is made by
 `python -m deeplung_nb benchmark --output docs/timings.csv`.
 """
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -151,6 +152,32 @@ def cost(t):
                 ["scans", "hours of such a machine", "days", "at 0.10 a machine-hour"], rows))
 
 
+def quick_table(run):
+    """Where the minutes of the recorded quick run went, from its own facts."""
+    facts = {path.stem: json.loads(path.read_text(encoding="utf-8"))
+             for path in (run / "facts").glob("*.json")}
+    notebooks = facts["notebooks"]["notebook_seconds"]
+
+    def trained(prefix):
+        return sum(value for name, values in facts.items() if name.startswith(f"train_{prefix}")
+                   for key, value in values.items() if key.startswith("seconds_train"))
+
+    measured = {role: facts[f"measure_{role}"][f"seconds_measure_{role}"]
+                for role in ("cv", "external")}
+    parts = {
+        "our network, five trainings": trained("fold_"),
+        "U-Net 2D, five trainings": trained("unet2d"),
+        "U-Net 3D, five trainings": trained("unet3d"),
+        "measuring 30 cases, three readers": measured["cv"],
+        "measuring 12 cases, seven readers": measured["external"],
+        "notebook 09: times and memories of Tables 3 and 4": notebooks["09_tables"],
+    }
+    total = sum(notebooks.values())
+    parts["the other notebooks, starts of kernels"] = total - sum(parts.values())
+    rows = [[what, f"{value:.0f}", f"{100 * value / total:.0f} %"] for what, value in parts.items()]
+    return markdown(["what", "s", "share"], [*rows, ["all notebooks", f"{total:.0f}", ""]])
+
+
 def page(frame):
     t, first = Timings(frame), frame.iloc[0]
     parts = {
@@ -160,6 +187,7 @@ def page(frame):
         "network": network_table(t), "long": long_table(t), "file": file_table(t),
         "share": number(t.of("ours").gflop_per_slice / t.of("unet2d", "plain").gflop_per_slice),
         "training": training_table(t), "targets": targets(t), "cost": cost(t),
+        "quick": quick_table(DOCS.parent / "results" / "example"),
     }
     text = (DOCS / "performance.template.md").read_text(encoding="utf-8")
     for key, value in parts.items():

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from deeplung_nb import measurements
+from deeplung_nb.report.numbers import number
 from deeplung_nb.stats import agreement
 from tests.browser import ARGUMENTS, CHROMIUM, Watched, server, write_notebook
 from tests.test_packaging import EXAMPLE
@@ -96,7 +97,7 @@ def test_another_structure_changes_n_and_bias_to_what_the_statistics_say(seen):
     for structure, title in (("high_opacity", "High opacity"), ("ggo", "Ground-glass opacity")):
         expected = agreement.bland_altman(pair(structure).reference, pair(structure).test)
         choose(seen, "structure", title)
-        words = f"{expected.bias:.1f}".replace("-", "−")
+        words = number(expected.bias)
         seen.page.wait_for_selector(f"td:text-is('{words} mL')", timeout=20_000)
         assert row(seen, "bias")[1] == f"{words} mL"
         assert row(seen, "bias")[-1] == str(expected.n)

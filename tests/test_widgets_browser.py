@@ -135,10 +135,12 @@ def test_windows_by_key_and_by_drag(seen, phantom):
 
 
 def test_masks_have_the_colours_of_the_figures(seen, phantom):
-    z = 10
+    # `automatic` is drawn last, and lies above.
+    z = next(k for k, labels in enumerate(phantom.expert.labels)
+             if {GGO.code, HIGH_OPACITY.code} <= set(np.unique(labels)))
     go_to(seen, z, 60, 60)
     pixels = shown_pixels(seen).astype(float)
-    both = phantom.expert.labels[z]  # `automatic` is drawn last, and lies above
+    both = phantom.expert.labels[z]
     for label in (GGO, HIGH_OPACITY):
         colour = np.array([int(label.colour[i:i + 2], 16) for i in (1, 3, 5)])
         here = both == label.code
