@@ -50,8 +50,9 @@ def facts(scan: Scan) -> dict[str, float]:
     fine = (coarse - ndimage.uniform_filter(coarse, (0, 3, 3)))[inner & (coarse < -700)]
     rough = []
     for plane in mask:
-        for code, box in enumerate(ndimage.find_objects(ndimage.label(plane)[0]), 1):
-            one = np.pad(ndimage.label(plane)[0][box] == code, 1)
+        parts, _ = ndimage.label(plane)
+        for code, box in enumerate(ndimage.find_objects(parts), 1):
+            one = np.pad(parts[box] == code, 1)
             if one.sum() * PIXEL_MM**2 > LARGE_MM2:
                 around = (one ^ ndimage.binary_erosion(one)).sum()
                 rough.append(around / np.sqrt(4 * np.pi * one.sum()))

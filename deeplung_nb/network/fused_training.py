@@ -327,8 +327,8 @@ def _taps(convolution: torch.nn.Conv2d) -> Tensor:
 def can_walk(window: Tensor, cells: torch.nn.ModuleList) -> bool:
     """Whether `walk` does for these windows (B, step, 1, y, x), and pays.
 
-    It wants float32 on the CPU, one input channel, 3 x 3 kernels and Numba; narrow maps stay in the
-    cache, where the plain way is as fast. Under autocast it computes in float32 all the same.
+    It wants float32 on the CPU, one input channel, 3 x 3 kernels and Numba; narrow maps are left
+    to the plain way. Under autocast it computes in float32 all the same.
     """
     kernels = {tuple(part.kernel_size) for cell in cells
                for part in (cell.from_input, cell.from_state)}
