@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
+import json
 import os
 import re
+import secrets
 import shutil
 import socket
 import tempfile
@@ -16,6 +19,10 @@ from pathlib import Path
 
 PART = ".part-"
 """Unfinished files begin so: `.part-<machine>-<process>-<random><suffixes>`."""
+JOURNAL = f"{PART}journal.json"
+"""Lists the files that are being placed: there for the moment that this takes, or after a kill."""
+LOCK = f"{PART}lock"
+LOCK_SECONDS = 60.0
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.\-]*\Z"
 """What may name a case, and so a file: it never leaves its folder, on any system."""
 LONGEST_NAME = 100
@@ -23,6 +30,8 @@ STALE_SECONDS = 24 * 3600.0
 """An unfinished file of another machine (a shared disk) is a leftover after this time."""
 
 _REMEDIES = {
+    errno.EFBIG: "Files may not be as large there (ulimit -f, or the disk's kind): choose another "
+                 "folder, or lift the limit",
     errno.ENOSPC: "The disk is full: free some space, or choose another folder",
     errno.EDQUOT: "Your quota is used up: free some space, or choose another folder",
     errno.EACCES: "You may not write there: choose another folder, or ask for the permission",
@@ -74,51 +83,169 @@ def _machine() -> str:
 
 
 def _make_part(path: Path) -> Path:
+    """An empty unfinished file beside `path`, with the rights that the user's umask leaves."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Writers choose their format by the suffixes.
-    handle, name = tempfile.mkstemp(prefix=f"{PART}{_machine()}-{os.getpid()}-",
-                                    suffix="".join(path.suffixes[-2:])[-20:], dir=path.parent)
-    os.close(handle)
-    part = Path(name)
-    part.chmod(0o644)
+    suffixes = "".join(path.suffixes[-2:])[-20:]
+    part = path.parent / f"{PART}{_machine()}-{os.getpid()}-{secrets.token_hex(6)}{suffixes}"
+    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     return part
 
 
+def _sync(path: Path) -> None:
+    """To the disk itself: some of a full or broken one's errors only show here."""
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
+
+
 @contextlib.contextmanager
-def atomic_paths(*paths: str | os.PathLike) -> Iterator[list[Path]]:
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time places files in a folder; the lock goes when its process dies."""
+    lock, until = folder / LOCK, time.monotonic() + LOCK_SECONDS
+    while True:
+        stream = lock.open("wb")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.close()
+            if time.monotonic() > until:
+                raise OSError(f"{folder}: another process has been placing files there for "
+                              f"{LOCK_SECONDS:g} seconds. Wait for it, or end it") from None
+            time.sleep(0.02)
+            continue
+        except OSError as error:  # a disk that knows no locks
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+        # Another one may have removed the name that was opened: then the lock is of no file.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(stream.fileno()), lock.stat()):
+                break
+        stream.close()
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        stream.close()
+
+
+def _listed(journal: Path) -> list[tuple[str, str]]:
+    """(part, target) names of a journal; empty where there is none."""
+    try:
+        pairs = json.loads(journal.read_text("utf-8"))
+        names = [(str(part), str(target)) for part, target in pairs]
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError) as error:
+        raise OSError(f"{journal}: no list of files to place ({error}). Remove it") from error
+    if any(Path(name).name != name for pair in names for name in pair) \
+            or not all(part.startswith(PART) for part, _ in names):
+        raise OSError(f"{journal}: lists files of other folders. It is not of this package: "
+                      "remove it")
+    return names
+
+
+def _complete(journal: Path) -> None:
+    """Place what a journal lists and is not placed yet; then the journal goes.
+
+    What is to be replaced goes first, the last file before the others: at no moment do files of
+    two makings lie beside each other, and the last one (a card, a provenance) is there only with
+    all the others.
+    """
+    names = _listed(journal)
+    left = [(journal.with_name(part), journal.with_name(target)) for part, target in names
+            if journal.with_name(part).exists()]
+    for _, target in reversed(left):
+        target.unlink(missing_ok=True)
+    for part, target in left:
+        part.replace(target)
+    journal.unlink()
+
+
+def recover(folder: str | os.PathLike) -> bool:
+    """Finish what a process was placing in `folder` when it was killed; whether there was any."""
+    folder = Path(folder)
+    if not (folder / JOURNAL).exists():
+        return False
+    with _locked(folder):
+        if not (folder / JOURNAL).exists():  # somebody else has just done it
+            return False
+        _complete(folder / JOURNAL)
+    return True
+
+
+def _place(parts: list[Path], targets: list[Path], replace: bool) -> None:
+    """Unfinished files to their names, all or none; see `atomic_paths`."""
+    folder = targets[0].parent
+    if any(target.parent != folder for target in targets):
+        raise ValueError(f"files to appear together lie in {len({t.parent for t in targets})} "
+                         "folders, expected one")
+    if len(targets) == 1 and replace and not (folder / JOURNAL).exists():
+        parts[0].replace(targets[0])
+        return
+    with _locked(folder):
+        if (folder / JOURNAL).exists():
+            _complete(folder / JOURNAL)
+        for target in targets:
+            if target.is_dir():
+                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+            if not replace and target.exists():
+                raise FileExistsError(f"{target}: is there already; another process wrote it "
+                                      "meanwhile. Choose another name, or --overwrite it")
+        if len(targets) == 1:
+            parts[0].replace(targets[0])
+            return
+        journal = _make_part(folder / JOURNAL)
+        try:
+            journal.write_text(json.dumps([(part.name, target.name) for part, target in
+                                           zip(parts, targets, strict=True)]), encoding="utf-8")
+            _sync(journal)
+            journal.replace(folder / JOURNAL)  # from here on, all of them
+        finally:
+            journal.unlink(missing_ok=True)
+        _complete(folder / JOURNAL)
+
+
+@contextlib.contextmanager
+def atomic_paths(*paths: str | os.PathLike, replace: bool = True) -> Iterator[list[Path]]:
     """Temporary paths beside `paths`; they become `paths` when the block ends without an error.
 
-    Nobody ever sees half a file, nor some of the files without the others, also when the disk
-    fills up. What a killed process leaves behind, `remove_leftovers` takes away.
+    Nobody ever sees half a file, also when the disk fills up. Several files (of one folder) appear
+    together or not at all: a list of them, put in place by one rename, makes it certain, and who
+    is killed after it is finished by the next one who writes there (`recover`). What a process
+    killed before leaves behind, `remove_leftovers` takes away.
+
+    Parameters
+    ----------
+    paths
+        The files; of several, the last is the one that says that all are there.
+    replace
+        Whether files that are there may be replaced.
+
+    Raises
+    ------
+    FileExistsError
+        One is there already, though it was not to be replaced.
     """
     targets = [Path(path) for path in paths]
     parts: list[Path] = []
-    placed: list[Path] = []
     try:
         for target in targets:
             parts.append(_make_part(target))
         yield parts
         for part in parts:
-            with part.open("rb") as written:
-                os.fsync(written.fileno())
-        for part, target in zip(parts, targets, strict=True):
-            was_there = target.exists()
-            part.replace(target)
-            if not was_there:
-                placed.append(target)
-    except BaseException:
-        for target in placed:
-            target.unlink(missing_ok=True)
-        raise
+            _sync(part)
+        _place(parts, targets, replace)
     finally:
+        wanted = {part for part, _ in _listed(parts[0].parent / JOURNAL)} if parts else set()
         for part in parts:
-            part.unlink(missing_ok=True)
+            if part.name not in wanted:
+                part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike, *, replace: bool = True) -> Iterator[Path]:
     """`atomic_paths` of a single file."""
-    with atomic_paths(path) as (part,):
+    with atomic_paths(path, replace=replace) as (part,):
         yield part
 
 
@@ -147,8 +274,11 @@ def _is_leftover(part: Path) -> bool:
 def remove_leftovers(folder: str | os.PathLike, *, below: bool = False) -> int:
     """Delete the unfinished files of processes that are no more; how many there were.
 
-    Files of living processes stay. `below`: in the folders below too.
+    What they had begun to place is placed first. Files of living processes stay. `below`: in the
+    folders below too.
     """
+    for place in sorted(Path(folder).rglob(JOURNAL)) if below else [Path(folder) / JOURNAL]:
+        recover(place.parent)
     search = Path(folder).rglob if below else Path(folder).glob
     leftovers = [part for part in search(f"{PART}*") if part.is_file() and _is_leftover(part)]
     for part in leftovers:

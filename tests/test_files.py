@@ -11,12 +11,15 @@ import time
 import pytest
 
 from deeplung_nb.files import (
+    JOURNAL,
+    LOCK,
     PART,
     atomic_path,
     atomic_paths,
     check_name,
     check_writable,
     explain,
+    recover,
     remove_leftovers,
     safe_name,
     sha256_of,
@@ -134,3 +137,114 @@ def test_a_folders_hash_is_that_of_its_sha256sum_lines(tmp_path):
     lines = (f"{hashlib.sha256(b'one').hexdigest()}  1.dcm\n"
              f"{hashlib.sha256(b'two').hexdigest()}  b/2.dcm\n")
     assert sha256_of(tmp_path) == hashlib.sha256(lines.encode()).hexdigest()
+
+
+def test_files_have_the_rights_that_the_umask_leaves(tmp_path):
+    for umask, rights in ((0o077, 0o600), (0o022, 0o644), (0o007, 0o660)):
+        before = os.umask(umask)
+        try:
+            with atomic_path(tmp_path / f"{umask}.csv") as part:
+                part.write_text("rows")
+        finally:
+            os.umask(before)
+        assert (tmp_path / f"{umask}.csv").stat().st_mode & 0o777 == rights
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from deeplung_nb import files
+
+n, calls = int(sys.argv[1]), 0
+
+def counted(work):
+    def call(*arguments, **options):
+        global calls
+        calls += 1
+        if calls == n:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return work(*arguments, **options)
+    return call
+
+Path.replace, Path.unlink = counted(Path.replace), counted(Path.unlink)
+folder = Path(sys.argv[2])
+with files.atomic_paths(*(folder / name for name in ("mask", "table", "card"))) as parts:
+    for part in parts:
+        part.write_text("new")
+"""
+
+
+def kill_at(n, folder):
+    return subprocess.run([sys.executable, "-c", KILLED, str(n), str(folder)]).returncode
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["new", "overwritten"])
+def test_a_kill_at_any_rename_leaves_one_making_and_the_next_call_makes_it_whole(tmp_path, there):
+    """Also before that call no two makings lie side by side, nor the card without the others."""
+    whole = {"mask", "table", "card"}
+    for n in range(1, 40):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        if there:
+            for name in whole:
+                (folder / name).write_text("old")
+        code = kill_at(n, folder)
+        found = {name: (folder / name).read_text() for name in whole if (folder / name).exists()}
+        assert len(set(found.values())) <= 1, f"two makings after kill {n}: {found}"
+        assert "card" not in found or len(found) == 3
+        remove_leftovers(folder)
+        found = {path.name: path.read_text() for path in folder.iterdir() if path.name != LOCK}
+        assert set(found.values()) <= {"old", "new"}
+        assert set(found) in (whole, set() if not there else whole)
+        assert len(set(found.values())) <= 1
+        if code == 0:
+            break
+    assert code == 0
+    assert n > 6, "the kills did not reach the renames"
+    assert set(found.values()) == {"new"}
+
+
+def test_two_processes_place_one_after_the_other(tmp_path):
+    code = ("import sys; from deeplung_nb.files import atomic_paths\n"
+            "for k in range(60):\n"
+            "    with atomic_paths(*(sys.argv[1] + n for n in ('/a', '/b', '/c'))) as parts:\n"
+            "        for part in parts: part.write_text(sys.argv[2] + str(k))")
+    both = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), who]) for who in "xy"]
+    assert [process.wait() for process in both] == [0, 0]
+    assert names(tmp_path) == ["a", "b", "c"]
+    assert len({(tmp_path / name).read_text() for name in "abc"}) == 1
+
+
+def test_what_came_meanwhile_is_not_replaced_unless_asked(tmp_path):
+    def late():
+        with atomic_paths(tmp_path / "a", tmp_path / "b", replace=False) as parts:
+            for part in parts:
+                part.write_text("mine")
+            (tmp_path / "b").write_text("another's")
+
+    with pytest.raises(FileExistsError, match="another process"):
+        late()
+    assert names(tmp_path) == ["b"]
+    assert (tmp_path / "b").read_text() == "another's"
+
+
+@pytest.mark.parametrize("content", ["no json", "[[1]]", '[["../x", "y"]]', '[["x", "y"]]',
+                                     f'[["{PART}x", "../../escaped"]]'])
+def test_a_list_of_files_that_is_not_ours_is_named_and_left(tmp_path, content):
+    (tmp_path / JOURNAL).write_text(content)
+    with pytest.raises(OSError, match=JOURNAL):
+        recover(tmp_path)
+    assert names(tmp_path) == [JOURNAL]
+
+
+def test_a_dead_process_holds_no_lock(tmp_path):
+    code = ("import fcntl, os, sys, time; s = open(sys.argv[1], 'wb'); fcntl.flock(s, 2)\n"
+            "print('held', flush=True); time.sleep(60)")
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / LOCK)],
+                               stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    process.kill()
+    process.wait()
+    with atomic_paths(tmp_path / "a", tmp_path / "b"):
+        pass
+    assert names(tmp_path) == ["a", "b"]

@@ -1,5 +1,9 @@
 """Reading and writing: orientation from the affine only, and refusals with a remedy."""
 
+import re
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -206,3 +210,21 @@ def test_real_cases_keep_their_published_counts(shared_data):
     mask = read_mask(folder / "rp_msk" / "2.nii.gz", scan)
     assert [(mask.labels == code).sum() for code in (1, 2)] == [14_512, 30_534]
     np.testing.assert_allclose(scan.spacing_mm, (6, 0.6836, 0.6836), atol=1e-3)
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd", ".mha"])
+def test_a_file_cut_by_a_full_disk_is_no_success(tmp_path, suffix):
+    """ITK says nothing of a short write of a NIfTI file: the limit stands in for the disk's end."""
+    code = ("import sys, numpy as np; from pathlib import Path\n"
+            "from deeplung_nb.imaging.grid import Grid; from deeplung_nb.imaging.io import *\n"
+            "hu = np.random.default_rng(0).integers(-1000, 400, (9, 99, 99)).astype('int16')\n"
+            "scan = Scan(hu, Grid.upright(hu.shape, (5, 1, 1)), 'x')\n"
+            "try:\n    write_scan(scan, sys.argv[1])\n"
+            "except OSError as error:\n    print(error)\nelse:\n    print('success')")
+    path = tmp_path / f"mask{suffix}"
+    for limit, words in ((16, "disk full|too large|read back"), (4096, "success")):
+        found = subprocess.run(
+            ["bash", "-c", f'ulimit -f {limit}; exec "$0" -c "$1" "$2"', sys.executable, code,
+             str(path)], capture_output=True, text=True)
+        assert re.search(words, found.stdout, re.IGNORECASE), found
+        assert path.exists() == (words == "success")

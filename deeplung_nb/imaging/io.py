@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from deeplung_nb.labels import LABELS
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 WRITTEN_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha")
 """Formats of one file: two files can't appear whole or not at all."""
+WRITTEN_WITHIN_MM = 0.01
+"""A NIfTI header keeps a rotation in float32: corners move by so much at most."""
 GRID_TOLERANCE = 0.1
 """Of the smallest voxel side. Headers round: so much moves no voxel to its neighbour."""
 
@@ -162,6 +165,28 @@ def _write(array: np.ndarray, of: Scan | LesionMask, path: Path, note: str = "")
         except RuntimeError as error:
             raise OSError(f"{path} could not be written; is the disk full? "
                           f"({str(error).splitlines()[-1].strip()[:120]})") from error
+        _require_written(image, part, path)
+
+
+def _require_written(image: sitk.Image, part: Path, path: Path) -> None:
+    """Read back what was written: a writer that runs out of room may say nothing of it.
+
+    Raises
+    ------
+    OSError
+        The file is not whole, or holds something else.
+    """
+    try:
+        check_whole(part, path.name)
+        found = sitk.ReadImage(str(part))
+        same = (found.GetSize() == image.GetSize() and np.array_equal(
+            sitk.GetArrayViewFromImage(found), sitk.GetArrayViewFromImage(image))
+            and Grid.of_image(found).farthest_shift_mm(Grid.of_image(image)) < WRITTEN_WITHIN_MM)
+    except (ScanError, RuntimeError) as error:
+        raise OSError(errno.EIO, "not whole when it was read back; is the disk full?",
+                      str(path)) from error
+    if not same:
+        raise OSError(errno.EIO, "other voxels or another place when it was read back", str(path))
 
 
 def write_mask(mask: LesionMask, path: str | os.PathLike, note: str = "") -> None:

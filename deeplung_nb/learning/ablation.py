@@ -26,7 +26,7 @@ from deeplung_nb.learning.estimate import Unseen, count_overlap
 from deeplung_nb.learning.experiment import prepared_cases
 from deeplung_nb.learning.pseudo import teach
 from deeplung_nb.learning.train import LAST, train
-from deeplung_nb.network.checkpoint import CHECKPOINT, read_checkpoint
+from deeplung_nb.network.checkpoint import CHECKPOINT, read_checkpoint, save_tensors
 from deeplung_nb.progress import track
 from deeplung_nb.reading.predict import Predictor
 from deeplung_nb.runs import Run
@@ -121,7 +121,7 @@ def not_averaged(folder: Path) -> Path:
     saved = read_checkpoint(folder / CHECKPOINT)
     saved["state"] = torch.load(folder / LAST, map_location="cpu", weights_only=True)["state"]
     with atomic_path(path) as part:
-        torch.save(saved, part)
+        save_tensors(saved, part)
     return path
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from deeplung_nb.cohorts.manifest import Cohort
 from deeplung_nb.cohorts.splits import CaseKey
@@ -21,7 +20,7 @@ from deeplung_nb.config import load_profile
 from deeplung_nb.files import atomic_paths, check_writable, sha256_of, write_text
 from deeplung_nb.learning.experiment import prepared_cases
 from deeplung_nb.learning.train import train_whole
-from deeplung_nb.network.checkpoint import CHECKPOINT, read_checkpoint
+from deeplung_nb.network.checkpoint import CHECKPOINT, read_checkpoint, save_tensors
 from deeplung_nb.network.packaged import CARD, WEIGHTS_FOLDER
 from deeplung_nb.network.pretrained import find_encoder
 from deeplung_nb.progress import track
@@ -38,7 +37,7 @@ def _shrink(source: Path, target: Path) -> None:
     saved = read_checkpoint(source)
     saved["state"] = {name: tensor.half() if tensor.is_floating_point() else tensor
                       for name, tensor in saved["state"].items()}
-    torch.save(saved, target)
+    save_tensors(saved, target)
 
 
 def _ranges(cohorts: list[Cohort]) -> dict[str, tuple[float, float]]:

@@ -33,6 +33,7 @@ from deeplung_nb.network.checkpoint import (
     describe_training,
     read_checkpoint,
     save_network,
+    save_tensors,
 )
 from deeplung_nb.network.deeplung import DeepLungNet, probabilities
 from deeplung_nb.network.device import autocast, choose_device, keep_freed_memory, use_threads
@@ -326,7 +327,7 @@ def train(
             save_network(kept, folder / CHECKPOINT, describe_training(config), epoch=epoch,
                          validation_loss=scores["validation_loss"])
         with atomic_path(last) as part:
-            torch.save({
+            save_tensors({
                 "state": network.state_dict(), "optimiser": optimiser.state_dict(),
                 "scheduler": scheduler.state_dict(), "history": history, "best": best,
                 "average": None if average is None else average.state_dict(),

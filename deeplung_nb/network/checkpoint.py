@@ -50,6 +50,15 @@ def describe_training(config: Config) -> dict[str, Any]:
             "synthetic": all(map(is_phantom, config.cohorts))}
 
 
+def save_tensors(content: dict[str, Any], path: Path) -> None:
+    """`torch.save` of which equal contents are equal bytes.
+
+    Given a path it would write the file's name (of a moment, with the machine's) into the file.
+    """
+    with path.open("wb") as stream:
+        torch.save(content, stream)
+
+
 def save_network(network: Network, path: Path, trained_on: dict[str, Any], **facts: Any) -> None:
     """State dict and settings: all that is needed to predict, loadable with weights_only.
 
@@ -57,9 +66,9 @@ def save_network(network: Network, path: Path, trained_on: dict[str, Any], **fac
     """
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     with atomic_path(path) as part:
-        torch.save({"state": state, "name": network.name, "network": asdict(network.config),
-                    "image_size": network.image_size, "hu_window": HU_WINDOW,
-                    "software": __version__, "trained_on": trained_on, **facts}, part)
+        save_tensors({"state": state, "name": network.name, "network": asdict(network.config),
+                      "image_size": network.image_size, "hu_window": HU_WINDOW,
+                      "software": __version__, "trained_on": trained_on, **facts}, part)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

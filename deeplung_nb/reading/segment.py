@@ -18,6 +18,7 @@ from deeplung_nb.files import (
     atomic_paths,
     check_name,
     check_writable,
+    recover,
     remove_leftovers,
     safe_name,
     sha256_of,
@@ -152,6 +153,7 @@ def plan_outputs(folder: Path, case_id: str, inputs: Sequence[Path],
         The folder can't be written to.
     """
     check_name(case_id)
+    recover(folder)  # what a killed call had begun to place
     outputs = Outputs(folder / f"{case_id}_lesions.nii.gz", folder / f"{case_id}_measurements.csv",
                       folder / f"{case_id}_provenance.json")
     for source in inputs:
@@ -253,16 +255,27 @@ def segment(scan: Scan, lungs: LungMask | None, predictor: Predictor, network: d
     return Segmentation(scan, mask, lungs, table, provenance)
 
 
-def write_segmentation(result: Segmentation, outputs: Outputs) -> None:
-    """Write mask, table and provenance, all or none."""
+def write_segmentation(result: Segmentation, outputs: Outputs, overwrite: bool = False) -> None:
+    """Write mask, table and provenance, all or none.
+
+    The provenance holds the hashes of the other two, so that files of two calls are known.
+
+    Raises
+    ------
+    FileExistsError
+        Another call has written them meanwhile, and `overwrite` was not asked for.
+    """
     network, software = result.provenance["network"], result.provenance["software"]
     note = (f"deeplung_nb {software['deeplung_nb']} net {network['sha256'][:12]}"
             f"{' SYNTHETIC TRAINING' if network['synthetic'] else ''}"
             f"{f' {len(result.warnings)} WARNINGS' if result.warnings else ''}")
-    with atomic_paths(*outputs) as parts:
+    with atomic_paths(*outputs, replace=overwrite) as parts:
         write_mask(result.mask, parts[0], note)
         write_text(parts[1], result.table.to_csv(index=False))
-        write_text(parts[2], json.dumps(result.provenance, indent=1, ensure_ascii=False) + "\n")
+        written = {path.name: sha256_of(part)
+                   for path, part in zip(outputs[:2], parts, strict=False)}
+        record = {**result.provenance, "outputs": written}
+        write_text(parts[2], json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def segment_file(
@@ -312,5 +325,5 @@ def segment_file(
     result = segment(scan, lungs, predictor, network, findings, "segment" if progress else None)
     if output.is_dir():
         remove_leftovers(output)
-    write_segmentation(result, outputs)
+    write_segmentation(result, outputs, overwrite)
     return result, outputs

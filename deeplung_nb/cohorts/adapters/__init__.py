@@ -11,6 +11,8 @@ import os
 import pkgutil
 from pathlib import Path
 
+from deeplung_nb.files import atomic_paths
+
 
 def names() -> list[str]:
     """The sets that have an adapter."""
@@ -41,6 +43,7 @@ def make_manifest(name: str, folder: str | os.PathLike, output: Path,
     adapter = importlib.import_module(f"{__name__}.{name}")
     table = adapter.adapt(folder)
     folds = check_splits(adapter.deal(table), table)
-    write_manifest(table, manifest)
-    write_splits(folds, splits)
+    with atomic_paths(manifest, splits, replace=overwrite) as parts:
+        write_manifest(table, parts[0])
+        write_splits(folds, parts[1])
     return manifest, splits
