@@ -36,7 +36,9 @@ PACKAGE_FOLDER = Path(__file__).resolve().parent
 MEASURING_CODE = (
     "contract.py", "kernels.py", "labels.py", "measurements.py", "spreadsheets.py",
     "imaging/grid.py",
-    "imaging/scan.py", "imaging/dicom.py", "imaging/io.py", "imaging/slices.py",
+    "imaging/scan.py", "imaging/nifti.py", "imaging/folder.py", "imaging/frames.py",
+    "imaging/stack.py", "imaging/regrid.py", "imaging/dicom.py", "imaging/io.py",
+    "imaging/slices.py",
     "imaging/preprocess.py", "imaging/lungs.py", "imaging/integrity.py",
     "imaging/plausibility.py", "cohorts/manifest.py", "cohorts/schema.py", "cohorts/splits.py",
     "cohorts/study.py", "stats/overlap.py",

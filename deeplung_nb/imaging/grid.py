@@ -55,9 +55,12 @@ class Grid:
 
     def to_image(self, array: np.ndarray) -> sitk.Image:
         """An array [z, y, x] on this grid as an ITK image."""
+        return self.place(sitk.GetImageFromArray(array))
+
+    def place(self, image: sitk.Image) -> sitk.Image:
+        """An ITK image moved to this grid; it comes back."""
         lps = np.diag(_RAS_TO_LPS) @ self.affine[:3, :3]
         spacing = np.linalg.norm(lps, axis=0)
-        image = sitk.GetImageFromArray(array)
         image.SetSpacing(spacing.tolist())
         image.SetDirection((lps / spacing).ravel().tolist())
         image.SetOrigin((_RAS_TO_LPS * self.affine[:3, 3]).tolist())

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +17,15 @@ import SimpleITK as sitk
 from deeplung_nb.files import atomic_path
 from deeplung_nb.imaging.dicom import read_series
 from deeplung_nb.imaging.errors import ScanError
+from deeplung_nb.imaging.folder import holds_dicom
 from deeplung_nb.imaging.grid import MEMORY_ORIENTATION, Grid
-from deeplung_nb.imaging.integrity import check_whole
+from deeplung_nb.imaging.integrity import check_whole, data_file, require_plain_file
+from deeplung_nb.imaging.nifti import choose_affine, is_itks, read_by_nibabel
 from deeplung_nb.imaging.scan import LesionMask, Scan, scan_from_image
 from deeplung_nb.labels import LABELS
 
-IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+IMAGE_SUFFIXES = (*NIFTI_SUFFIXES, ".nrrd", ".nhdr", ".mha", ".mhd")
 WRITTEN_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha")
 """Formats of one file: two files can't appear whole or not at all."""
 WRITTEN_WITHIN_MM = 0.01
@@ -35,17 +43,51 @@ def case_name(path: Path) -> str:
     return path.stem or name
 
 
-def _read_image(path: Path, case: str) -> sitk.Image:
-    """A 3-D scalar image, in its own order."""
+@contextlib.contextmanager
+def _for_itk(path: Path) -> Iterator[str]:
+    """A path as ITK takes it: a name that is no UTF-8 ends the process, so a link stands in."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            suffixes = re.sub(r"[^\w.]", "", "".join(path.suffixes[-2:]))[-20:]
+            link = Path(folder) / f"image{suffixes}"
+            link.symlink_to(path.absolute())
+            if (data := data_file(path, path.name)) is not None:
+                (Path(folder) / data.name).symlink_to(data.absolute())
+            yield str(link)
+    else:
+        yield str(path)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether a library's own words mean that memory ran out."""
+    return isinstance(error, MemoryError) or any(
+        words in str(error).lower() for words in ("bad_alloc", "bad alloc", "allocate", "memory"))
+
+
+def _read_image(path: Path, case: str, geometry: str | None = None) -> tuple[sitk.Image, str]:
+    """A 3-D scalar image, in its own order, and a note where its place is a guess."""
     if not path.exists():
         raise ScanError(f"case {case!r}: {path} is missing, expected an image file. Check the path")
     if not path.name.lower().endswith(IMAGE_SUFFIXES):
         raise ScanError(f"case {case!r}: {path} has an unknown suffix, expected one of "
                         f"{', '.join(IMAGE_SUFFIXES)} or DICOM. Convert the file")
     check_whole(path, case)
+    affine, note, is_nifti = None, "", path.name.lower().endswith(NIFTI_SUFFIXES)
+    if is_nifti:
+        affine, note = choose_affine(path, case, geometry)
+    elif geometry is not None:
+        raise ScanError(f"case {case!r}: {path} is no NIfTI file, which alone places its voxels "
+                        "twice. Leave --geometry out")
+    itks = not is_nifti or is_itks(path)
     try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
+        with _for_itk(path) as name:
+            image = sitk.ReadImage(name) if itks else read_by_nibabel(path)
+    except (RuntimeError, MemoryError) as error:
+        if _out_of_memory(error):
+            raise MemoryError(f"case {case!r}: memory ran out while {path} was read. Close other "
+                              "programs, or use a machine with more of it") from error
         reason = [line for line in str(error).splitlines() if line.strip()][-1].strip()
         remedy = ("Set a rotation without shear (for instance qform to sform) and save it again"
                   if "orthonormal" in str(error).lower() or "cosines" in str(error).lower()
@@ -61,21 +103,34 @@ def _read_image(path: Path, case: str) -> sitk.Image:
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise ScanError(f"case {case!r}: {path} has {image.GetNumberOfComponentsPerPixel()} values "
                         "a voxel (a colour image?), expected one. Give the CT itself")
-    return image
+    if affine is not None and (geometry is not None or not itks):
+        Grid(tuple(image.GetSize()[::-1]), affine).place(image)
+    return image, note
+
+
+def scan_files(path: Path, case: str) -> list[Path]:
+    """What a scan is read from: the folder or file itself, and the data of a detached header."""
+    detached = data_file(path, case) if path.is_file() else None
+    return [path] if detached is None else [path, detached]
 
 
 def read_scan(path: str | os.PathLike, case_id: str | None = None,
-              series: str | None = None) -> Scan:
-    """Read a CT: NIfTI, NRRD, MetaImage, a DICOM file or a folder with one DICOM series.
+              series: str | None = None, *, geometry: str | None = None,
+              force: bool = False) -> Scan:
+    """Read a CT: NIfTI, NRRD, MetaImage, DICOM (a file, a folder, a zip).
 
     Parameters
     ----------
     path
-        File or folder.
+        File or folder; a folder without DICOM may hold one image file.
     case_id
         Name for messages and outputs; default: the file's or folder's name.
     series
         Which DICOM series, where a folder holds several: its number or UID.
+    geometry
+        `sform` or `qform`, where a NIfTI file's two statements of its place disagree.
+    force
+        Whether a series with gaps, tilt or doubled slices is resampled; `Scan.notes` say how.
 
     Raises
     ------
@@ -84,9 +139,28 @@ def read_scan(path: str | os.PathLike, case_id: str | None = None,
     """
     path = Path(path)
     case = case_id or case_name(path)
-    if path.is_dir() or (path.is_file() and not path.name.lower().endswith(IMAGE_SUFFIXES)):
-        return read_series(path, case, series)
-    return scan_from_image(_read_image(path, case), case, str(path))
+    if not path.exists():
+        raise ScanError(f"case {case!r}: {path} is missing, expected a CT. Check the path")
+    if path.is_dir():
+        images = [] if holds_dicom(path) else sorted(
+            file for file in path.rglob("*") if file.name.lower().endswith(IMAGE_SUFFIXES)
+            and not file.name.startswith("._") and file.is_file())
+        if len(images) > 1:
+            raise ScanError(f"case {case!r}: {path} holds {len(images)} images "
+                            f"({', '.join(image.name for image in images[:6])}), expected one CT. "
+                            "Give the file itself")
+        if images:
+            return read_scan(images[0], case, series, geometry=geometry, force=force)
+    else:
+        require_plain_file(path, case)
+    if path.is_dir() or not path.name.lower().endswith(IMAGE_SUFFIXES):
+        if geometry is not None:
+            raise ScanError(f"case {case!r}: {path} is DICOM, which places its voxels once. Leave "
+                            "--geometry out")
+        return read_series(path, case, series, force=force)
+    image, note = _read_image(path, case, geometry)
+    scan = scan_from_image(image, case, str(path))
+    return replace(scan, geometry=geometry, notes=(*((note,) if note else ()), *scan.notes))
 
 
 def _read_on_grid(path: Path, scan: Scan) -> np.ndarray:
@@ -95,7 +169,10 @@ def _read_on_grid(path: Path, scan: Scan) -> np.ndarray:
             and os.path.samefile(path, scan.source):
         raise ScanError(f"case {scan.case_id!r}: {path} is the scan itself, expected its mask. "
                         "Give the mask's file")
-    image = sitk.DICOMOrient(_read_image(path, scan.case_id), MEMORY_ORIENTATION)
+    # The geometry that was chosen for the scan is that of masks drawn on it.
+    geometry = scan.geometry if path.name.lower().endswith(NIFTI_SUFFIXES) else None
+    image, _ = _read_image(path, scan.case_id, geometry)
+    image = sitk.DICOMOrient(image, MEMORY_ORIENTATION)
     array = sitk.GetArrayFromImage(image)
     if array.shape != scan.shape:
         raise ScanError(f"case {scan.case_id!r}: mask {path} is {array.shape} (z, y, x), expected "
@@ -161,7 +238,8 @@ def _write(array: np.ndarray, of: Scan | LesionMask, path: Path, note: str = "")
         image.SetMetaData("ITK_FileNotes", note[:79])  # NIfTI's field `descrip` holds 80 bytes
     with atomic_path(path) as part:
         try:
-            sitk.WriteImage(image, str(part), useCompression=True)
+            with _for_itk(part) as name:
+                sitk.WriteImage(image, name, useCompression=True)
         except RuntimeError as error:
             raise OSError(f"{path} could not be written; is the disk full? "
                           f"({str(error).splitlines()[-1].strip()[:120]})") from error
@@ -178,7 +256,8 @@ def _require_written(image: sitk.Image, part: Path, path: Path) -> None:
     """
     try:
         check_whole(part, path.name)
-        found = sitk.ReadImage(str(part))
+        with _for_itk(part) as name:
+            found = sitk.ReadImage(name)
         same = (found.GetSize() == image.GetSize() and np.array_equal(
             sitk.GetArrayViewFromImage(found), sitk.GetArrayViewFromImage(image))
             and Grid.of_image(found).farthest_shift_mm(Grid.of_image(image)) < WRITTEN_WITHIN_MM)

@@ -68,6 +68,12 @@ class Scan(_OnGrid):
         Axis code of the file's own voxel order; masks are written in it.
     series
         Of DICOM: the series' UID and description.
+    geometry
+        Of NIfTI: `sform` or `qform`, where it had to be chosen; its masks are read so too.
+    notes
+        What a reader of results should know of how it was read: a sentence each.
+    left_out
+        What lay in its folder and is no part of it: (file, why).
     """
 
     hu: np.ndarray
@@ -76,6 +82,9 @@ class Scan(_OnGrid):
     source: str = ""
     orientation: str = MEMORY_ORIENTATION
     series: str = ""
+    geometry: str | None = None
+    notes: tuple[str, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.hu.ndim != 3:
