@@ -33,8 +33,8 @@ def _segment(options: argparse.Namespace) -> None:
 
     result, outputs = segment_file(
         options.scan, options.output, checkpoints=options.checkpoint, lung_mask=options.lung_mask,
-        case_id=options.case_id, series=options.series, overwrite=options.overwrite,
-        force=options.force)
+        case_id=options.case_id, series=options.series, geometry=options.geometry,
+        overwrite=options.overwrite, force=options.force)
     network = result.provenance["network"]
     print(f"scan     {result.scan!r}\nnetwork  {network['name']}, trained on "
           f"{network['trained_on']}\n         SHA-256 {network['sha256'][:16]}…")
@@ -120,10 +120,13 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--case-id", help="name of the outputs (default: the file's name)")
     command.add_argument("--series", metavar="NUMBER|UID|list", help="which series of a DICOM "
                          "folder with several; 'list' shows them")
+    command.add_argument("--geometry", choices=("sform", "qform"), help="which of a NIfTI file's "
+                         "two statements of its place is right, where they disagree")
     command.add_argument("--overwrite", action="store_true",
                          help="replace the results of an earlier call (never an input)")
     command.add_argument("--force", action="store_true", help="go on with a scan that is no "
-                         "plausible chest CT; the results then say so")
+                         "plausible chest CT, resample a series with gaps, tilt or doubled slices; "
+                         "the results then say so")
     command.set_defaults(run=_segment)
 
     command = commands.add_parser("reproduce", help="run the notebooks and write the report")
@@ -197,6 +200,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0, or 1 with one clear message on standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a narrow locale must not end finished work
+            stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     try:
         options.run(options)
@@ -206,9 +212,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except MemoryError:
-        print("error: memory ran out. Close other programs, or use a machine with more of it",
-              file=sys.stderr)
+    except MemoryError as error:
+        print(f"error: {error}" if error.args else "error: memory ran out. Close other programs, "
+              "or use a machine with more of it", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: finished work is kept; the same command goes on", file=sys.stderr)

@@ -250,9 +250,9 @@ def atomic_path(path: str | os.PathLike, *, replace: bool = True) -> Iterator[Pa
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file, whole or not at all."""
+    """Write a UTF-8 text file, whole or not at all; what is no text in it is escaped."""
     with atomic_path(path) as part:
-        part.write_text(text, encoding="utf-8", newline="\n")
+        part.write_text(text, encoding="utf-8", newline="\n", errors="backslashreplace")
 
 
 def _is_leftover(part: Path) -> bool:

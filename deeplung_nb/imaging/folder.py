@@ -181,7 +181,7 @@ def members(path: Path, case: str, inventory: Inventory) -> Iterator[Member]:
     elif zipfile.is_zipfile(path):
         try:
             yield from _unzip(path, case)
-        except (zipfile.BadZipFile, NotImplementedError) as error:
+        except (zipfile.BadZipFile, RuntimeError) as error:
             raise ScanError(f"case {case!r}: {path} is a damaged or unknown zip ({error}). Copy it "
                             "anew, or unpack it yourself") from error
     else:
@@ -293,7 +293,7 @@ def _sort(member: Member, case: str, inventory: Inventory) -> None:
             zeros = not head.strip(b"\0")
             while zeros and (more := stream.read(1 << 20)):
                 zeros = not more.strip(b"\0")
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
         inventory.suspects.append((member.name, f"can't be read ({str(error)[:80]})"))
         return
     known = base.lower() in KNOWN_NAMES or Path(base).suffix.lower() in KNOWN_SUFFIXES

@@ -20,12 +20,13 @@ from deeplung_nb.imaging.errors import ScanError
 from deeplung_nb.imaging.folder import holds_dicom
 from deeplung_nb.imaging.grid import MEMORY_ORIENTATION, Grid
 from deeplung_nb.imaging.integrity import check_whole, data_file, require_plain_file
-from deeplung_nb.imaging.nifti import choose_affine, is_itks, read_by_nibabel
+from deeplung_nb.imaging.nifti import choose_affine, has_two_places, is_itks, read_by_nibabel
 from deeplung_nb.imaging.scan import LesionMask, Scan, scan_from_image
 from deeplung_nb.labels import LABELS
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
-IMAGE_SUFFIXES = (*NIFTI_SUFFIXES, ".nrrd", ".nhdr", ".mha", ".mhd")
+DETACHED_SUFFIXES = (".nhdr", ".mhd")
+IMAGE_SUFFIXES = (*NIFTI_SUFFIXES, ".nrrd", ".mha", *DETACHED_SUFFIXES)
 WRITTEN_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha")
 """Formats of one file: two files can't appear whole or not at all."""
 WRITTEN_WITHIN_MM = 0.01
@@ -53,7 +54,8 @@ def _for_itk(path: Path) -> Iterator[str]:
             suffixes = re.sub(r"[^\w.]", "", "".join(path.suffixes[-2:]))[-20:]
             link = Path(folder) / f"image{suffixes}"
             link.symlink_to(path.absolute())
-            if (data := data_file(path, path.name)) is not None:
+            detached = path.suffix.lower() in DETACHED_SUFFIXES
+            if detached and (data := data_file(path, path.name)) is not None:
                 (Path(folder) / data.name).symlink_to(data.absolute())
             yield str(link)
     else:
@@ -170,7 +172,8 @@ def _read_on_grid(path: Path, scan: Scan) -> np.ndarray:
         raise ScanError(f"case {scan.case_id!r}: {path} is the scan itself, expected its mask. "
                         "Give the mask's file")
     # The geometry that was chosen for the scan is that of masks drawn on it.
-    geometry = scan.geometry if path.name.lower().endswith(NIFTI_SUFFIXES) else None
+    geometry = scan.geometry if path.is_file() and path.name.lower().endswith(NIFTI_SUFFIXES) \
+        and has_two_places(path, scan.case_id) else None
     image, _ = _read_image(path, scan.case_id, geometry)
     image = sitk.DICOMOrient(image, MEMORY_ORIENTATION)
     array = sitk.GetArrayFromImage(image)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import math
 from pathlib import Path
 from typing import BinaryIO
 
@@ -71,9 +70,9 @@ def read_header(head: bytes, path: Path, case: str) -> nibabel.Nifti1Header:
     if not shape or min(shape) < 1 or dtype.itemsize == 0:
         raise ScanError(f"case {case!r}: {path} says it holds {shape} voxels of {dtype}, expected "
                         f"a volume. {_COPY}")
-    if not math.isfinite(offset):
+    if not abs(offset) < 1 << 40:  # not a number neither
         raise ScanError(f"case {case!r}: {path} says that its voxels begin at byte {offset} "
-                        f"(vox_offset), expected a number. {_COPY}")
+                        f"(vox_offset), expected a place in the file. {_COPY}")
     if len(shape) >= 3 and not (np.isfinite(sizes).all() and (sizes > 0).all()):
         raise ScanError(f"case {case!r}: {path} says that a voxel measures "
                         f"{' x '.join(f'{size:g}' for size in sizes)} (pixdim), expected three "
@@ -110,6 +109,26 @@ def _forms(header: nibabel.Nifti1Header) -> dict[str, np.ndarray]:
     return found
 
 
+def _millimetres_apart(header: nibabel.Nifti1Header, forms: dict[str, np.ndarray]) -> float:
+    """Between the places of a voxel by sform and by qform, at most; 0 where they agree."""
+    if len(forms) < 2:
+        return 0.0
+    shape = (*header.get_data_shape(), 1, 1)[2::-1]
+    apart = Grid(shape, forms["sform"]).farthest_shift_mm(Grid(shape, forms["qform"]))
+    return 0.0 if apart <= PLACE_TOLERANCE * float(np.min(header["pixdim"][1:4])) else apart
+
+
+def _header_of(path: Path, case: str) -> nibabel.Nifti1Header:
+    with open_voxels(path) as stream:
+        return read_header(stream.read(HEADER_BYTES), path, case)
+
+
+def has_two_places(path: Path, case: str) -> bool:
+    """Whether a file's sform and qform disagree."""
+    header = _header_of(path, case)
+    return _millimetres_apart(header, _forms(header)) > 0.0
+
+
 def choose_affine(path: Path, case: str, geometry: str | None) -> tuple[np.ndarray | None, str]:
     """The affine that was asked for, or the only one; and a note where there is none.
 
@@ -127,24 +146,20 @@ def choose_affine(path: Path, case: str, geometry: str | None) -> tuple[np.ndarr
     if geometry is not None and geometry not in GEOMETRIES:
         raise ScanError(f"case {case!r}: geometry {geometry!r}, expected one of "
                         f"{', '.join(GEOMETRIES)}")
-    with open_voxels(path) as stream:
-        header = read_header(stream.read(HEADER_BYTES), path, case)
+    header = _header_of(path, case)
     forms = _forms(header)
+    if geometry is not None and geometry not in forms:
+        raise ScanError(f"case {case!r}: {path} has no {geometry}, expected one of "
+                        f"{', '.join(forms) or 'none'}. Leave --geometry out")
     if not forms:
         return None, ("the file does not say how its voxels lie (sform_code and qform_code are 0): "
                       "left and right, head and feet are a guess")
-    if geometry is not None and geometry not in forms:
-        raise ScanError(f"case {case!r}: {path} has no {geometry}, expected one of "
-                        f"{', '.join(forms)}. Leave --geometry out")
-    if len(forms) == 2 and geometry is None:
-        shape = (*header.get_data_shape(), 1, 1)[2::-1]
-        apart = Grid(shape, forms["sform"]).farthest_shift_mm(Grid(shape, forms["qform"]))
-        if not apart <= PLACE_TOLERANCE * float(np.min(header["pixdim"][1:4])):
-            lines = "".join(f"\n  {name}: {_shown(affine)}" for name, affine in forms.items())
-            raise ScanError(
-                f"case {case!r}: {path} places its voxels twice, up to {apart:.4g} mm apart:"
-                f"{lines}\nViewers differ in which they take. Find out which is right and give it: "
-                "--geometry sform or --geometry qform (the outputs then carry it as both)")
+    if geometry is None and (apart := _millimetres_apart(header, forms)):
+        lines = "".join(f"\n  {name}: {_shown(affine)}" for name, affine in forms.items())
+        raise ScanError(
+            f"case {case!r}: {path} places its voxels twice, up to {apart:.4g} mm apart:"
+            f"{lines}\nViewers differ in which they take. Find out which is right and give it: "
+            "--geometry sform or --geometry qform (the outputs then carry it as both)")
     name = geometry or next(iter(forms))
     affine = forms[name]
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)

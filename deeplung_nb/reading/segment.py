@@ -25,7 +25,8 @@ from deeplung_nb.files import (
     write_text,
 )
 from deeplung_nb.imaging.errors import ScanError
-from deeplung_nb.imaging.io import case_name, read_scan, write_mask
+from deeplung_nb.imaging.integrity import require_plain_file
+from deeplung_nb.imaging.io import case_name, read_scan, scan_files, write_mask
 from deeplung_nb.imaging.lungs import LungMask, lungs_for
 from deeplung_nb.imaging.plausibility import Findings, examine, require_plausible
 from deeplung_nb.imaging.scan import LesionMask, Scan
@@ -44,6 +45,8 @@ COLUMNS = ("case_id", "structure", "n_voxels", "voxel_mm3", "volume_ml", "burden
 DENSE_HU = (-300, -200)
 """Readers draw the line between ground glass and consolidation at different densities: shares above
 these stand beside the classes, so that "high opacity" can be read either way."""
+MOST_NAMED = 500
+"""Files that were left out, by name; all are counted."""
 LEAST_LUNG_DICE = 0.5
 """Of a given lung mask with the built-in lungs; 0.96 is usual, much effusion may take it to 0.7."""
 
@@ -157,6 +160,8 @@ def plan_outputs(folder: Path, case_id: str, inputs: Sequence[Path],
     outputs = Outputs(folder / f"{case_id}_lesions.nii.gz", folder / f"{case_id}_measurements.csv",
                       folder / f"{case_id}_provenance.json")
     for source in inputs:
+        if not source.is_dir() and source.exists():
+            require_plain_file(source, case_id)
         if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
             raise ValueError(f"{folder}: lies in the folder of the scan ({source}), whose files "
                              "are the scan. Choose an --output beside it")
@@ -205,6 +210,23 @@ def _densities(scan: Scan, mask: LesionMask, structure: str) -> dict[str, float]
             for level in DENSE_HU if len(values)}
 
 
+def _describe_source(scan: Scan) -> dict[str, Any]:
+    """Which files a scan was read from, their hash, and what lay beside them."""
+    source = Path(scan.source)
+    files = scan_files(source, scan.case_id) if source.exists() else []
+    if len(files) == 2:
+        lines = "".join(f"{sha256_of(file)}  {file.name}\n" for file in files)
+        digest, of = hashlib.sha256(lines.encode()).hexdigest(), \
+            "the lines of sha256sum for the header and the file of its voxels"
+    else:
+        digest = sha256_of(source) if files else None
+        of = "the lines of sha256sum for all files of the folder" if source.is_dir() else "the file"
+    return {"file": source.name, "series": scan.series or None, "sha256": digest,
+            "sha256_is_of": of, "geometry": scan.geometry, "read_with": list(scan.notes),
+            "left_out": {"files": len(scan.left_out),
+                         "named": dict(scan.left_out[:MOST_NAMED])}}
+
+
 def segment(scan: Scan, lungs: LungMask | None, predictor: Predictor, network: dict[str, Any],
             findings: Findings | None = None, progress: str | None = None) -> Segmentation:
     """Segment and measure a scan.
@@ -224,22 +246,18 @@ def segment(scan: Scan, lungs: LungMask | None, predictor: Predictor, network: d
     warnings = [f"implausible, and forced: {reason}" for reason in findings.errors]
     if network["synthetic"]:
         warnings.append(f"trained on {network['trained_on']}")
-    warnings += findings.warnings
+    warnings += [*scan.notes, *findings.warnings]
     mask = predictor.segment(scan, progress=progress)
     rows = [{"case_id": scan.case_id, **row, **_densities(scan, mask, row["structure"])}
             for row in measure(scan, mask, lungs)]
     properties = describe_scan(scan, lungs, rows[-1].get("burden_percent"))
     ranges = network.get("training_ranges") or {}
     warnings += warnings_of(properties, ranges)
-    source = Path(scan.source)
     provenance = {
         "case_id": scan.case_id, "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "warnings": warnings, "network": network,
-        "scan": {"file": source.name, "series": scan.series or None,
-                 "sha256": sha256_of(source) if source.exists() else None,
-                 "sha256_is_of": "the lines of sha256sum for all files of the folder"
-                 if source.is_dir() else "the file",
-                 "shape_zyx": list(scan.shape), "spacing_zyx_mm": list(scan.spacing_mm),
+        "scan": {**_describe_source(scan), "shape_zyx": list(scan.shape),
+                 "spacing_zyx_mm": list(scan.spacing_mm),
                  "orientation": scan.orientation},
         "lungs": lungs.origin if lungs is not None else None,
         "properties": properties, "distance_to_training": distances(properties, ranges),
@@ -281,13 +299,14 @@ def write_segmentation(result: Segmentation, outputs: Outputs, overwrite: bool =
 def segment_file(
     scan_path: Path, output: Path, *, checkpoints: Sequence[Path] | None = None,
     lung_mask: Path | None = None, case_id: str | None = None, series: str | None = None,
-    overwrite: bool = False, force: bool = False, progress: bool = True,
+    geometry: str | None = None, overwrite: bool = False, force: bool = False,
+    progress: bool = True,
 ) -> tuple[Segmentation, Outputs]:
     """Segment one CT and write `<case>_lesions.nii.gz`, `_measurements.csv`, `_provenance.json`.
 
     Parameters
     ----------
-    scan_path, series
+    scan_path, series, geometry
         As `read_scan`.
     output
         Folder of the results; made when it is not there.
@@ -300,7 +319,8 @@ def segment_file(
     overwrite
         Whether results of an earlier call may be replaced. An input never is.
     force
-        Whether an implausible scan is segmented all the same; its results carry the reasons.
+        Whether an implausible scan is segmented all the same, and a series with gaps, tilt or
+        doubled slices resampled; the results carry the reasons.
 
     Raises
     ------
@@ -314,7 +334,7 @@ def segment_file(
     inputs = [scan_path, *chosen, *([lung_mask] if lung_mask is not None else [])]
     outputs = plan_outputs(output, case, inputs, overwrite)
     network = describe_network(chosen)
-    scan = read_scan(scan_path, case_id=case, series=series)
+    scan = read_scan(scan_path, case_id=case, series=series, geometry=geometry, force=force)
     lungs = lungs_for(scan, lung_mask)
     if not force:
         require_fitting_lungs(scan, lungs)
