@@ -236,3 +236,11 @@ def test_names_that_are_no_utf_8_are_read_and_written(tmp_path, scan, suffix):
     if suffix != ".mhd":
         write_scan(found, folder / f"again{suffix}")
         np.testing.assert_array_equal(read_scan(folder / f"again{suffix}").hu, scan.hu)
+
+
+@pytest.mark.parametrize("n_bytes", [0, 5, 100, 400])
+def test_a_mask_that_was_cut_is_refused_in_words(tmp_path, scan, n_bytes):
+    path = nifti(tmp_path / "mask.nii.gz", scan)
+    path.write_bytes(path.read_bytes()[:n_bytes])
+    with pytest.raises(ScanError, match=r"mask\.nii\.gz"):
+        read_mask(path, scan)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import zlib
 from pathlib import Path
 from typing import BinaryIO
 
@@ -119,8 +120,13 @@ def _millimetres_apart(header: nibabel.Nifti1Header, forms: dict[str, np.ndarray
 
 
 def _header_of(path: Path, case: str) -> nibabel.Nifti1Header:
-    with open_voxels(path) as stream:
-        return read_header(stream.read(HEADER_BYTES), path, case)
+    try:
+        with open_voxels(path) as stream:
+            head = stream.read(HEADER_BYTES)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ScanError(f"case {case!r}: {path} is truncated or damaged ({error}), expected "
+                        f"compressed data whole to its checksum. {_COPY}") from error
+    return read_header(head, path, case)
 
 
 def has_two_places(path: Path, case: str) -> bool:
