@@ -129,6 +129,18 @@ def test_the_same_slice_twice_is_read_once_and_another_at_its_place_is_an_error(
     assert any("forced" in note and "1 left out" in note for note in forced.notes)
 
 
+def test_a_slice_that_lost_its_place_is_no_page(toy):
+    """At the end of the series no gap would show."""
+    changed(by_height(toy)[-1], ImagePositionPatient=None, ImageOrientationPatient=None)
+    with pytest.raises(ScanError, match="has no ImagePositionPatient"):
+        read_series(toy)
+
+
+def test_the_folder_of_a_dicomdir_is_what_is_hashed(toy):
+    (toy / "DICOMDIR").write_bytes(b"index")
+    assert read_scan(toy / "DICOMDIR").source == str(toy)
+
+
 # How the slices lie
 
 def test_positions_that_were_rounded_are_even(tmp_path):
@@ -228,7 +240,7 @@ def test_padding_is_air(tmp_path, value, pixel):
     folder.mkdir()
     for k in range(4):
         pixels = np.full((8, 8), 1060, np.uint16)
-        pixels[0], pixels[:, 0], pixels[4, 4] = pixel, pixel, pixel or 0
+        pixels[0], pixels[:, 0], pixels[4, 4] = pixel, pixel, pixel
         pixels[7, 7] = 200
         intercept = 0 if value == 0 else -1024
         stored = pixels if intercept else np.where(pixels == 200, 64712, pixels).astype(np.uint16)
@@ -321,6 +333,20 @@ def test_what_may_have_been_a_slice_is_an_error_that_names_it(toy, spoil, suffix
         read_series(toy)
     assert f"IM0000{suffix}" in str(caught.value)
     assert "2 file" in str(caught.value) or "truncated" in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["", ".dat"])
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>" * 20], ids=["empty", "text"])
+def test_a_text_under_a_slices_name_was_a_slice(toy, suffix, content):
+    for path in list(toy.iterdir()):
+        path.rename(toy / f"IM{int(path.stem):04d}{suffix}")
+    (toy / f"IM0012{suffix}").write_bytes(content)
+    (toy / "notes").write_text("seen by nobody")
+    with pytest.raises(ScanError, match="1 file") as caught:
+        read_series(toy)
+    assert f"IM0012{suffix}" in str(caught.value)
+    (toy / f"IM0012{suffix}").unlink()
+    assert left_out(read_series(toy))["notes"] == "no DICOM"
 
 
 def test_a_hole_in_the_numbers_makes_any_unreadable_file_a_suspect(toy):

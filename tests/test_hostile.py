@@ -244,3 +244,11 @@ def test_a_mask_that_was_cut_is_refused_in_words(tmp_path, scan, n_bytes):
     path.write_bytes(path.read_bytes()[:n_bytes])
     with pytest.raises(ScanError, match=r"mask\.nii\.gz"):
         read_mask(path, scan)
+
+
+def test_a_damaged_file_in_a_folder_called_memory_is_damaged(tmp_path, scan):
+    folder = tmp_path / "allocate memory"
+    folder.mkdir()
+    (folder / "ct.nrrd").write_bytes(b"NRRD0004\ntype: short\nencoding: raw\n\n" + bytes(99))
+    with pytest.raises(ScanError, match="damaged"):
+        read_scan(folder / "ct.nrrd")

@@ -7,8 +7,10 @@ from monai.networks.nets import DenseNet121
 
 from deeplung_nb.config import NetworkConfig, UNetConfig
 from deeplung_nb.network.baselines import UNet
+from deeplung_nb.network.checkpoint import read_checkpoint, save_tensors
 from deeplung_nb.network.convlstm import ConvLSTM, ConvLSTMCell
 from deeplung_nb.network.deeplung import DeepLungNet, layer_table
+from deeplung_nb.network.packaged import packaged_checkpoints
 from deeplung_nb.network.pretrained import load_trunk_weights
 
 SMALL = NetworkConfig(image_size=32, n_neighbours=2, dense_blocks=1)
@@ -196,3 +198,12 @@ def test_the_classic_unet_has_its_31_million_parameters():
 def test_an_unknown_baseline_is_refused():
     with pytest.raises(ValueError, match="'nnunet': expected one of unet2d, unet3d"):
         UNetConfig("nnunet", 8)
+
+
+def test_checkpoints_of_equal_contents_are_equal_bytes(checkpoint_file, tmp_path):
+    """Whatever their names, which torch would write into them; the packaged ones too."""
+    saved = read_checkpoint(checkpoint_file)
+    for name in ("a.pt", "another name.pt"):
+        save_tensors(saved, tmp_path / name)
+        assert (tmp_path / name).read_bytes() == checkpoint_file.read_bytes()
+    assert all(b".part-" not in path.read_bytes() for path in packaged_checkpoints())

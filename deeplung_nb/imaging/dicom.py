@@ -13,8 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from deeplung_nb.imaging.errors import ScanError
-from deeplung_nb.imaging.folder import CT_CLASSES, Header, Inventory, require_none_lost, take_stock
-from deeplung_nb.imaging.frames import Frame, read_frames, understanding
+from deeplung_nb.imaging.folder import (
+    CT_CLASSES,
+    Header,
+    Inventory,
+    require_none_lost,
+    take_stock,
+    understanding,
+)
+from deeplung_nb.imaging.frames import Frame, read_frames
 from deeplung_nb.imaging.grid import Grid
 from deeplung_nb.imaging.scan import Scan, scan_from_image
 from deeplung_nb.imaging.stack import check_alike, make_volume, split_off_scouts
@@ -62,11 +69,17 @@ def _take_stock(path: Path, case: str) -> Inventory:
     inventory = take_stock(path, case)
     if not inventory.images:
         odd = "; ".join(f"{name}: {why}" for name, why in
-                        [*inventory.suspects, *inventory.left_out][:6])
+                        [*inventory.suspects, *inventory.oddments, *inventory.left_out][:6])
         raise ScanError(f"case {case!r}: {path} holds no DICOM image{f' ({odd})' if odd else ''}, "
                         "expected a series of CT slices. Give the folder of one series, or the "
                         "NIfTI, NRRD or MetaImage file itself")
     return inventory
+
+
+def _series_path(path: str | os.PathLike) -> Path:
+    """A DICOMDIR stands for its folder: the slices are what was read, and what is hashed."""
+    path = Path(path)
+    return path.parent if path.is_file() and path.name.upper() == "DICOMDIR" else path
 
 
 def list_series(path: str | os.PathLike) -> list[str]:
@@ -79,7 +92,7 @@ def list_series(path: str | os.PathLike) -> list[str]:
     ScanError
         There is no DICOM image.
     """
-    path = Path(path)
+    path = _series_path(path)
     return _describe(_by_series(_take_stock(path, path.name)))
 
 
@@ -114,7 +127,8 @@ def _split_off_pages(headers: list[Header], inventory: Inventory) -> tuple[list[
     direction = directions.most_common(1)[0][0]
     kept, left = [], []
     for header in headers:
-        called = header.is_localizer or header.is_page or not header.has_place
+        called = header.is_localizer or header.is_page or (
+            not header.has_place and header.shape != usual)
         # What lies as a slice does, and is as large, may be one under a wrong name.
         fits = header.shape == usual and header.orientation == direction
         (left if called and not fits else kept).append(header)
@@ -156,7 +170,7 @@ def read_series(path: str | os.PathLike, case_id: str | None = None,
         not fit together, files that may be slices and can't be read, uneven gaps, gantry tilt,
         pixels that can't be decoded.
     """
-    path = Path(path)
+    path = _series_path(path)
     case = case_id or (path.name if path.is_dir() else path.stem)
     if not path.exists():
         raise ScanError(f"case {case!r}: {path} is missing, expected DICOM. Check the path")

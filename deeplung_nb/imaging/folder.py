@@ -66,8 +66,6 @@ class Header:
 
     member: Member
     series: str
-    instance: str
-    """SOP instance UID; empty where there is none."""
     number: int | None
     """Instance number."""
     modality: str
@@ -104,6 +102,8 @@ class Inventory:
     images: list[Header] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     """(file, why)."""
+    oddments: list[tuple[str, str]] = field(default_factory=list)
+    """(file, why) of what is no slice, unless its name is like theirs."""
     suspects: list[tuple[str, str]] = field(default_factory=list)
     """(file, what is wrong with it)."""
 
@@ -143,7 +143,7 @@ def _walk(folder: Path, inventory: Inventory) -> Iterator[Member]:
                 inventory.suspects.append((shown, str(error.strerror)))
                 continue
             if not stat.S_ISREG(mode):
-                inventory.left_out.append((shown, "a pipe or a device"))
+                inventory.oddments.append((shown, "a pipe or a device"))
             else:
                 yield Member(shown, _opener(path))
 
@@ -173,9 +173,7 @@ def _unzip(path: Path, case: str) -> Iterator[Member]:
 
 
 def members(path: Path, case: str, inventory: Inventory) -> Iterator[Member]:
-    """The files of a folder, of a zip, of the folder of a DICOMDIR; or a file alone."""
-    if path.is_file() and path.name.upper() == "DICOMDIR":
-        path = path.parent
+    """The files of a folder or of a zip; or a file alone."""
     if path.is_dir():
         yield from _walk(path, inventory)
     elif zipfile.is_zipfile(path):
@@ -211,6 +209,20 @@ def quiet() -> Iterator[None]:
             yield
         finally:
             pydicom.config.logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def understanding(name: str, case: str) -> Iterator[None]:
+    """Values are decoded when they are first asked for: only then a damaged one shows."""
+    try:
+        with quiet():
+            yield
+    except (ScanError, MemoryError):
+        raise
+    except Exception as error:
+        raise ScanError(f"case {case!r}: {name} has a header that can't be understood "
+                        f"({str(error)[:120]}). The file is damaged: copy it anew, or take it out "
+                        "of the folder") from error
 
 
 def read_dataset(member: Member, case: str, *, pixels: bool = True) -> tuple[Dataset, bool]:
@@ -267,7 +279,6 @@ def _header(dataset: Dataset, member: Member) -> Header:
     shared = dataset.get("SharedFunctionalGroupsSequence")
     return Header(
         member=member, series=_text(dataset.get("SeriesInstanceUID")) or "none",
-        instance=_text(dataset.get("SOPInstanceUID")),
         number=_number(dataset.get("InstanceNumber")),
         modality=_text(dataset.get("Modality")), sop_class=_text(dataset.get("SOPClassUID")),
         image_type=tuple(str(part).upper() for part in dataset.get("ImageType") or ()),
@@ -299,14 +310,12 @@ def _sort(member: Member, case: str, inventory: Inventory) -> None:
     known = base.lower() in KNOWN_NAMES or Path(base).suffix.lower() in KNOWN_SUFFIXES
     if zeros:
         found = (member.name, "empty" if not head else "filled with zeros")
-        (inventory.left_out if known else inventory.suspects).append(found)
+        (inventory.oddments if known else inventory.suspects).append(found)
         return
     named_so = base.lower().removesuffix(".gz").endswith(DICOM_SUFFIXES)
     if not _starts_like_dicom(head) and not named_so:
-        if known or _is_text(head):
-            inventory.left_out.append((member.name, "no DICOM"))
-        else:
-            inventory.suspects.append((member.name, "no DICOM"))
+        found = (member.name, "no DICOM")
+        (inventory.oddments if known or _is_text(head) else inventory.suspects).append(found)
         return
     dataset, has_pixels = read_dataset(member, case, pixels=False)
     meta = getattr(dataset, "file_meta", Dataset())
@@ -314,12 +323,8 @@ def _sort(member: Member, case: str, inventory: Inventory) -> None:
     kinds = {str(uid) for uid in (dataset.get("SOPClassUID"),
                                   meta.get("MediaStorageSOPClassUID")) if uid}
     if has_pixels and (kinds or "Rows" in dataset):
-        try:
+        with understanding(member.name, case):
             inventory.images.append(_header(dataset, member))
-        except Exception as error:
-            raise ScanError(f"case {case!r}: {member.name} has a header that can't be understood "
-                            f"({str(error)[:120]}). The file is damaged: copy it anew, or take it "
-                            "out of the folder") from error
     elif kinds and not kinds & set(CT_CLASSES):
         # UIDs of makers stand in no dictionary: of them only the number is known.
         inventory.left_out.append((member.name, f"no image: {UID(min(kinds)).name}"))
@@ -380,12 +385,13 @@ def require_none_lost(inventory: Inventory, chosen: list[Header], path: Path, ca
     numbers = sorted({header.number for header in chosen if header.number is not None})
     holes = numbers[-1] - numbers[0] + 1 - len(numbers) if numbers else 0
     if not lost and inventory.suspects and 0 < holes <= len(inventory.suspects):
-        lost = inventory.suspects
+        lost = list(inventory.suspects)
+    lost += [(name, why) for name, why in inventory.oddments
+             if _kind_of_name(name)[2] in patterns and re.search(r"\d", name)]
     if lost:
         shown = "".join(f"\n  {name}: {why}" for name, why in lost[:SHOWN])
         more = f"\n  and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
         raise ScanError(f"case {case!r}: {path} holds {len(lost)} file(s) that may be slices and "
                         f"can't be read:{shown}{more}\nCopy the series anew, or take them out of "
                         "the folder if they are none")
-    inventory.left_out += [(name, why) for name, why in inventory.suspects]
-    inventory.suspects.clear()
+    inventory.left_out += inventory.oddments + inventory.suspects

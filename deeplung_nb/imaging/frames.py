@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from pydicom.encaps import generate_frames
 from scipy import ndimage
 
 from deeplung_nb.imaging.errors import ScanError
-from deeplung_nb.imaging.folder import CT_CLASSES, Header, quiet, read_dataset
+from deeplung_nb.imaging.folder import CT_CLASSES, Header, read_dataset
 from deeplung_nb.imaging.scan import OUTSIDE_HU
 
 TISSUE_HU = (-900.0, 3100.0)
@@ -59,20 +57,6 @@ def _need(dataset: Dataset, tag: str, name: str, case: str):
         raise ScanError(f"case {case!r}: {name} has no {tag}, which says how its slices lie. "
                         "Export the original series, with its metadata")
     return value
-
-
-@contextlib.contextmanager
-def understanding(name: str, case: str) -> Iterator[None]:
-    """Values are decoded when they are first asked for: only then a damaged one shows."""
-    try:
-        with quiet():
-            yield
-    except (ScanError, MemoryError):
-        raise
-    except Exception as error:
-        raise ScanError(f"case {case!r}: {name} has a header that can't be understood "
-                        f"({str(error)[:120]}). The file is damaged: copy it anew, or take it out "
-                        "of the folder") from error
 
 
 def _decoded_by_gdcm(dataset: Dataset) -> np.ndarray:
@@ -205,8 +189,8 @@ def read_frames(header: Header, case: str) -> list[Frame]:
                         "positions, expected single slices or an enhanced CT. Export it anew")
     rescale = _rescale_of(dataset, name, case)
     return [Frame(name, position, orientation, (spacing[0], spacing[1]), header.thickness_mm,
-                   _to_hu(pixels, rescale, _padding(dataset, pixels)), rescale,
-                   header.number or 0, lossy)]
+                  _to_hu(pixels, rescale, _padding(dataset, pixels)), rescale,
+                  header.number or 0, lossy)]
 
 
 def _enhanced_frames(dataset: Dataset, header: Header, case: str) -> list[Frame]:

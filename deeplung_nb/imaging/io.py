@@ -62,10 +62,11 @@ def _for_itk(path: Path) -> Iterator[str]:
         yield str(path)
 
 
-def _out_of_memory(error: Exception) -> bool:
-    """Whether a library's own words mean that memory ran out."""
+def _out_of_memory(error: Exception, path: Path) -> bool:
+    """Whether a library's own words (not the file's name in them) mean that memory ran out."""
+    said = str(error).replace(str(path), "").lower()
     return isinstance(error, MemoryError) or any(
-        words in str(error).lower() for words in ("bad_alloc", "bad alloc", "allocate", "memory"))
+        words in said for words in ("bad_alloc", "bad alloc", "allocate memory", "out of memory"))
 
 
 def _read_image(path: Path, case: str, geometry: str | None = None) -> tuple[sitk.Image, str]:
@@ -87,7 +88,7 @@ def _read_image(path: Path, case: str, geometry: str | None = None) -> tuple[sit
         with _for_itk(path) as name:
             image = sitk.ReadImage(name) if itks else read_by_nibabel(path)
     except (RuntimeError, MemoryError) as error:
-        if _out_of_memory(error):
+        if _out_of_memory(error, path):
             raise MemoryError(f"case {case!r}: memory ran out while {path} was read. Close other "
                               "programs, or use a machine with more of it") from error
         reason = [line for line in str(error).splitlines() if line.strip()][-1].strip()

@@ -42,6 +42,13 @@ def split_off_scouts(slices: list[Frame]) -> tuple[list[Frame], list[str]]:
 
 
 def check_alike(slices: list[Frame], case: str) -> None:
+    """That slices have one shape, spacing and orientation.
+
+    Raises
+    ------
+    ScanError
+        One has another.
+    """
     first = slices[0]
     for other in slices[1:]:
         for what, a, b, tolerance in (
@@ -108,13 +115,26 @@ def _without_doubles(slices: list[Frame], along: np.ndarray, case: str, force: b
 
 
 def make_volume(slices: list[Frame], case: str, force: bool
-            ) -> tuple[np.ndarray, np.ndarray, list[str]]:
+                ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Slices as an even stack.
+
+    Parameters
+    ----------
+    slices
+        In any order, of one shape, spacing and orientation (`check_alike`).
+    force
+        Whether tilt, gaps and doubled slices are resampled.
 
     Returns
     -------
     (volume, affine, notes)
         int16 [z, y, x]; float64 (4, 4), voxel index to RAS millimetres; what was done.
+
+    Raises
+    ------
+    ScanError
+        Doubled slices, tilt or gaps without `force`; a gap above `MOST_GAP_MM`; rescaling that does
+        not fit; a single slice of unknown thickness.
     """
     across, down = slices[0].orientation[:3], slices[0].orientation[3:]
     normal = slices[0].normal

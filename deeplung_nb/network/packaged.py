@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from deeplung_nb.files import sha256_of
+from deeplung_nb.files import recover, sha256_of
 
 WEIGHTS_FOLDER = Path(__file__).resolve().parent.parent / "weights"
 CARD = "card.json"
@@ -29,6 +29,7 @@ def packaged_checkpoints(folder: Path = WEIGHTS_FOLDER) -> list[Path]:
     ValueError
         A file is missing or another one than the card says.
     """
+    recover(folder)  # a training killed while it placed them
     card = read_card(folder)
     if card is None:
         return []
