@@ -20,6 +20,8 @@ pytestmark = [
 ]
 ROOT = PACKAGE_FOLDER.parent
 FOLDER = ROOT / ".venv-itkwidgets"
+PATIENCE_MS = 240_000
+"""A volume drawn without a graphics card keeps a page from answering: how long is no result."""
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +53,15 @@ def test_a_volume_is_shown_by_itkwidgets_below_the_still_picture(python, tmp_pat
     with server(tmp_path, "classic", python=python) as address, playwright.sync_playwright() as p:
         chromium = p.chromium.launch(executable_path=CHROMIUM, args=WITH_3D)
         watched = Watched(chromium)
+        watched.page.set_default_timeout(PATIENCE_MS)
         watched.page.goto(f"{address}/notebooks/case.ipynb")
         watched.page.wait_for_selector("#notification_kernel, .kernel_idle_icon", state="attached",
-                                       timeout=60_000)
+                                       timeout=PATIENCE_MS)
         watched.page.wait_for_timeout(3000)
         watched.page.locator(".code_cell .CodeMirror").first.click()
         watched.page.keyboard.press("Shift+Enter")
-        watched.page.wait_for_selector(".output_png img", timeout=90_000)
-        viewer = watched.page.wait_for_selector(".output_area canvas >> nth=0", timeout=90_000)
+        watched.page.wait_for_selector(".output_png img", timeout=PATIENCE_MS)
+        viewer = watched.page.wait_for_selector(".output_area canvas >> nth=0", timeout=PATIENCE_MS)
         watched.page.wait_for_timeout(8000)
         above = watched.page.locator(".output_png img").first.bounding_box()
         assert above["y"] < viewer.bounding_box()["y"]
