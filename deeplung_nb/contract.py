@@ -39,7 +39,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "fp": ("count", "voxels in the reader's mask only"),
     "fn": ("count", "voxels in the expert's mask only"),
     "tn": ("count", "voxels in neither mask"),
-    "burden_in_lung_percent": ("number", "burden without high opacity outside the lung mask"),
+    "burden_in_lung_percent": ("number", "burden of what lies in the lung mask alone"),
 }
 """Name -> (kind, meaning), in the order of the file."""
 

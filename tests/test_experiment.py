@@ -20,6 +20,8 @@ from deeplung_nb.learning import estimate, experiment
 from deeplung_nb.runs import open_run
 
 SIZE, FOLDS = 16, 3
+BODY = slice(2, 14)
+"""Rows and columns of the body."""
 HU_OF = {("site", "1"): -800, ("site", "2"): -780, ("site", "3"): -760,
          ("site-b", "1"): -740, ("site-b", "2"): -720, ("site-b", "3"): -700,
          ("site-b", "9"): -680}
@@ -38,7 +40,7 @@ splits = "splits_site-b.csv"
 def write_case(folder, cohort, case, hu):
     grid = Grid.upright((3, SIZE, SIZE), (20.0, 20.0, 20.0))
     voxels = np.full(grid.shape, -1000, np.int16)
-    voxels[:, 2:14, 2:14] = 40
+    voxels[:, BODY, BODY] = 40
     voxels[:, 4:12, 4:12] = hu
     scan = Scan(voxels, grid, case)
     labels = np.zeros(grid.shape, np.uint8)
@@ -111,7 +113,12 @@ LOSSES = (0.7, 0.3, 0.5)
 
 
 class Marked:
-    """A predictor whose network of fold n finds ground glass in the first 2 (n + 1) rows only."""
+    """A predictor whose network of fold n finds ground glass in the first 2 (n + 1) rows only.
+
+    Of the body, that is; above it, where nothing counts, they all see it.
+    """
+
+    above = BODY.start
 
     def __init__(self, checkpoints):
         self.rows = []
@@ -135,8 +142,14 @@ class Marked:
         scores = np.zeros((len(self.rows), len(prepared), 3, SIZE, SIZE), np.float32)
         scores[:, :, 0] = 0.5
         for k, rows in enumerate(self.rows):
-            scores[k, :, 1, :rows] = 1.0
+            scores[k, :, 1, :self.above + rows] = 1.0
         yield scores
+
+
+class InPicture(Marked):
+    """The same over an isolated slice, which is all body."""
+
+    above = 0
 
 
 @pytest.fixture
@@ -150,9 +163,9 @@ def measured(study, trained, monkeypatch):
 
 
 def found_rows(frame, reader):
-    """Case -> image rows of ground glass, by which the network is known that read it."""
+    """Case -> rows of the body with ground glass, by which the network is known that read it."""
     part = frame[(frame.reader == reader) & (frame.structure == "ggo")]
-    counts = part.set_index(["cohort", "case_id"]).n_voxels / (3 * SIZE)
+    counts = part.set_index(["cohort", "case_id"]).n_voxels / (3 * (BODY.stop - BODY.start))
     return {key: int(rows) for key, rows in counts.items()}
 
 
@@ -212,13 +225,14 @@ def test_the_ensemble_is_the_mean_of_all_folds_not_one_of_them(study, trained, m
             scores = np.zeros((len(self.rows), len(prepared), 3, SIZE, SIZE), np.float32)
             scores[:, :, 0] = 0.4
             for k in range(len(self.rows)):
-                scores[k, :, 1, 5 * k:5 * k + 5] = 1.0
+                top = BODY.start + 4 * k
+                scores[k, :, 1, top:top + 4] = 1.0
             yield scores
 
     monkeypatch.setattr(experiment, "Predictor", Apart)
     experiment.cross_validate(study, progress=False)
     external = experiment.validate_external(study, progress=False)
-    assert found_rows(external, "fold-0") == {("site-b", "9"): 5}
+    assert found_rows(external, "fold-0") == {("site-b", "9"): 4}
     assert found_rows(external, "ensemble") == {("site-b", "9"): 0}
 
 
@@ -310,7 +324,7 @@ def test_isolated_slices_train_and_are_scored_apart(with_slices, trained, monkey
     frame = experiment.cross_validate(with_slices, progress=False)
     assert set(frame.cohort) == {"site", "site-b"}
     assert len(trained[0, "deeplung"]["train"]) == 3  # two volumes and a slice; as many validate
-    monkeypatch.setattr(estimate, "Predictor", Marked)
+    monkeypatch.setattr(estimate, "Predictor", InPicture)
     slices, thresholds, calibration, sizes = estimate.estimate(with_slices, progress=False)
     assert set(slices.cohort) == {"pictures"}
     ggo = slices[slices.structure == "ggo"].set_index("case_id")

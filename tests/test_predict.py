@@ -12,7 +12,7 @@ from deeplung_nb.imaging.lungs import LungMask
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.network.baselines import UNet
 from deeplung_nb.network.deeplung import DeepLungNet
-from deeplung_nb.reading.measure import measure
+from deeplung_nb.reading.measure import measure, outside_lungs
 from deeplung_nb.reading.predict import Predictor, lesion_first
 
 SMALL = NetworkConfig(image_size=32, n_neighbours=2, dense_blocks=1, hidden=2)
@@ -100,8 +100,7 @@ def test_rows_of_measurement_by_hand():
     assert lesion["burden_in_lung_percent"] == pytest.approx(100 * 20 / 800)
 
 
-def test_burden_in_the_lung_leaves_out_high_opacity_outside_it_and_nothing_else():
-    """Effusion lies outside the lungs; ground glass outside means that their mask is too tight."""
+def test_what_lies_outside_the_lungs_is_a_quantity_of_its_own_for_every_class():
     scan = make_scan(3)
     labels = np.zeros(scan.shape, np.uint8)
     labels[1, 8:10, 8:13] = 1        # 10 voxels of ground glass in the lung mask
@@ -112,9 +111,29 @@ def test_burden_in_the_lung_leaves_out_high_opacity_outside_it_and_nothing_else(
     lung[1:3, 8:28, 8:18] = True     # 400 voxels
     rows = {row["structure"]: row for row in measure(
         scan, LesionMask.like(scan, labels), LungMask.like(scan, lung, "reference"))}
-    shares = {name: (rows[name]["burden_percent"], rows[name]["burden_in_lung_percent"])
-              for name in ("ggo", "high_opacity", "lesion")}
-    assert shares == {"ggo": (6.0, 6.0), "high_opacity": (2.5, 1.0), "lesion": (8.5, 7.0)}
+    found = {name: (rows[name]["burden_percent"], rows[name]["burden_in_lung_percent"],
+                    round(rows[name]["outside_lungs_ml"] * 1000 / scan.voxel_mm3))
+             for name in ("ggo", "high_opacity", "lesion")}
+    assert found == {"ggo": (6.0, 2.5, 14), "high_opacity": (2.5, 1.0, 6),
+                     "lesion": (8.5, 3.5, 20)}
+    assert "outside_lungs_ml" not in measure(scan, LesionMask.like(scan, labels), None)[0]
+
+
+@pytest.mark.parametrize(("outside", "volume", "said"), [
+    (10.0, 40.0, "10.0 of 40.0 mL lesion (25%) lie outside the lung mask"),
+    (7.9, 40.0, None), (1.9, 2.0, None), (None, 40.0, None)])
+def test_much_outside_the_lungs_is_said(outside, volume, said):
+    found = outside_lungs({"structure": "lesion", "volume_ml": volume, "outside_lungs_ml": outside})
+    assert found == said if said is None else found.startswith(said)
+
+
+def test_much_outside_the_lungs_stands_in_the_note_of_a_row():
+    scan = make_scan(3)
+    labels = np.full(scan.shape, 1, np.uint8)
+    lung = np.zeros(scan.shape, bool)
+    lung[1:3, 8:28, 8:18] = True
+    rows = measure(scan, LesionMask.like(scan, labels), LungMask.like(scan, lung, "reference"))
+    assert "outside the lung mask" in rows[-1]["note"]
 
 
 def test_both_empty_has_no_dice_and_no_lung_has_no_burden():

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from deeplung_nb.imaging.body import BODY_ABOVE_HU, coarse_hu, find_body
 from deeplung_nb.imaging.errors import ScanError
 from deeplung_nb.imaging.grid import Grid
 from deeplung_nb.imaging.io import read_lung_mask
@@ -21,9 +22,8 @@ from deeplung_nb.imaging.preprocess import resize_matrix
 from deeplung_nb.imaging.scan import Scan
 
 ORIGINS = ("reference", "built-in", "lungmask")
-AERATED_BELOW_HU = -400.0
+AERATED_BELOW_HU = BODY_ABOVE_HU
 """Between aerated lung with ground-glass opacity and soft tissue."""
-GRID_MM = 2.0
 CLOSING_MM = 14.0
 SMALLEST_PART = 0.06
 """Parts of the air below this share of the largest part are no lung (bowel, stomach)."""
@@ -73,32 +73,6 @@ class LungMask:
     def __post_init__(self) -> None:
         if self.origin not in ORIGINS:
             raise ValueError(f"origin {self.origin!r}: expected one of {', '.join(ORIGINS)}")
-
-
-def coarse_hu(scan: Scan) -> tuple[np.ndarray, tuple[float, float]]:
-    """HU on a grid of about `GRID_MM` in the plane, and its pixel size."""
-    rows, columns = scan.shape[1:]
-    n_y, n_x = (max(1, round(n * s / GRID_MM)) if s < GRID_MM else n
-                for n, s in zip((rows, columns), scan.spacing_mm[1:], strict=True))
-    down, across = resize_matrix(rows, n_y), resize_matrix(columns, n_x).T
-    out = np.empty((scan.n_slices, n_y, n_x), np.float32)
-    for z in range(scan.n_slices):
-        out[z] = down @ scan.hu[z].astype(np.float32) @ across
-    return out, (rows * scan.spacing_mm[1] / n_y, columns * scan.spacing_mm[2] / n_x)
-
-
-def find_body(hu: np.ndarray) -> np.ndarray:
-    """The body with all air inside, slice by slice; table and clothes are left out."""
-    body = np.zeros(hu.shape, bool)
-    for z, dense in enumerate(hu > AERATED_BELOW_HU):
-        parts, n = ndimage.label(ndimage.binary_opening(dense, np.ones((3, 3), bool)))
-        if n == 0:
-            continue
-        sizes = np.bincount(parts.ravel())
-        sizes[0] = 0
-        # Arms are parts too; the trunk is what holds air, and by far the largest.
-        body[z] = ndimage.binary_fill_holes(parts == sizes.argmax())
-    return body
 
 
 def _large_parts(air: np.ndarray) -> np.ndarray:
@@ -166,7 +140,7 @@ def segment_lungs(scan: Scan, closing_mm: float = CLOSING_MM) -> LungMask:
         No slice shows a lung's worth of air inside the body.
     """
     hu, pixel_mm = coarse_hu(scan)
-    body = find_body(hu)
+    body = find_body(hu, pixel_mm)
     air = _large_parts(body & (hu < AERATED_BELOW_HU))
     area = air.sum(axis=(1, 2)).max(initial=0) * pixel_mm[0] * pixel_mm[1]
     if area < LEAST_AREA_MM2:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deeplung_nb.imaging.body import coarse_hu, find_body
 from deeplung_nb.imaging.errors import ScanError
-from deeplung_nb.imaging.lungs import LungMask, coarse_hu, find_body
+from deeplung_nb.imaging.lungs import LungMask
 from deeplung_nb.imaging.scan import Scan
 
 PIXEL_MM = (0.2, 6.0)
@@ -225,7 +226,7 @@ def _orientation(scan: Scan, mask: np.ndarray, part: slice) -> Findings:
         errors.append(f"the lungs are {width_over_depth:.2f} times as wide as deep, expected above "
                       f"{WIDTH_OVER_DEPTH:g}: the slices are turned, or not axial")
         return Findings(tuple(errors))
-    body = find_body(hu)
+    body = find_body(hu, pixel_mm)
     cut = np.minimum(body[:, :2].any(axis=1).sum(axis=1), body[:, -2:].any(axis=1).sum(axis=1))
     share_cut = float((cut > body.shape[2] / 4).mean())
     if share_cut > (CUT_SLICES if apex_over_base > NOT_AXIAL else CUT_SLICES_ALONE):

@@ -22,7 +22,7 @@ from deeplung_nb.imaging.preprocess import (
     window_indices,
 )
 from deeplung_nb.imaging.scan import LesionMask, Scan
-from deeplung_nb.labels import GGO, HIGH_OPACITY, LABELS, NO_ANSWER
+from deeplung_nb.labels import GGO, HIGH_OPACITY, LABELS
 
 AERATED_HU = -850.0
 """Of healthy lung: contrast is changed about it."""
@@ -79,13 +79,13 @@ def on_picture(slices: np.ndarray, size: int, longest_share: float,
 def prepare_slice(scan: Scan, mask: LesionMask, size: int, longest_share: float) -> PreparedCase:
     """An isolated slice in the middle of the network's picture, air around it.
 
-    Its longest side takes `longest_share` of the picture. Outside it there is no answer: the crop
-    says nothing of what lay beyond.
+    Its longest side takes `longest_share` of the picture. What is padded is background: the network
+    meets padded air in every scan whose box reaches beyond the image, and nothing there is lesion.
     """
     hu, inside = on_picture(scan.hu, size, longest_share)
     shares = [on_picture(mask.labels == label.code, size, longest_share, fill=0.0)[0]
               for label in LABELS]
-    target = np.full(hu.shape, NO_ANSWER, np.uint8)
+    target = np.zeros(hu.shape, np.uint8)
     target[:, *inside] = np.argmax(shares, axis=0)[:, *inside]
     return PreparedCase(scan.case_id, np.rint(hu).astype(np.int16), target, source="slice")
 

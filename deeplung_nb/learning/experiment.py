@@ -28,6 +28,7 @@ from deeplung_nb.cohorts.study import (
     read_for_training,
 )
 from deeplung_nb.files import write_text
+from deeplung_nb.imaging.body import body_mask, without_outside
 from deeplung_nb.imaging.io import write_mask
 from deeplung_nb.imaging.plausibility import examine
 from deeplung_nb.imaging.preprocess import Restorer, prepare
@@ -154,7 +155,9 @@ class _Predictors:
                 for name, reader in mine.items():
                     own = [files.index(path) for path in reader.checkpoints]
                     restorers[name].add(predictor.decide(scores[own]))
-        return {name: restorer.mask() for name, restorer in restorers.items()}
+        body = body_mask(scan)
+        return {name: without_outside(restorer.mask(), body)
+                for name, restorer in restorers.items()}
 
 
 def _evaluate_case(run: Run, work: Work, predictors: _Predictors) -> list[dict[str, Any]]:

@@ -181,8 +181,10 @@ def teach(teacher: Path, name: str, data: Path, folder: Path, size: int,
             scores = np.concatenate([
                 predictor.decide(batch)[:, 1:].sum(axis=1)
                 for batch in predictor.scores_per_network(normalise_hu(hu))])
-            # What lay beyond a crop nobody knows, the teacher least of all.
-            target = np.where(known > 0.99, pseudo_labels(scores, opinion, hu), NO_ANSWER)
+            # The air padded around a crop is background; at its edge, half picture and half
+            # padding, there is no answer.
+            beyond = np.where(known > 0.01, NO_ANSWER, 0)
+            target = np.where(known > 0.99, pseudo_labels(scores, opinion, hu), beyond)
             case = PreparedCase(series.scan.case_id, np.rint(hu).astype(np.int16), target,
                                 source="pseudo")
             write_prepared(case, folder)

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from deeplung_nb.imaging.lungs import LungMask
 from deeplung_nb.imaging.scan import LesionMask, Scan
-from deeplung_nb.labels import HIGH_OPACITY, LESION_STRUCTURES, structure_mask
+from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
 from deeplung_nb.stats import overlap
 from deeplung_nb.stats.surface import hd95_and_nsd
+
+MUCH_OUTSIDE = 0.2, 2.0
+"""Lesions outside the lung mask are worth a word from this share on, if they are as many mL."""
+
+
+def outside_lungs(row: Mapping[str, Any]) -> str | None:
+    """A sentence where much of a structure lies outside the lung mask, else None.
+
+    Parameters
+    ----------
+    row
+        Of `measure`.
+    """
+    outside, volume = row.get("outside_lungs_ml"), row["volume_ml"]
+    share, ml = MUCH_OUTSIDE
+    if outside is None or outside < ml or outside < share * volume:
+        return None
+    return (f"{outside:.1f} of {volume:.1f} mL {row['structure']} ({outside / volume:.0%}) lie "
+            "outside the lung mask: effusion, lung that the mask leaves out, or falsely marked")
 
 
 def _extent(mask: np.ndarray, scan: Scan) -> dict[str, Any]:
@@ -50,9 +70,10 @@ def measure(
     Returns
     -------
     list of dict
-        Volume (mL), burden (percent of the lung volume; `burden_in_lung_percent` leaves out what
-        lies outside the lung mask, as effusion does), mean HU, slices, and against the reference
-        Dice, HD95 (mm), normalised surface Dice and the voxel counts they rest on.
+        Volume (mL), burden (percent of the lung volume), `burden_in_lung_percent` (of what lies in
+        the lung mask alone), `outside_lungs_ml` (the rest, as effusion is), mean HU, slices, and
+        against the reference Dice, HD95 (mm), normalised surface Dice and the voxel counts they
+        rest on.
     """
     rows = []
     lung_voxels = int(lungs.mask.sum()) if lungs is not None else 0
@@ -66,11 +87,14 @@ def measure(
             row["burden_percent"] = 100.0 * row["n_voxels"] / lung_voxels
             # Slice by slice: whole arrays of a long scan are large.
             n_outside = sum(
-                int((here & ~lung & (labels == HIGH_OPACITY.code)).sum())
-                for here, lung, labels in zip(found, lungs.mask, mask.labels, strict=True))
+                int((here & ~lung).sum()) for here, lung in zip(found, lungs.mask, strict=True))
+            row["outside_lungs_ml"] = n_outside * scan.voxel_mm3 / 1000.0
             row["burden_in_lung_percent"] = 100.0 * (row["n_voxels"] - n_outside) / lung_voxels
             if row["burden_percent"] > 100.0:
                 row["note"] += "; burden over 100 %: check the lung mask"
+            much = outside_lungs(row)
+            if much:
+                row["note"] += f"; {much}"
         if reference is not None:
             wanted = structure_mask(reference.labels, structure)
             counts = overlap.confusion(wanted, found)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from deeplung_nb.imaging.body import body_mask, without_outside
 from deeplung_nb.imaging.preprocess import prepare, restore, window_indices
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.kernels import can_compile
@@ -135,6 +136,10 @@ class Predictor:
             yield self.decide(scores)
 
     def segment(self, scan: Scan, progress: str | None = None) -> LesionMask:
-        """The lesion mask of a scan, on its own grid; works from one slice on."""
+        """The lesion mask of a scan, on its own grid; works from one slice on.
+
+        Outside the patient there is none, whatever the networks see there.
+        """
         prepared, box = prepare(scan, self.image_size)
-        return restore(self.score_batches(prepared, progress), box, scan)
+        found = restore(self.score_batches(prepared, progress), box, scan)
+        return without_outside(found, body_mask(scan))

@@ -34,13 +34,13 @@ from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
 from deeplung_nb.network.checkpoint import CHECKPOINT, read_checkpoint
 from deeplung_nb.network.packaged import packaged_checkpoints, read_card
 from deeplung_nb.reading.familiarity import describe_scan, distances, warnings_of
-from deeplung_nb.reading.measure import measure
+from deeplung_nb.reading.measure import measure, outside_lungs
 from deeplung_nb.reading.predict import Predictor
 from deeplung_nb.runs import package_versions, results_folder
 from deeplung_nb.stats.overlap import confusion
 
 COLUMNS = ("case_id", "structure", "n_voxels", "voxel_mm3", "volume_ml", "burden_percent",
-           "burden_in_lung_percent", "mean_hu", "percent_above_minus_300_hu",
+           "burden_in_lung_percent", "outside_lungs_ml", "mean_hu", "percent_above_minus_300_hu",
            "percent_above_minus_200_hu", "n_slices", "slices_with", "note")
 DENSE_HU = (-300, -200)
 """Readers draw the line between ground glass and consolidation at different densities: shares above
@@ -250,6 +250,9 @@ def segment(scan: Scan, lungs: LungMask | None, predictor: Predictor, network: d
     mask = predictor.segment(scan, progress=progress)
     rows = [{"case_id": scan.case_id, **row, **_densities(scan, mask, row["structure"])}
             for row in measure(scan, mask, lungs)]
+    much = outside_lungs(rows[-1])
+    if much:
+        warnings.append(much)
     properties = describe_scan(scan, lungs, rows[-1].get("burden_percent"))
     ranges = network.get("training_ranges") or {}
     warnings += warnings_of(properties, ranges)
