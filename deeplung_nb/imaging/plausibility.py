@@ -11,8 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
-from deeplung_nb.imaging.body import coarse_hu, find_body
+from deeplung_nb.imaging.anatomy import (
+    BONE_ABOVE_HU,
+    SIDES,
+    Chest,
+    airway_from_ends_mm,
+    missing_lung_ml,
+    spine_behind,
+    width_over_depth,
+)
 from deeplung_nb.imaging.errors import ScanError
 from deeplung_nb.imaging.lungs import LungMask
 from deeplung_nb.imaging.scan import Scan
@@ -48,6 +57,25 @@ CUT_SLICES, CUT_SLICES_ALONE = 0.1, 0.3
 """Coronal or sagittal slices that pose as axial: a ratio as above, and the share of slices in which
 the upper and the lower edge of the picture both cut the body (0 in axial slices); or this share."""
 WIDTH_OVER_DEPTH = 0.9
+"""Of the lungs, and of the body, which disease does not narrow: 1.2 to 1.6 in real chests."""
+SURELY_AXIAL = 1.1
+"""A body so much wider than deep lies as it should, however narrow the lungs."""
+AIRWAY_MM, AIRWAY_MORE = 40.0, 1.5
+"""A windpipe of this length from one end of the scan, and so many times that from the other, tells
+where the head is."""
+SPINE_BEHIND, SPINE_IN_FRONT = 0.08, -0.12
+"""See `anatomy.spine_behind`: 0.14 to 0.36 in 13 chests."""
+LEAST_SURE_LUNG = 0.95
+"""Share of what is surely lung that a lung mask must take in: 0.99 and more of the experts' masks,
+however ill the lungs; 0.6 to 0.96 of a mask that is mirrored or moved."""
+SURE_STEPS, SURE_BELOW_HU = 3, -700.0
+"""Surely lung: so many pixels inside the lungs that were found, and so full of air."""
+STOMACH = 0.2
+"""A part of it with a smaller share, which a mask leaves out wholly, may be gas below the lungs."""
+MOST_BONE, MOST_OUTSIDE_BODY = 0.05, 0.05
+"""Shares of a lung mask: at most 0.003 of the experts' masks."""
+MUCH_MISSING_ML = 100.0
+"""See `anatomy.missing_lung_ml`."""
 BACK_SCORE = -1.0
 """See `_back_score`: 2.5 to 4.5 in the six CTs of MedSeg data set 2 and in two other chests."""
 HEART_LEFT_MM = -4.0
@@ -197,56 +225,139 @@ def _lungs(scan: Scan, lungs: LungMask) -> Findings:
         errors.append(f"lungs of {median:g} HU (median), expected {LUNG_MEDIAN_HU[0]:g} to "
                       f"{LUNG_MEDIAN_HU[1]:g}: is the lung mask of this scan, and are the values "
                       "HU?")
+    chest = Chest.of(scan)
+    coarse = chest.coarse(lungs.mask)
+    missing = missing_lung_ml(chest, coarse)
+    if missing >= MUCH_MISSING_ML:
+        warnings.append(f"at least {missing:.0f} mL of the chest cavity are neither air nor heart, "
+                        "and outside the lung mask: consolidation, effusion, a missing lung or a "
+                        "wrong lung mask. Lung volume and burden leave them out")
     # Not the gas in stomach or bowel that may hang below them.
     found = np.flatnonzero(area > SHAPE_AREA * area.max())
     if len(found) < LEAST_SLICES or np.ptp(found) * scan.spacing_mm[0] < LEAST_HEIGHT_MM:
         return Findings(tuple(errors), tuple(warnings))
-    shape = _orientation(scan, lungs.mask, slice(found[0], found[-1] + 1))
+    shape = _orientation(chest, coarse[found[0]:found[-1] + 1])
     return Findings((*errors, *shape.errors), (*warnings, *shape.warnings))
 
 
-def _orientation(scan: Scan, mask: np.ndarray, part: slice) -> Findings:
-    """Upside down, back to front, turned, mirrored? From the shape of the lungs, foot to head."""
+def _head_at(chest: Chest) -> str:
+    """`top`, `bottom` or, where the windpipe does not tell, `unknown`."""
+    top, bottom = airway_from_ends_mm(chest)
+    if top >= AIRWAY_MM and top > AIRWAY_MORE * bottom:
+        return "top"
+    return "bottom" if bottom >= AIRWAY_MM and bottom > AIRWAY_MORE * top else "unknown"
+
+
+def _orientation(chest: Chest, lungs: np.ndarray) -> Findings:
+    """Upside down, back to front, turned, mirrored?
+
+    From the shape of the lungs, [z, y, x] foot to head, unless windpipe, body or spine, which no
+    disease moves, say otherwise.
+    """
     errors, warnings = [], []
-    hu, pixel_mm = coarse_hu(scan)
-    rows, columns = (((np.arange(n) + 0.5) * m / n).astype(int)
-                     for n, m in zip(hu.shape[1:], scan.shape[1:], strict=True))
-    lungs = mask[part][:, rows][:, :, columns]
+    _, *pixel_mm = chest.voxel_mm
     lungs = lungs[lungs.any(axis=(1, 2))]
     third = max(1, len(lungs) // 3)
     widths = [_extent_mm(one, 1, pixel_mm[1]) for one in lungs]
     depths = [_extent_mm(one, 0, pixel_mm[0]) for one in lungs]
+    head_at = _head_at(chest)
     apex_over_base = np.mean(widths[-third:]) / np.mean(widths[:third])
-    if apex_over_base > APEX_OVER_BASE:
+    if head_at != "top" and apex_over_base > (1.0 if head_at == "bottom" else APEX_OVER_BASE):
         errors.append(f"the lungs are {apex_over_base:.2f} times as wide at the top as at the "
-                      f"bottom, expected below {APEX_OVER_BASE:g}: the slices run from head to "
-                      "feet against what the file says")
-    width_over_depth = np.median(widths) / np.median(depths)
-    if width_over_depth < WIDTH_OVER_DEPTH:
-        errors.append(f"the lungs are {width_over_depth:.2f} times as wide as deep, expected above "
-                      f"{WIDTH_OVER_DEPTH:g}: the slices are turned, or not axial")
-        return Findings(tuple(errors))
-    body = find_body(hu, pixel_mm)
+                      f"bottom, expected below {APEX_OVER_BASE:g}"
+                      f"{', and the windpipe is at the bottom' if head_at == 'bottom' else ''}: "
+                      "the slices run from head to feet against what the file says")
+    elif head_at == "bottom":
+        warnings.append("the windpipe seems to be at the bottom: the slices may run from head to "
+                        "feet against what the file says; look at the picture")
+    middle = round(chest.middle[1])
+    small, large = sorted((lungs[:, :, :middle].sum(), lungs[:, :, middle:].sum()))
+    lopsided = small < SIDES[0] * large
+    of_body, of_lungs = width_over_depth(chest), np.median(widths) / np.median(depths)
+    for what, ratio in (("body is", of_body), ("lungs are", of_lungs)):
+        # One lung alone is narrower than two.
+        sure = (what == "lungs are" and of_body > SURELY_AXIAL
+                and (lopsided or head_at == "top"))
+        if ratio < WIDTH_OVER_DEPTH and not sure:
+            errors.append(f"the {what} {ratio:.2f} times as wide as deep, expected above "
+                          f"{WIDTH_OVER_DEPTH:g}: the slices are turned, or not axial")
+            return Findings(tuple(errors))
+    body = chest.body
     cut = np.minimum(body[:, :2].any(axis=1).sum(axis=1), body[:, -2:].any(axis=1).sum(axis=1))
     share_cut = float((cut > body.shape[2] / 4).mean())
-    if share_cut > (CUT_SLICES if apex_over_base > NOT_AXIAL else CUT_SLICES_ALONE):
+    if (head_at != "top"
+            and share_cut > (CUT_SLICES if apex_over_base > NOT_AXIAL else CUT_SLICES_ALONE)):
         errors.append(f"upper and lower edge of the picture cut the body in {share_cut:.0%} of the "
                       "slices, expected none: the slices are coronal or sagittal, against what "
                       "the file says")
         return Findings(tuple(errors))
-    score = _back_score(lungs, hu, body, *pixel_mm)
-    if score < BACK_SCORE:
+    score, spine = _back_score(lungs, chest.hu, body, *pixel_mm), spine_behind(chest)
+    behind = spine is not None and spine > SPINE_BEHIND
+    in_front = spine is not None and spine < SPINE_IN_FRONT
+    if not behind and score < (0.0 if in_front else BACK_SCORE):
         errors.append(f"spine and lungs lie as if front and back were exchanged (score "
                       f"{score:.1f}, expected above {BACK_SCORE:g}): the rows run from back to "
                       "front against what the file says")
-    elif score < 0:
+    elif in_front or (score < 0 and not behind):
         warnings.append("front and back may be exchanged against what the file says (score "
                         f"{score:.1f}): look at the picture")
     left = _heart_left_mm(lungs, float(np.nonzero(body)[2].mean()), pixel_mm[1])
-    if left is not None and left < HEART_LEFT_MM:
+    # Of a lung that is missing in part, the heart's place can't be told.
+    if left is not None and left < HEART_LEFT_MM and not lopsided:
         warnings.append(f"the heart lies {-left:.0f} mm to the right: the scan is mirrored against "
                         "what the file says, or the patient is (situs inversus, effusion)")
     return Findings(tuple(errors), tuple(warnings))
+
+
+def _cover(mask: np.ndarray, sure: np.ndarray) -> float:
+    """Share of what is surely lung that a mask takes in, gas below the lungs left out."""
+    parts, n = ndimage.label(sure)
+    sizes = np.bincount(parts.ravel(), minlength=n + 1)[1:]
+    taken = np.bincount(parts[mask], minlength=n + 1)[1:]
+    counts = (taken > 0.05 * sizes) | (sizes > STOMACH * sizes.sum())
+    return float(taken[counts].sum() / max(sizes[counts].sum(), 1))
+
+
+def misfit_of_lungs(scan: Scan, given: LungMask, found: LungMask | None) -> str | None:
+    """Why a given lung mask is not of this scan's lungs, or None where nothing speaks against it.
+
+    Judged where disease can't mislead: it must take in what is surely lung, and neither bone nor
+    the air around the patient. What else it takes in is its maker's affair.
+
+    Parameters
+    ----------
+    scan, given
+        The CT and the mask that came with it.
+    found
+        Of the built-in segmenter, or None where it found nothing.
+    """
+    if not given.mask.any():
+        return None  # which `examine` says
+    chest = Chest.of(scan)
+    mask = chest.coarse(given.mask)
+    shares = (("outside the body", ~chest.body, MOST_OUTSIDE_BODY),
+              ("bone", (chest.hu > BONE_ABOVE_HU) & chest.within, MOST_BONE))
+    for what, where, most in shares:
+        share = (mask & where).sum() / max(mask.sum(), 1)
+        if share > most:
+            return f"{share:.0%} of it is {what}, expected at most {most:.0%}"
+    if found is None:
+        return None
+    lungs = chest.coarse(found.mask)
+    sure = (chest.hu < SURE_BELOW_HU) & np.stack(
+        [ndimage.binary_erosion(one, iterations=SURE_STEPS) for one in lungs])
+    if not sure.any():
+        return None
+    cover, mirrored = (_cover(one, sure) for one in (mask, mask[:, :, ::-1]))
+    dice = 2.0 * (mask & lungs).sum() / (mask.sum() + lungs.sum())
+    if cover < LEAST_SURE_LUNG:
+        return (f"it takes in {cover:.0%} of what is surely lung, expected at least "
+                f"{LEAST_SURE_LUNG:.0%}; Dice {dice:.2f}"
+                f"{'; mirrored it would fit' if mirrored >= LEAST_SURE_LUNG else ''}")
+    if mirrored > cover + 0.02:
+        return (f"mirrored it takes in {mirrored:.0%} of what is surely lung, as it is only "
+                f"{cover:.0%}; Dice {dice:.2f}")
+    return None
 
 
 def examine(scan: Scan, lungs: LungMask | None) -> Findings:

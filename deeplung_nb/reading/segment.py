@@ -28,7 +28,12 @@ from deeplung_nb.imaging.errors import ScanError
 from deeplung_nb.imaging.integrity import require_plain_file
 from deeplung_nb.imaging.io import case_name, read_scan, scan_files, write_mask
 from deeplung_nb.imaging.lungs import LungMask, lungs_for
-from deeplung_nb.imaging.plausibility import Findings, examine, require_plausible
+from deeplung_nb.imaging.plausibility import (
+    Findings,
+    examine,
+    misfit_of_lungs,
+    require_plausible,
+)
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
 from deeplung_nb.network.checkpoint import CHECKPOINT, read_checkpoint
@@ -37,7 +42,6 @@ from deeplung_nb.reading.familiarity import describe_scan, distances, warnings_o
 from deeplung_nb.reading.measure import measure, outside_lungs
 from deeplung_nb.reading.predict import Predictor
 from deeplung_nb.runs import package_versions, results_folder
-from deeplung_nb.stats.overlap import confusion
 
 COLUMNS = ("case_id", "structure", "n_voxels", "voxel_mm3", "volume_ml", "burden_percent",
            "burden_in_lung_percent", "outside_lungs_ml", "mean_hu", "percent_above_minus_300_hu",
@@ -47,8 +51,6 @@ DENSE_HU = (-300, -200)
 these stand beside the classes, so that "high opacity" can be read either way."""
 MOST_NAMED = 500
 """Files that were left out, by name; all are counted."""
-LEAST_LUNG_DICE = 0.5
-"""Of a given lung mask with the built-in lungs; 0.96 is usual, much effusion may take it to 0.7."""
 
 
 class Outputs(NamedTuple):
@@ -178,24 +180,21 @@ def plan_outputs(folder: Path, case_id: str, inputs: Sequence[Path],
 
 
 def require_fitting_lungs(scan: Scan, lungs: LungMask | None) -> None:
-    """Compare a given lung mask with the lungs that the built-in segmenter finds, if it finds any.
+    """That a given lung mask is of this scan's lungs, as far as these can be told.
 
     Raises
     ------
     ScanError
-        It is another scan's, or of something else than lungs.
+        It is another scan's, mirrored, or of something else than lungs.
     """
-    found = lungs_for(scan) if lungs is not None and lungs.origin == "reference" else None
-    if found is None or not lungs.mask.any():
+    if lungs is None or lungs.origin != "reference":
         return
-    dice = confusion(found.mask, lungs.mask).dice()
+    found = lungs_for(scan)
+    why = misfit_of_lungs(scan, lungs, found)
     odd = examine(scan, lungs).errors
-    why = ""
-    if dice < LEAST_LUNG_DICE:
-        why = f"Dice {dice:.2f}, expected at least {LEAST_LUNG_DICE:g}"
-    elif odd and not examine(scan, found).errors:
+    if why is None and odd and found is not None and not examine(scan, found).errors:
         why = odd[0]
-    if why:
+    if why is not None:
         raise ScanError(
             f"case {scan.case_id!r}: lung mask {lungs.source} does not fit the lungs that are "
             f"found in the scan ({why}): is it this scan's, and of the lungs, not of lesions? Give "

@@ -1,0 +1,155 @@
+"""One CT, read as scanners, viewers and archives may hand it on; writes docs/variants.md.
+
+    .venv/bin/python docs/measure_variants.py SCAN
+
+SCAN is any chest CT (a DICOM folder, NIfTI ...). Each variant goes the way of `segment`; what it
+measures is compared with the scan as it is.
+"""
+
+import hashlib
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from deeplung_nb.imaging.body import body_mask
+from deeplung_nb.imaging.grid import Grid
+from deeplung_nb.imaging.io import read_scan
+from deeplung_nb.imaging.lungs import lungs_for
+from deeplung_nb.imaging.plausibility import examine
+from deeplung_nb.imaging.preprocess import resize_matrix
+from deeplung_nb.network.packaged import packaged_checkpoints
+from deeplung_nb.progress import track
+from deeplung_nb.reading.measure import measure
+from deeplung_nb.reading.predict import Predictor
+
+HERE = Path(__file__).resolve().parent
+TOLERANCE_PERCENT = 15.0
+"""Lungs and lesions of a variant may differ by so much from those of the scan as it is ..."""
+TOLERANCE_THICK_PERCENT = 40.0
+"""... and by so much where slices are 10 mm thick, beyond all that the network was trained on."""
+
+
+def on_grid(scan, hu, spacing_mm):
+    """These HU as a scan of the same name."""
+    hu = np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
+    return replace(scan, hu=hu, grid=Grid.upright(hu.shape, spacing_mm))
+
+
+def in_plane(scan, pixels):
+    """Resampled to so many rows and columns."""
+    down, across = (resize_matrix(n, pixels) for n in scan.shape[1:])
+    hu = np.stack([down @ one.astype(np.float32) @ across.T for one in scan.hu])
+    gap, row, column = scan.spacing_mm
+    return on_grid(scan, hu, (gap, row * scan.shape[1] / pixels, column * scan.shape[2] / pixels))
+
+
+def along(scan, gap_mm):
+    """Slices so far apart: interpolated where thinner, averaged where thicker."""
+    n = round(scan.n_slices * scan.spacing_mm[0] / gap_mm)
+    weights = resize_matrix(scan.n_slices, n)
+    hu = np.tensordot(weights, scan.hu.astype(np.float32), 1)
+    return on_grid(scan, hu, (scan.n_slices * scan.spacing_mm[0] / n, *scan.spacing_mm[1:]))
+
+
+def around_body(scan, margin_mm):
+    """Cropped to the body and a margin, which may be less than nothing."""
+    body = body_mask(scan)
+    box = []
+    for axis, mm in ((1, scan.spacing_mm[1]), (2, scan.spacing_mm[2])):
+        found = np.flatnonzero(body.any(axis=tuple({0, 1, 2} - {axis})))
+        margin = round(margin_mm / mm)
+        box.append(slice(max(found[0] - margin, 0), found[-1] + 1 + margin))
+    return on_grid(scan, scan.hu[:, *box], scan.spacing_mm)
+
+
+def shifted(scan, mm):
+    """The patient further down and to the left of the picture; air comes in."""
+    rows, columns = (round(mm / s) for s in scan.spacing_mm[1:])
+    hu = np.full(scan.shape, -1024, np.int16)
+    hu[:, rows:, columns:] = scan.hu[:, :-rows, :-columns]
+    return on_grid(scan, hu, scan.spacing_mm)
+
+
+def variants(scan):
+    """(name, scan) of each, the first as it is."""
+    hu = scan.hu.astype(np.float32)
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0.0, 1.0, scan.shape).astype(np.float32)
+    soft = ndimage.gaussian_filter(hu, (0, 1, 1))
+    sharp = hu + 1.0 * (hu - soft)
+    yield "as it is", scan
+    even = hu[:, :scan.shape[1] // 2 * 2, :scan.shape[2] // 2 * 2]
+    mean = sum(even[:, i::2, j::2] for i in (0, 1) for j in (0, 1)) / 4
+    gap, row, column = scan.spacing_mm
+    yield "mean of 2×2 pixels", on_grid(scan, mean, (gap, 2 * row, 2 * column))
+    for pixels in (256, 384, 640, 768):
+        yield f"{pixels}×{pixels} pixels", in_plane(scan, pixels)
+    yield "soft kernel (Gaussian, 1 pixel)", on_grid(scan, soft, scan.spacing_mm)
+    yield "sharp kernel", on_grid(scan, sharp, scan.spacing_mm)
+    yield "sharp kernel, noise of 25 HU", on_grid(scan, sharp + 25 * noise, scan.spacing_mm)
+    for sd in (15, 25, 40):
+        yield f"noise of {sd} HU", on_grid(scan, hu + sd * noise, scan.spacing_mm)
+    for mm in (10, 0, -10):
+        where = f"{mm} mm around" if mm > 0 else f"{-mm} mm within" if mm else "at"
+        yield f"cropped {where} the body", around_body(scan, mm)
+    yield "shifted by 20 mm", shifted(scan, 20)
+    for mm in (0.8, 1.25, 2.5, 7.5, 10):
+        yield f"slices {mm:g} mm apart", along(scan, mm)
+
+
+def measured(name, scan, predictor):
+    """One line of the table as values."""
+    lungs = lungs_for(scan)
+    mask = predictor.segment(scan)
+    rows = {row["structure"]: row for row in measure(scan, mask, lungs)}
+    findings = examine(scan, lungs)
+    outside = float((mask.labels[~body_mask(scan)] > 0).sum()) * scan.voxel_mm3 / 1000
+    return {"variant": name, "lung": rows["lung"]["volume_ml"] if lungs else np.nan,
+            **{key: rows[key]["volume_ml"] for key in ("ggo", "high_opacity", "lesion")},
+            "outside the body": outside, "errors": findings.errors, "warnings": findings.warnings}
+
+
+def main(source):
+    """Measure all variants and write the page."""
+    scan = read_scan(source)
+    predictor = Predictor.from_checkpoints(packaged_checkpoints())
+    found = [measured(name, one, predictor)
+             for name, one in track(variants(scan), "variants", "scan")]
+    native = found[0]
+    digest = hashlib.sha256(scan.hu.tobytes()).hexdigest()[:12]
+    lines = [
+        "# One CT, many forms", "",
+        "What a scanner's kernel, a viewer's export or an archive does to a CT should not change "
+        "what is measured in it.", "",
+        f"`.venv/bin/python docs/measure_variants.py {Path(source).name}` · {scan.n_slices} slices "
+        f"of {scan.shape[1]}×{scan.shape[2]}, {' × '.join(f'{s:.4g}' for s in scan.spacing_mm)} mm "
+        f"(SHA-256 of its HU: {digest}…) · built-in lungs, packaged network", "",
+        "| variant | lungs mL | difference | ground glass mL | high opacity mL | lesion mL "
+        "| difference | outside the body mL |", "|---|--:|--:|--:|--:|--:|--:|--:|"]
+    beyond = []
+    for row in found:
+        differences = [100.0 * (row[key] / native[key] - 1.0) for key in ("lung", "lesion")]
+        limit = TOLERANCE_THICK_PERCENT if "10 mm apart" in row["variant"] else TOLERANCE_PERCENT
+        if max(map(abs, differences)) > limit or row["outside the body"] or row["errors"]:
+            beyond.append(f"- {row['variant']}: " + "; ".join(
+                row["errors"] or [f"beyond the tolerance ({differences[0]:+.1f} %, "
+                                  f"{differences[1]:+.1f} %)"]))
+        lines.append(
+            f"| {row['variant']} | {row['lung']:.0f} | {differences[0]:+.1f} % | {row['ggo']:.1f} "
+            f"| {row['high_opacity']:.1f} | {row['lesion']:.1f} | {differences[1]:+.1f} % "
+            f"| {row['outside the body']:.1f} |")
+    lines += ["", f"Stated tolerance: {TOLERANCE_PERCENT:g} % for lungs and lesion "
+              f"({TOLERANCE_THICK_PERCENT:g} % for slices 10 mm apart), nothing outside the body, "
+              "no error of plausibility.", "",
+              *(["Beyond it:", "", *beyond] if beyond else ["Every variant keeps it."]), ""]
+    (HERE / "variants.md").write_text("\n".join(lines), encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]))
