@@ -40,7 +40,7 @@ MEASURING_CODE = (
     "imaging/stack.py", "imaging/regrid.py", "imaging/dicom.py", "imaging/io.py",
     "imaging/slices.py",
     "imaging/preprocess.py", "imaging/body.py", "imaging/anatomy.py",
-    "imaging/lungs.py", "imaging/integrity.py",
+    "imaging/lungs.py", "imaging/integrity.py", "imaging/orientation.py",
     "imaging/plausibility.py", "cohorts/manifest.py", "cohorts/schema.py", "cohorts/splits.py",
     "cohorts/study.py", "stats/overlap.py",
     "stats/surface.py", "network/baselines.py", "network/checkpoint.py", "network/convlstm.py",

@@ -123,6 +123,74 @@ def test_what_is_no_ct_in_hu_is_found(phantom, change, message):
     assert message in " ".join(findings(replace(phantom, hu=change(phantom.hu))).errors)
 
 
+def test_values_that_end_are_no_reason_to_refuse(phantom):
+    """256 grey levels, all above +150 HU at +150: the pile there is bone, fat's peak is below."""
+    bright = np.where(phantom.hu > 150, 150, phantom.hu)
+    bright[:, -8:, :] = 150  # a table of it, more than there is of any tissue
+    bright[:, :8, :] = 150
+    assert not any("most tissue" in error
+                   for error in findings(replace(phantom, hu=bright)).errors)
+    high = np.where(phantom.hu > 20, 331, phantom.hu).astype(np.int16)
+    assert not any("most tissue" in error for error in findings(replace(phantom, hu=high)).errors)
+
+
+def small(scan, factor):
+    """The chest of somebody smaller: all lengths times a factor."""
+    return replace(scan, grid=Grid.upright(scan.shape, np.multiply(scan.spacing_mm, factor)))
+
+
+def test_a_child_is_said_to_be_out_of_range_not_refused(phantom):
+    child = small(phantom, (445 / (lungs_of(phantom).mask.sum() * phantom.voxel_mm3 / 1000))
+                  ** (1 / 3))
+    found = findings(child)
+    assert found.errors == ()
+    assert any(one.startswith("lungs of 44") and "a child's" in one for one in found.warnings)
+
+
+def with_body(scan, above=40, below=60):
+    """The chest inside a whole body: a trunk with gas in its bowels below, neck and head above."""
+    row, column = scan.spacing_mm[1:]
+    y, x = (np.arange(n) * mm for n, mm in zip(scan.shape[1:], (row, column), strict=True))
+    dy, dx = np.meshgrid(y - y.mean(), x - x.mean(), indexing="ij")
+    noise = np.random.default_rng(0).normal(0, 12, (above + below, *scan.shape[1:]))
+    trunk = (dy / 95) ** 2 + (dx / 150) ** 2 < 1
+    head = (dy / 90) ** 2 + (dx / 75) ** 2 < 1
+    skull = head & ((dy / 82) ** 2 + (dx / 67) ** 2 > 1)
+    hu = np.full(noise.shape, -1000.0)
+    for z in range(below):
+        hu[z][trunk] = 40 + noise[z][trunk]
+        spine = (dy - 50) ** 2 + dx**2 < 18**2
+        hu[z][spine] = 350
+        for side in (-70, -10, 60):
+            if z % 30 > 4:
+                hu[z][(dy + 40) ** 2 + (dx - side) ** 2 < 27**2] = -1000
+    for z in range(below, above + below):
+        hu[z][head] = 35 + noise[z][head]
+        hu[z][skull] = 900
+    whole = np.concatenate([hu[:below], scan.hu, hu[below:]])
+    return replace(scan, hu=np.rint(whole).astype(np.int16),
+                   grid=Grid.upright(whole.shape, scan.spacing_mm))
+
+
+def test_bowel_gas_in_a_whole_body_is_no_lung(phantom):
+    whole = with_body(phantom)
+    alone, found = lungs_of(phantom), lungs_of(whole)
+    assert found.mask[:60].sum() == 0
+    assert found.mask.sum() == pytest.approx(alone.mask.sum(), rel=0.01)
+    assert examine(whole, found).errors == ()
+
+
+def test_a_crop_into_the_body_is_still_axial(phantom):
+    rows, columns = (np.flatnonzero((phantom.hu > -400).any(axis=axes)) for axes in
+                     ((0, 2), (0, 1)))
+    inset = [round(25 / mm) for mm in phantom.spacing_mm[1:]]
+    hu = np.ascontiguousarray(phantom.hu[:, rows[0] + inset[0]:rows[-1] - inset[0],
+                                         columns[0] + inset[1]:columns[-1] - inset[1]])
+    crop = replace(phantom, hu=hu, grid=Grid.upright(hu.shape, phantom.spacing_mm))
+    assert findings(crop).errors == ()
+    assert lungs_of(crop).mask.sum() == pytest.approx(lungs_of(phantom).mask.sum(), rel=0.03)
+
+
 def test_a_head_is_no_chest():
     """A ball of brain in a skull, with air in its sinuses."""
     z, y, x = np.ogrid[-60:60:24j, -110:110:128j, -110:110:128j]

@@ -9,8 +9,9 @@ import pytest
 import SimpleITK as sitk
 
 from deeplung_nb.imaging.errors import ScanError
+from deeplung_nb.imaging.grid import Grid
 from deeplung_nb.imaging.io import read_lung_mask, read_mask, read_scan, write_mask, write_scan
-from deeplung_nb.imaging.scan import LesionMask
+from deeplung_nb.imaging.scan import LesionMask, Scan, fill_to_air
 
 
 def make_image(size=(20, 24, 6), spacing=(0.8, 0.8, 5.0)):
@@ -228,3 +229,26 @@ def test_a_file_cut_by_a_full_disk_is_no_success(tmp_path, suffix):
              str(path)], capture_output=True, text=True)
         assert re.search(words, found.stdout, re.IGNORECASE), found
         assert path.exists() == (words == "success")
+
+
+@pytest.mark.parametrize("fill", [0, -1024])
+def test_what_lies_outside_the_reconstruction_circle_is_air(tmp_path, fill):
+    y, x = np.mgrid[:128, :128] - 63.5
+    hu = np.full((4, 128, 128), -1000, np.int16)
+    hu[:, (y / 38) ** 2 + (x / 50) ** 2 < 1] = 0  # tissue of exactly this value, within
+    hu[:, (y / 20) ** 2 + (x / 30) ** 2 < 1] = -850
+    outside = y**2 + x**2 > 64**2
+    hu[:, outside] = fill
+    grid = Grid.upright(hu.shape, (5.0, 3.0, 3.0))
+    write_scan(Scan(hu, grid, "circle"), tmp_path / "circle.nii.gz")
+    scan = read_scan(tmp_path / "circle.nii.gz")
+    assert (scan.hu[:, outside] == -1024).all()
+    assert (scan.hu[:, ~outside] == hu[:, ~outside]).all()
+    assert any("reconstruction circle" in note for note in scan.notes) == (fill == 0)
+
+
+def test_tissue_of_zero_hu_that_reaches_no_edge_stays():
+    hu = np.full((2, 50, 50), -1000, np.int16)
+    hu[:, 5:45, 5:45] = 0
+    assert not fill_to_air(hu)
+    assert (hu[:, 5:45, 5:45] == 0).all()

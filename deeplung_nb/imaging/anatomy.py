@@ -71,6 +71,17 @@ class Chest:
         steps = max(1, round(SKIN_MM / max(self.voxel_mm[1:])))
         return np.stack([ndimage.binary_erosion(one, iterations=steps) for one in self.body])
 
+    def part(self, slices: slice) -> Chest:
+        """Some of its slices: of a whole body, those of the lungs."""
+        return Chest(self.hu[slices], self.voxel_mm)
+
+    @cached_property
+    def bone_above_hu(self) -> float:
+        """`BONE_ABOVE_HU`, or the highest per cent of a scan whose values end below it."""
+        if not self.within.any():
+            return BONE_ABOVE_HU
+        return min(BONE_ABOVE_HU, float(np.percentile(self.hu[self.within], 99)) - 1.0)
+
     @property
     def middle(self) -> tuple[float, float]:
         """Row and column of the body's centre."""
@@ -162,6 +173,8 @@ def _gap(lung: np.ndarray, bone: np.ndarray, row_mm: float) -> np.ndarray:
 def missing_lung_ml(chest: Chest, lungs: np.ndarray) -> float:
     """How much of the chest cavity should be lung, and is not in the mask: a lower bound, mL.
 
+    Where values end below those of bone, muscle is taken for ribs, and it is a rough estimate.
+
     Two signs, of which healthy chests have none (at most 31 mL in 13): between the lung and the
     ribs behind it or beside it lies what is neither, as consolidation and effusion do; one lung is
     much smaller than the other.
@@ -172,8 +185,8 @@ def missing_lung_ml(chest: Chest, lungs: np.ndarray) -> float:
         bool [z, y, x] on the chest's grid.
     """
     gap, row_mm, column_mm = chest.voxel_mm
-    reach = max(1, round(RIB_REACH_MM / gap))
-    bone = ndimage.maximum_filter((chest.hu > BONE_ABOVE_HU) & chest.within,
+    reach = max(1, min(round(RIB_REACH_MM / gap), len(lungs)))
+    bone = ndimage.maximum_filter((chest.hu > chest.bone_above_hu) & chest.within,
                                   (2 * reach + 1, 3, 3))
     middle = round(chest.middle[1])
     beside = np.abs(np.arange(lungs.shape[2]) - middle) * column_mm >= BESIDE_SPINE_MM

@@ -27,6 +27,8 @@ AERATED_BELOW_HU = BODY_ABOVE_HU
 CLOSING_MM = 14.0
 SMALLEST_PART = 0.06
 """Parts of the air below this share of the largest part are no lung (bowel, stomach)."""
+GAS_BELOW_HU, GAS_BELOW_LUNG_HU = -930.0, 40.0
+"""Gas in stomach and bowel has a median below the first, and the second less than the lungs."""
 WINDPIPE_AREA_MM2 = 900.0
 WINDPIPE_FROM_MIDLINE_MM = 35.0
 LEAST_AREA_MM2 = 1500.0
@@ -75,16 +77,19 @@ class LungMask:
             raise ValueError(f"origin {self.origin!r}: expected one of {', '.join(ORIGINS)}")
 
 
-def _large_parts(air: np.ndarray) -> np.ndarray:
-    """The connected parts of the air that can be lungs."""
+def _large_parts(air: np.ndarray, hu: np.ndarray) -> np.ndarray:
+    """The connected parts of the air that can be lungs, which no part of pure gas is."""
     parts, n = ndimage.label(air)
     if n == 0:
         return air
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
     keep = np.flatnonzero(sizes >= SMALLEST_PART * sizes.max())
-    keep = keep[np.argsort(sizes[keep])[::-1]][:3]
-    return np.isin(parts, keep[sizes[keep] > 0])
+    keep = keep[sizes[keep] > 0]
+    medians = np.asarray(ndimage.median(hu, parts, keep))
+    gas = (medians < GAS_BELOW_HU) & (medians < medians.max() - GAS_BELOW_LUNG_HU)
+    keep = keep[~gas]
+    return np.isin(parts, keep[np.argsort(sizes[keep])[::-1]][:3])
 
 
 def _without_windpipe(air: np.ndarray, body: np.ndarray,
@@ -141,7 +146,7 @@ def segment_lungs(scan: Scan, closing_mm: float = CLOSING_MM) -> LungMask:
     """
     hu, pixel_mm = coarse_hu(scan)
     body = find_body(hu, pixel_mm)
-    air = _large_parts(body & (hu < AERATED_BELOW_HU))
+    air = _large_parts(body & (hu < AERATED_BELOW_HU), hu)
     area = air.sum(axis=(1, 2)).max(initial=0) * pixel_mm[0] * pixel_mm[1]
     if area < LEAST_AREA_MM2:
         raise LungError(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
+from scipy import ndimage
 
 from deeplung_nb.imaging.errors import ScanError
 from deeplung_nb.imaging.grid import MEMORY_ORIENTATION, Grid
@@ -20,6 +21,10 @@ OUTSIDE_HU = -1024
 """Air, and what stands for all that lies outside the field of view."""
 PADDING_BELOW_HU = -1100
 """Values below mark what lies outside the field of view (-3024, -2048, ...)."""
+CIRCLE_FILL_HU = 0
+LEAST_FILL = 0.01
+"""Resampling tools leave 0 where a scanner has measured nothing. A region of exactly this value at
+the edge of the pictures, as large a share of the voxels, is no tissue: there it would be noisy."""
 MUST_REACH_HU = -500
 """A CT of the chest has air in it."""
 
@@ -178,10 +183,37 @@ def check_hu(array: np.ndarray, case: str, source: str) -> np.ndarray:
     return hu
 
 
+def fill_to_air(hu: np.ndarray) -> bool:
+    """Turn what lies outside the reconstruction circle, if it is filled with 0 HU, to air.
+
+    Parameters
+    ----------
+    hu
+        int16 [z, y, x]; changed in place.
+
+    Returns
+    -------
+    bool
+        Whether there was such a region.
+    """
+    fill = hu == CIRCLE_FILL_HU
+    if fill.mean() < LEAST_FILL:
+        return False
+    for one in fill:
+        edge = np.zeros(one.shape, bool)
+        edge[[0, -1]], edge[:, [0, -1]] = one[[0, -1]], one[:, [0, -1]]
+        one[:] = ndimage.binary_propagation(edge, mask=one) if edge.any() else False
+    if fill.mean() < LEAST_FILL:
+        return False
+    hu[fill] = OUTSIDE_HU
+    return True
+
+
 def scan_from_image(image: sitk.Image, case: str, source: str, series: str = "") -> Scan:
     """A checked scan from an ITK image in any orientation."""
     code = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
     if code != MEMORY_ORIENTATION:
         image = sitk.DICOMOrient(image, MEMORY_ORIENTATION)
     hu = check_hu(sitk.GetArrayViewFromImage(image), case, source)  # which copies
-    return Scan(hu, Grid.of_image(image), case, source, code, series)
+    notes = ("0 HU outside the reconstruction circle was read as air",) if fill_to_air(hu) else ()
+    return Scan(hu, Grid.of_image(image), case, source, code, series, notes=notes)
