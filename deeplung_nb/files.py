@@ -235,6 +235,10 @@ def atomic_paths(*paths: str | os.PathLike, replace: bool = True) -> Iterator[li
         for part in parts:
             _sync(part)
         _place(parts, targets, replace)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(targets[0].parent)  # of a stream that names no file
+        raise
     finally:
         wanted = {part for part, _ in _listed(parts[0].parent / JOURNAL)} if parts else set()
         for part in parts:

@@ -23,7 +23,7 @@ from typing import Any
 
 from deeplung_nb import __version__
 from deeplung_nb.config import Config, load_profile
-from deeplung_nb.files import PART, sha256_of, write_text
+from deeplung_nb.files import PART, check_name, sha256_of, write_text
 from deeplung_nb.registry import (
     cohort_files,
     is_phantom,
@@ -160,9 +160,23 @@ class Run:
         return all(map(is_simulated, self.config.cohorts))
 
     def path(self, *parts: str) -> Path:
-        """A path in the run folder; its parent folder is made."""
-        path = self.folder.joinpath(*parts)
+        """A path in the run folder; its parent folder is made.
+
+        Raises
+        ------
+        ValueError
+            It would lie elsewhere, as with a case id of `../x`.
+        """
+        path = self._within(*parts)
         path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _within(self, *parts: str) -> Path:
+        path = self.folder.joinpath(*parts)
+        if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(self.folder)):
+            raise ValueError(f"{'/'.join(map(str, parts))}: lies outside the run folder "
+                             f"{self.folder}. A case id, a cohort or a network has a name that is "
+                             "no name of a file: choose a pseudonym")
         return path
 
     def fold_folder(self, fold: int, network: str = "deeplung") -> str:
@@ -176,8 +190,10 @@ class Run:
         ------
         FileNotFoundError
             It is not: the message names the notebook that makes it.
+        ValueError
+            As `path`.
         """
-        path = self.folder.joinpath(*parts)
+        path = self._within(*parts)
         if not path.exists():
             raise FileNotFoundError(
                 f"{path} is missing. Run notebook {made_by} first; it writes this file "
@@ -198,9 +214,9 @@ class Run:
 
     def info(self) -> dict[str, Any]:
         """What run.json says, with all facts that were recorded since."""
-        info = json.loads(self.folder.joinpath("run.json").read_text(encoding="utf-8"))
+        info = read_record(self.folder / "run.json")
         for path in sorted(self.folder.glob("facts/*.json")):
-            facts = json.loads(path.read_text(encoding="utf-8"))
+            facts = read_record(path)
             peak = max(info.get("peak_memory_gb", 0.0), facts.get("peak_memory_gb", 0.0))
             info |= {**facts, "peak_memory_gb": peak}
         return info
@@ -274,6 +290,24 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """What a run has noted in a file of JSON.
+
+    Raises
+    ------
+    ValueError
+        The file is cut, or of something else.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict):
+            raise TypeError("no record")
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: cut, or not what a run has written ({str(error)[:120]}). Copy "
+                         "it anew, or run 'make reproduce'") from error
+    return record
+
+
 def read_run(folder: str | os.PathLike, data: str | os.PathLike | None = None) -> Run:
     """A run as it was recorded, whatever the code is today: to look at, not to go on with.
 
@@ -284,8 +318,8 @@ def read_run(folder: str | os.PathLike, data: str | os.PathLike | None = None) -
 
     Raises
     ------
-    FileNotFoundError
-        The folder holds no run.json.
+    FileNotFoundError, ValueError
+        The folder holds no run.json, or one that is cut or of something else.
     """
     folder = Path(folder)
     if not folder.is_absolute() and not folder.exists():
@@ -294,7 +328,11 @@ def read_run(folder: str | os.PathLike, data: str | os.PathLike | None = None) -
     if not record.exists():
         raise FileNotFoundError(f"{folder}: no run.json. Expected the folder of a run, as "
                                 "DEEPLUNG_RUN=results/example")
-    config = Config.from_dict(json.loads(record.read_text(encoding="utf-8"))["config"])
+    try:
+        config = Config.from_dict(read_record(record)["config"])
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{record}: not the record of a run ({type(error).__name__}: "
+                         f"{str(error)[:120]}). Copy it anew, or run 'make reproduce'") from error
     return Run(folder.resolve(), config, Path(data).resolve() if data else None)
 
 
@@ -317,7 +355,8 @@ def open_run(
     Raises
     ------
     ValueError
-        No such profile, or its cohorts need a data folder that is not there.
+        No such profile, or its name is none of a file, or its cohorts need a data folder that is
+        not there.
 
     Without `profile` and `config`, `DEEPLUNG_RUN` in the environment opens that folder as it was
     recorded (`read_run`).
@@ -335,7 +374,7 @@ def open_run(
         "unlabelled": read_registry().get(config.unlabelled or "", {}).get("sha256", "none"),
     }
     whole = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
-    folder = results.resolve() / f"{config.profile}-{whole[:12]}"
+    folder = results.resolve() / f"{check_name(config.profile, 'profile')}-{whole[:12]}"
     run = Run(folder, config, Path(data).resolve() if data else None)
     if not folder.joinpath("run.json").exists():
         check_inputs(config, run.data)

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,7 @@ def _decoded(path: Path) -> str:
 
 
 def _once(path: Path, names: list[str]) -> None:
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, n in Counter(names).items() if n > 1)
     if repeated:
         raise CsvError(f"{path}: column {', '.join(map(repr, repeated))} appears more than once, "
                        "expected each once. Delete or rename the repeats")

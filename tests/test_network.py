@@ -7,7 +7,7 @@ from monai.networks.nets import DenseNet121
 
 from deeplung_nb.config import NetworkConfig, UNetConfig
 from deeplung_nb.network.baselines import UNet
-from deeplung_nb.network.checkpoint import read_checkpoint, save_tensors
+from deeplung_nb.network.checkpoint import load_network, read_checkpoint, save_tensors
 from deeplung_nb.network.convlstm import ConvLSTM, ConvLSTMCell
 from deeplung_nb.network.deeplung import DeepLungNet, layer_table
 from deeplung_nb.network.packaged import packaged_checkpoints
@@ -207,3 +207,26 @@ def test_checkpoints_of_equal_contents_are_equal_bytes(checkpoint_file, tmp_path
         save_tensors(saved, tmp_path / name)
         assert (tmp_path / name).read_bytes() == checkpoint_file.read_bytes()
     assert all(b".part-" not in path.read_bytes() for path in packaged_checkpoints())
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    ("hu_window", 5), ("hu_window", ("a", "b")), ("hu_window", (1.0, 2.0, 3.0)), ("name", 7),
+    ("name", "nnunet"), ("network", "small"), ("network", {"image_size": 32, "depth": 3}),
+    ("state", [1, 2]), ("state", {"main_head.0.weight": "text"}), ("trained_on", "phantoms"),
+    ("trained_on", {"cohorts": 3, "synthetic": True}), ("trained_on", {"cohorts": ["phantom"]}),
+    ("trained_on", {"cohorts": ["phantom"], "synthetic": "no"})])
+def test_a_checkpoint_with_a_strange_field_is_one_line_with_its_name(checkpoint_file, tmp_path,
+                                                                     field, value):
+    save_tensors({**read_checkpoint(checkpoint_file), field: value}, tmp_path / "odd.pt")
+    with pytest.raises(ValueError, match=r"checkpoint .*odd\.pt: not a checkpoint") as caught:
+        load_network(tmp_path / "odd.pt")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(checkpoint_file, tmp_path, value):
+    saved = read_checkpoint(checkpoint_file)
+    saved["state"]["main_head.0.weight"].view(-1)[0] = value
+    save_tensors(saved, tmp_path / "nan.pt")
+    with pytest.raises(ValueError, match=r"nan\.pt: weights that are NaN or infinite in 1 of"):
+        load_network(tmp_path / "nan.pt")

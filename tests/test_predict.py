@@ -214,3 +214,12 @@ def test_networks_of_other_thresholds_are_not_averaged():
                 for value in (0.3, 0.5)]
     with pytest.raises(ValueError, match="lesion threshold expected"):
         Predictor(networks)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_scores_that_are_no_numbers_are_an_error_not_0_ml(fast):
+    network = make_network()
+    with torch.no_grad():
+        next(network.parameters()).fill_(float("nan"))
+    with pytest.raises(ValueError, match="scores are NaN or infinite"):
+        Predictor([network], fast=fast).segment(make_scan())

@@ -10,6 +10,8 @@ from deeplung_nb import files, measurements, runs
 from deeplung_nb.config import load_profile
 from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
 from deeplung_nb.registry import manifest_folder
+from deeplung_nb.report.thumbnails import thumbnail_of
+from deeplung_nb.runs import open_run, read_run
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -170,3 +172,45 @@ def test_an_unknown_structure_is_named():
     assert [int(structure_mask(labels, s).sum()) for s in LESION_STRUCTURES] == [1, 2, 3]
     with pytest.raises(ValueError, match="lung"):
         structure_mask(labels, "lung")
+
+
+@pytest.mark.parametrize("profile", ["../elsewhere", "..", "a/b", ""])
+def test_a_profiles_name_never_leaves_the_results(tmp_path, profile):
+    config = dataclasses.replace(load_profile("quick"), profile=profile)
+    with pytest.raises(ValueError, match="profile"):
+        open_run(config=config, results=tmp_path / "results")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("parts", [("..", "x"), ("masks", "../../x.nii.gz"), ("/etc/x",)])
+def test_no_path_of_a_run_leaves_its_folder(tmp_path, parts):
+    run = open_run("quick", results=tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    for ask in (run.path, lambda *parts: run.require(*parts, made_by="01")):
+        with pytest.raises(ValueError, match="lies outside the run folder"):
+            ask(*parts)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"run_id": "x"}', '{"config": 3}',
+                                     '{"config": {"profile": "quick"}}'])
+def test_a_cut_record_of_a_run_is_named(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ValueError, match=r"run\.json: .*Copy it anew") as caught:
+        read_run(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cut_fact_is_named(tmp_path):
+    run = open_run("quick", results=tmp_path)
+    run.path("facts", "train.json").write_text('{"a": ')
+    with pytest.raises(ValueError, match=r"facts/train\.json: cut"):
+        run.info()
+
+
+@pytest.mark.parametrize(("cohort", "case"), [("..", "x"), ("site", "../../x"), ("site", "")])
+def test_a_thumbnail_is_no_way_out_of_the_folder(tmp_path, cohort, case):
+    run = open_run("quick", results=tmp_path)
+    (tmp_path / "x.jpg").write_bytes(b"private")
+    with pytest.raises(ValueError, match=r"case id|cohort"):
+        thumbnail_of(run, cohort, case)

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import nibabel
@@ -270,3 +272,26 @@ def test_a_frozen_manifest_is_replaced_only_when_asked(shared_data, tmp_path, ca
     assert (tmp_path / "medseg2.csv").read_text() == "mine"
     assert main([*arguments, "--overwrite"]) == 0
     assert (tmp_path / "medseg2.csv").read_text() != "mine"
+
+
+def test_a_locale_of_ascii_ends_no_finished_work(ct, checkpoint_file, tmp_path):
+    """Everything but the letters of the message is as elsewhere; files are UTF-8."""
+    odd = ct.rename(ct.with_name("Röntgen µ.nii.gz"))
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0",
+                   "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-m", "deeplung_nb", "segment", str(odd), "--output", str(tmp_path / "o"),
+         "--case-id", "ct", "--checkpoint", str(checkpoint_file)],
+        env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert names(tmp_path / "o") == sorted(NAMES)
+    record = json.loads((tmp_path / "o" / NAMES[2]).read_text(encoding="utf-8"))
+    assert record["scan"]["file"].encode("utf-8", "surrogateescape").decode() == odd.name
+
+
+def test_the_default_network_is_not_of_a_run_whose_record_was_cut(tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "packaged_checkpoints", list)
+    (tmp_path / "quick-1").mkdir()
+    (tmp_path / "quick-1" / "run.json").write_text('{"config": ')
+    with pytest.raises(ValueError, match=r"run\.json: cut"):
+        room.default_checkpoints(tmp_path)

@@ -201,22 +201,41 @@ test_train.run(Path(sys.argv[1]))
 """
 
 
-def test_a_training_killed_in_the_middle_of_an_epoch_goes_on(tmp_path):
-    """SIGKILL once the first epoch's file is there, wherever the process is by then."""
+def kill_after(folder, n_epochs):
+    """SIGKILL as soon as the folder tells of so many epochs, wherever the process is by then."""
     tests = str(__import__("pathlib").Path(__file__).parent)
-    folder = tmp_path / "killed"
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(folder), tests, str(torch.get_num_threads())])
-    deadline = time.monotonic() + 120
-    while not (folder / "history.csv").exists():
+    history, deadline = folder / "history.csv", time.monotonic() + 120
+    while not history.exists() or len(history.read_text().splitlines()) <= n_epochs:
         assert process.poll() is None, "the training ended before it could be killed"
-        assert time.monotonic() < deadline, "no first epoch within two minutes"
+        assert time.monotonic() < deadline, "no such epoch within two minutes"
         time.sleep(0.002)
     process.kill()
     process.wait()
+
+
+def kill_at_start(folder):
+    """SIGKILL while the first epoch runs: when the folder is there, or soon after."""
+    tests = str(__import__("pathlib").Path(__file__).parent)
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(folder), tests, str(torch.get_num_threads())])
+    deadline = time.monotonic() + 120
+    while not folder.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+
+
+def test_a_training_killed_three_times_ends_in_the_same_bytes(tmp_path):
+    """Before its first epoch is whole, after that, and in the next one."""
+    folder = tmp_path / "killed"
+    for n_epochs in (0, 1, 2):
+        kill_after(folder, n_epochs) if n_epochs else kill_at_start(folder)
     run(folder)
     run(tmp_path / "whole")
     assert_same_weights(tmp_path / "whole", folder)
+    assert (folder / CHECKPOINT).read_bytes() == (tmp_path / "whole" / CHECKPOINT).read_bytes()
 
 
 def test_a_finished_training_is_found_and_not_repeated(tmp_path):

@@ -90,8 +90,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         )
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        if {"state", "name", "network"} - set(saved):
-            raise KeyError("no state, name and network in it")
+        _check(saved)
     except Exception as error:
         raise _no_checkpoint(path, error) from error
     window = tuple(saved.get("hu_window", HU_WINDOW))
@@ -100,6 +99,28 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
                          f"expected {HU_WINDOW[0]:g} to {HU_WINDOW[1]:g}. It is of another "
                          "version of this package: use that, or train anew")
     return saved
+
+
+def _check(saved: dict[str, Any]) -> None:
+    """That a checkpoint holds what it must, each of its kind; else any error."""
+    low, high = saved.get("hu_window", HU_WINDOW)
+    trained = saved.get("trained_on") or {"cohorts": [], "synthetic": False}
+    kinds = [(low, (int, float)), (high, (int, float)), (saved["name"], str),
+             (saved["network"], dict), (saved["state"], dict),
+             (trained["cohorts"], (list, tuple)), (trained["synthetic"], bool),
+             *((tensor, torch.Tensor) for tensor in saved["state"].values()),
+             *((cohort, str) for cohort in trained["cohorts"])]
+    if not all(isinstance(value, kind) for value, kind in kinds):
+        raise TypeError("a field is of another kind")
+
+
+def _require_finite(state: dict[str, torch.Tensor], path: str | Path) -> None:
+    wrong = [name for name, tensor in state.items()
+             if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
+    if wrong:
+        raise ValueError(f"checkpoint {path}: weights that are NaN or infinite in {len(wrong)} of "
+                         f"{len(state)} tensors ({wrong[0]} ...), expected numbers. The training "
+                         "diverged, or the file is damaged: train anew, or copy it again")
 
 
 def _no_checkpoint(path: str | Path, error: Exception) -> ValueError:
@@ -115,9 +136,10 @@ def load_network(path: str | Path) -> Network:
     Raises
     ------
     FileNotFoundError, ValueError
-        The file is missing or no checkpoint of this package.
+        The file is missing or no checkpoint of this package, or its weights are no numbers.
     """
     saved = read_checkpoint(path)
+    _require_finite(saved["state"], path)
     try:
         if saved["name"] == DeepLungNet.name:
             network = DeepLungNet(NetworkConfig(**saved["network"]))

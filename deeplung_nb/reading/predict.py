@@ -101,6 +101,11 @@ class Predictor:
             the first and last slices stand in for missing neighbours.
         progress
             Label of a progress bar; None for none.
+
+        Raises
+        ------
+        ValueError
+            A score is not finite.
         """
         n_slices = len(prepared)
         # Targets such that what is scored around them tiles the scan.
@@ -115,7 +120,11 @@ class Predictor:
                 scores = [probabilities(self._logits(network, seen, rows - rows.min()).float(),
                                         network.output) for network in self.networks]
             # A last slab reaches beyond the scan.
-            yield torch.stack(scores)[:, :n_left].cpu().numpy()
+            found = torch.stack(scores)[:, :n_left].cpu().numpy()
+            if not np.isfinite(found).all():
+                raise ValueError("the network's scores are NaN or infinite, from which no volume "
+                                 "can be told. Are its weights those that were trained?")
+            yield found
             n_left -= len(rows) * len(self.scores)
 
     def decide(self, scores: np.ndarray) -> np.ndarray:

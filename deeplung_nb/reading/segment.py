@@ -41,7 +41,7 @@ from deeplung_nb.network.packaged import packaged_checkpoints, read_card
 from deeplung_nb.reading.familiarity import describe_scan, distances, warnings_of
 from deeplung_nb.reading.measure import measure, outside_lungs
 from deeplung_nb.reading.predict import Predictor
-from deeplung_nb.runs import package_versions, results_folder
+from deeplung_nb.runs import package_versions, read_run, results_folder
 
 COLUMNS = ("case_id", "structure", "n_voxels", "voxel_mm3", "volume_ml", "burden_percent",
            "burden_in_lung_percent", "outside_lungs_ml", "mean_hu", "percent_above_minus_300_hu",
@@ -95,7 +95,7 @@ def default_checkpoints(results: Path | None = None) -> list[Path]:
     for profile in ("paper", "public", "quick"):
         for info in sorted(results.glob(f"{profile}-*/run.json"),
                            key=lambda path: path.stat().st_mtime, reverse=True):
-            n_folds = json.loads(info.read_text(encoding="utf-8"))["config"]["n_folds"]
+            n_folds = read_run(info.parent).config.n_folds
             found = sorted(info.parent.glob(f"fold-*/{CHECKPOINT}"))
             # The table comes after the last training: without it a fold may be half trained.
             if len(found) == n_folds and info.with_name("measurements.csv").exists():

@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from deeplung_nb.cohorts.study import read_reading
-from deeplung_nb.files import atomic_path
+from deeplung_nb.files import atomic_path, check_name
 from deeplung_nb.labels import LABELS
 from deeplung_nb.report.panels import choose_slice
 from deeplung_nb.runs import Run
@@ -49,9 +49,10 @@ def thumbnail_of(run: Run, cohort: str, case_id: str) -> bytes:
     Raises
     ------
     FileNotFoundError, ValueError
-        It is not there, and the case's images are not either.
+        It is not there, and the case's images are not either; the ids are no names of files.
     """
-    path = run.folder / "thumbnails" / cohort / f"{case_id}.jpg"
+    path = (run.folder / "thumbnails" / check_name(cohort, "cohort")
+            / f"{check_name(case_id)}.jpg")
     if path.exists():
         return path.read_bytes()
     case, _ = read_reading(run, cohort, case_id)
