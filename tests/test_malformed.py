@@ -387,7 +387,7 @@ def test_networks_and_records_of_another_make(checkpoint_file, tmp_path):
         (folder / "run.json").write_text(whole[:at], encoding="utf-8")
         inputs.append((folder.name, lambda folder=folder: read_run(folder)))
     for text in ("[30]", "3", "{}", '{"config": {}}', '{"config": {"cohorts": 3}}'):
-        folder = tmp_path / f"run {text[:12]}"
+        folder = tmp_path / f"other {len(text)}"
         folder.mkdir()
         (folder / "run.json").write_text(text)
         inputs.append((folder.name, lambda folder=folder: read_run(folder)))
