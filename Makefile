@@ -9,15 +9,23 @@ FIND_PYTHON := for p in python3.11 python3.12 python3.13 python3; do \
 	  if command -v $$p >/dev/null 2>&1 && \
 	     $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$p; break; fi; done
 
+# With HASHES=1 each file is compared with its SHA-256; torch, of which each index has its own build, is not.
+ifeq ($(HASHES),1)
+LOCKED = --require-hashes --no-deps --requirement requirements-hashes.lock && \
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps `grep '^torch==' requirements.lock`
+else
+LOCKED = --requirement requirements.lock
+endif
+
 .DEFAULT_GOAL := help
-.PHONY: help env browser test reproduce lint lock clean
+.PHONY: help env browser test reproduce lint lock hashes clean
 
 help:
 	@echo "make reproduce                              embedded synthetic cohort, minutes on a laptop"
 	@echo "make reproduce PROFILE=public DATA=<folder>  the same on real CT (RESULTS=<folder> for its runs)"
 	@echo "make reproduce PROFILE=rehearsal             264 simulated readings, no CT, seconds"
 	@echo "make test                                    the whole test suite"
-	@echo "make env | lint | lock                       environment, style, pins"
+	@echo "make env | lint | lock | hashes              environment (HASHES=1: files compared), style, pins"
 	@echo "make clean                                   list the runs that YES=1 would remove"
 	@echo ".venv/bin/python -m deeplung_nb segment --help   segment one CT"
 
@@ -28,7 +36,7 @@ $(STAMP): requirements.lock pyproject.toml
 	if [ -z "$$base" ]; then echo "error: Python 3.11 or newer is needed, found `python3 --version 2>&1`"; exit 1; fi; \
 	echo "installing the pinned environment into $(VENV) (once; a few minutes)"; \
 	$$base -m venv --clear $(VENV) && \
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --requirement requirements.lock && \
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check $(LOCKED) && \
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . && \
 	touch $(STAMP)
 
@@ -54,6 +62,15 @@ lock: env
 	  $(PYTHON) -m pip freeze --all --exclude-editable --disable-pip-version-check | \
 	  sed -e 's/+cpu$$//' -e '/^pip==/d' ) > requirements.lock.new
 	@mv requirements.lock.new requirements.lock && touch $(STAMP)
+
+hashes:
+	@work=`mktemp -d` && $(PYTHON) -m venv $$work/venv && \
+	$$work/venv/bin/python -m pip install --quiet --disable-pip-version-check pip-tools && \
+	sed -e '/^#/d' -e '/^torch==/d' requirements.lock > $$work/wanted.txt && \
+	( sed -n '/^#/p' requirements-hashes.lock; \
+	  $$work/venv/bin/pip-compile --quiet --generate-hashes --no-annotate --no-header --no-emit-options \
+	    --allow-unsafe --strip-extras --pip-args=--no-deps --output-file - $$work/wanted.txt ) > $$work/hashes && \
+	mv $$work/hashes requirements-hashes.lock; rm -rf $$work
 
 # Trainings take hours: nothing goes without a second word, and the recorded example stays.
 clean:

@@ -133,3 +133,13 @@ def test_every_picture_of_the_docs_is_there():
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for name in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / name).is_file(), f"{page.name}: {name}"
+
+
+def test_the_lock_of_hashes_is_of_the_same_packages():
+    """All but torch, of which each package index has a build of its own."""
+    text = (ROOT / "requirements-hashes.lock").read_text(encoding="utf-8")
+    pins = re.findall(r"^([\w.\-]+)==(\S+) \\((?:\n    --hash=sha256:[0-9a-f]{64}(?: \\)?)+)$",
+                      text, re.MULTILINE)
+    assert {normal(name): version for name, version, _ in pins} == {
+        name: version for name, version in lock().items() if name != "torch"}
+    assert "://" not in text

@@ -295,3 +295,20 @@ def test_the_default_network_is_not_of_a_run_whose_record_was_cut(tmp_path, monk
     (tmp_path / "quick-1" / "run.json").write_text('{"config": ')
     with pytest.raises(ValueError, match=r"run\.json: cut"):
         room.default_checkpoints(tmp_path)
+
+
+def test_every_output_says_that_lung_is_missing(ct, call, tmp_path):
+    """Consolidated lung is in no volume; how much of it there is at least stands everywhere."""
+    from tests.test_anatomy import ill
+    scan = read_scan(ct)
+    changed, drawn = ill(scan, segment_lungs(scan).mask, "dorsal")
+    write_scan(changed, ct)
+    code, said = call(ct, "--output", tmp_path / "out")
+    assert code == 0
+    record = json.loads((tmp_path / "out" / NAMES[2]).read_text())
+    table = pd.read_csv(tmp_path / "out" / NAMES[1])
+    for text in (said, *table.warnings, " ".join(record["warnings"])):
+        ml = float(text.partition("at least ")[2].split()[0])
+        assert 0.25 * drawn < ml < drawn
+        assert "mL of the chest cavity are neither air nor heart" in text
+    assert b"WARNINGS" in nibabel.load(tmp_path / "out" / NAMES[0]).header["descrip"].tobytes()
