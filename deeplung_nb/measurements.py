@@ -18,7 +18,7 @@ import pandas as pd
 from deeplung_nb.contract import COLUMNS, KEY, MeasurementsError, check, some
 from deeplung_nb.files import atomic_path
 from deeplung_nb.labels import STRUCTURES
-from deeplung_nb.spreadsheets import numbers, read_csv, read_table
+from deeplung_nb.spreadsheets import numbers, patient_column, read_csv, read_table
 
 FACTS = ("role", "patient_id", "protocol", "scanner", "centre", "fold")
 """Facts of a case that go along with a pair of readings."""
@@ -205,19 +205,18 @@ def from_long(
     table: pd.DataFrame | str | os.PathLike, *, reading: str, reader: str = "reader",
     value: str = "volume_ml", unit: str | None = None, decimal: str | None = None,
     structure: str = "lesion", cohort: str = "table", role: str = "external",
-    case_id: str = "case_id",
+    case_id: str = "case_id", patient_id: str | None = None,
 ) -> pd.DataFrame:
     """Any table with one row per case and reader as measurements.
 
     Parameters
     ----------
     table
-        A frame, or the path of a CSV or Excel file (first sheet). Columns named `patient_id,
-        protocol, scanner, centre, cohort, role, structure` are taken over where present; without
-        `patient_id` each case is a patient of its own.
+        A frame, or the path of a CSV or Excel file (first sheet). Columns named `protocol,
+        scanner, centre, cohort, role, structure` are taken over where present.
     reading, reader, case_id
         Its columns: the number, who read, which case.
-    value, unit, decimal, structure, cohort, role
+    patient_id, value, unit, decimal, structure, cohort, role
         As `from_wide`.
 
     Returns
@@ -240,17 +239,19 @@ def from_long(
     """
     factor = _factor(value, unit)
     frame = table if isinstance(table, pd.DataFrame) else read_table(table)
-    _present(frame, (case_id, reader, reading), "from_long")
+    _present(frame, (case_id, reader, reading, *_given(patient_id)), "from_long")
+    patient_id = patient_id or patient_column(frame.columns, (case_id, reader, reading))
     places = [f"column {reading!r}, row {row}" for row in range(1, len(frame) + 1)]
     return _as_measurements(frame, frame[reader], frame[case_id], frame[reading].tolist(), places,
-                            factor, value, decimal, (structure, cohort, role), "from_long")
+                            factor, value, decimal, (structure, cohort, role), patient_id,
+                            "from_long")
 
 
 def from_wide(
     table: pd.DataFrame | str | os.PathLike, readers: Mapping[str, str], *,
     value: str = "volume_ml", unit: str | None = None, decimal: str | None = None,
     structure: str = "lesion", cohort: str = "table", role: str = "external",
-    case_id: str | None = "case_id",
+    case_id: str | None = "case_id", patient_id: str | None = None,
 ) -> pd.DataFrame:
     """Any table of paired readings (one row per case, one column per reader) as measurements.
 
@@ -258,8 +259,8 @@ def from_wide(
     ----------
     table
         One row per case: a frame, or the path of a CSV or Excel file (first sheet). Columns named
-        `patient_id, protocol, scanner, centre, cohort, role, structure` are taken over where
-        present. One row per case *and* reader is for `from_long`.
+        `protocol, scanner, centre, cohort, role, structure` are taken over where present.
+        One row per case *and* reader is for `from_long`.
     readers
         Reader -> its column, for example `{"expert": "manual_ml", "model": "automatic_ml"}`.
     value
@@ -274,6 +275,9 @@ def from_wide(
         Where the table has no such column.
     case_id
         Column that names the case; None: the rows are numbered from 1.
+    patient_id
+        Column that names the patient, who may have several cases; None: one that is called so in
+        a usual spelling (`Patient_ID`, `patient`, `Subject` ...), else each case is a patient.
 
     Returns
     -------
@@ -302,14 +306,19 @@ def from_wide(
     if case_id is None:
         case_id = "row"
         frame = frame.assign(row=range(1, len(frame) + 1))
-    _present(frame, (case_id, *readers.values()), "from_wide")
+    _present(frame, (case_id, *readers.values(), *_given(patient_id)), "from_wide")
+    patient_id = patient_id or patient_column(frame.columns, (case_id, *readers.values()))
     rows = range(1, len(frame) + 1)
     places = [f"column {column!r}, row {row}" for column in readers.values() for row in rows]
     many = pd.concat([frame] * len(readers), ignore_index=True)
     return _as_measurements(
         many, pd.Series([name for name in readers for _ in rows], dtype=object), many[case_id],
         [number for column in readers.values() for number in frame[column]], places, factor, value,
-        decimal, (structure, cohort, role), "from_wide")
+        decimal, (structure, cohort, role), patient_id, "from_wide")
+
+
+def _given(name: str | None) -> tuple[str, ...]:
+    return () if name is None else (name,)
 
 
 def _present(frame: pd.DataFrame, columns: tuple[str, ...], where: str) -> None:
@@ -321,15 +330,15 @@ def _present(frame: pd.DataFrame, columns: tuple[str, ...], where: str) -> None:
 
 def _as_measurements(frame: pd.DataFrame, reader: pd.Series, case_id: pd.Series,
                      readings: list[Any], places: list[str], factor: float, value: str,
-                     decimal: str | None, defaults: tuple[str, str, str], where: str
-                     ) -> pd.DataFrame:
+                     decimal: str | None, defaults: tuple[str, str, str],
+                     patient_id: str | None, where: str) -> pd.DataFrame:
     found = pd.DataFrame({name: None for name in COLUMNS}, index=frame.index, dtype=object)
     found["structure"], found["cohort"], found["role"] = defaults
     for name in ("cohort", "role", "structure", "protocol", "scanner", "centre"):
         if name in frame:
             found[name] = frame[name]
     found["case_id"] = case_id
-    found["patient_id"] = frame["patient_id"] if "patient_id" in frame else case_id
+    found["patient_id"] = frame[patient_id] if patient_id is not None else case_id
     found["run_id"], found["reader"] = where, reader
     found[value] = numbers(readings, places, decimal) * factor
     empty = found[value].isna()

@@ -6,9 +6,10 @@ import csv
 import io
 import os
 import re
+import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +48,75 @@ def read_table(path: str | os.PathLike) -> pd.DataFrame:
 def _separated(path: Path, text: str) -> list[list[str]]:
     """Rows of the separator that gives every row as many fields as the first, and most of them."""
     best: list[list[str]] = []
+    uneven: list[tuple[int, list[int], int]] = []
     for sign in SEPARATORS:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=sign, strict=True)
         try:
-            rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=sign, strict=True))
+            lines = [(reader.line_num, row) for row in reader]
         except csv.Error:
             continue
-        rows = [row for row in rows if any(field.strip() for field in row)]
-        even = len({len(row) for row in rows}) == 1
-        if even and (not best or len(rows[0]) > len(best[0])):
+        lines = [(line, row) for line, row in lines if any(field.strip() for field in row)]
+        rows = [row for _, row in lines]
+        n_fields = len(rows[0])
+        odd = [line for line, row in lines if len(row) != n_fields]
+        if odd:
+            uneven.append((n_fields, odd, len(rows)))
+        elif not best or n_fields > len(best[0]):
             best = rows
+    # Of a separator that fits all but a few rows, these are at fault, not the separator.
+    torn = [part for part in uneven if part[0] > max(1, len(best[0]) if best else 1)
+            and len(part[1]) <= max(2, part[2] // 4)]
+    if torn and (not best or len(best[0]) == 1):
+        n_fields, odd, _ = max(torn)
+        many = f" and {len(odd) - 5} more" if len(odd) > 5 else ""
+        raise CsvError(f"{path}: the first row has {n_fields} fields, line(s) "
+                       f"{', '.join(map(str, odd[:5]))}{many} have more or fewer. Is a separator "
+                       "missing there, one too many, or one unquoted in a text?")
     if not best:
         raise CsvError(f"{path}: no separator (semicolon, tab or comma) gives all rows as many "
                        "fields as the first. Is a separator missing, or one unquoted in a text?")
     return best
+
+
+PATIENT_NAMES = frozenset({"patientid", "patient", "patientno", "patientnr", "patientnumber",
+                           "subject", "subjectid", "participant", "participantid", "pid"})
+"""How tables call the column of the patient, without case, spaces and signs."""
+
+
+def patient_column(columns: Iterable[Any], used: Iterable[Any] = ()) -> Any | None:
+    """The column that names the patient: `patient_id`, else a usual spelling of it, else None.
+
+    Where several look like it the first is taken, and a warning names the others.
+
+    Parameters
+    ----------
+    columns
+        Of the table.
+    used
+        Those that are taken for something else.
+    """
+    used = set(used)
+    found = [name for name in columns if name not in used
+             and re.sub(r"[\W_]+", "", str(name)).casefold() in PATIENT_NAMES]
+    if not found:
+        return None
+    chosen = "patient_id" if "patient_id" in found else found[0]
+    others = [str(name) for name in found if name != chosen]
+    if others:
+        warnings.warn(f"column {chosen!r} is taken for the patient; {', '.join(others)} "
+                      "look(s) like it too and is not used. Say which: patient_id=...",
+                      stacklevel=3)
+    return chosen
+
+
+def with_patients(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with its column of the patient, however spelt, called `patient_id`."""
+    name = patient_column(frame.columns)
+    if name in (None, "patient_id"):
+        return frame
+    renamed = frame.rename(columns={name: "patient_id"})
+    renamed.attrs = frame.attrs
+    return renamed
 
 
 def _frame(path: Path, rows: list[list[str]]) -> pd.DataFrame:

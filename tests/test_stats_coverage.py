@@ -25,6 +25,7 @@ from deeplung_nb.stats import (
     readers,
     regression,
     summary,
+    trend,
 )
 
 Z = stats.norm.ppf(0.975)
@@ -246,10 +247,37 @@ def of_shifts(rng, n):
     return found
 
 
+def of_slopes(rng, n):
+    """Two exchangeable readers whose errors are 15 % of the size, so no slope; and a slope of 0.1.
+
+    Sizes are gamma or lognormal, of the first 40 % are zeros; with patients, five lesions each.
+    """
+    found = {}
+    size = rng.gamma(0.7, 60, n) * (rng.random(n) > 0.4)
+    a, b = (size * np.maximum(1 + 0.15 * rng.normal(size=n), 0) for _ in range(2))
+    found["no slope, gamma and zeros, least squares"] = held(
+        agreement.bland_altman(a, b).slope_ci, 0)
+    found["no slope, gamma and zeros *"] = held(trend.proportional_bias(a, b).slope_ci, 0)
+    size = rng.lognormal(3, 1.2, n)
+    a, b = (size * np.maximum(1 + 0.15 * rng.normal(size=n), 0) for _ in range(2))
+    found["no slope, lognormal, least squares"] = held(agreement.bland_altman(a, b).slope_ci, 0)
+    found["no slope, lognormal *"] = held(trend.proportional_bias(a, b).slope_ci, 0)
+    d = size * (0.1 + 0.15 * rng.normal(size=n))
+    found["slope of 0.1, lognormal *"] = held(
+        trend.proportional_bias(size - d / 2, size + d / 2).slope_ci, 0.1)
+    who = np.repeat(np.arange(n), 5)
+    size = rng.gamma(0.9, 60, n)[who] * rng.uniform(0.5, 1.5, len(who))
+    of_patient = rng.normal(0, 0.1, n)[who]
+    a, b = (size * (1 + side * of_patient + 0.1 * rng.normal(size=len(who))) for side in (0, 1))
+    found["no slope, by patients *"] = held(trend.proportional_bias(a, b, who).slope_ci, 0)
+    return found
+
+
 WORLDS = {
     "normal": (of_differences, pair_of_limits, of_correlations, of_lines, of_two_samples),
     "skewed": (functools.partial(of_world, skewed),),
     "clustered": (functools.partial(of_world, clustered),),
+    "slopes": (of_slopes,),
     "readers": (of_readers, of_intraclass, of_classes, of_shifts),
 }
 
@@ -292,6 +320,15 @@ def test_default_intervals_hold_with_zeros_skew_and_several_readings_a_patient(w
         assert share > 0.93 - 3 * error, (name, share)
     # What they stand in place of does not.
     assert found["CCC, Lin"] < 0.8 if world == "skewed" else found["bias, t of pairs"] < 0.85
+
+
+@pytest.mark.slow
+def test_a_slope_is_not_invented_where_errors_grow_with_the_size():
+    times = 200
+    found = simulate(40, times, world="slopes")
+    error = np.sqrt(0.95 * 0.05 / times)
+    for name, share in found.items():
+        assert share > 0.94 - 3 * error if name.endswith("*") else share < 0.75, (name, share)
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from deeplung_nb.report.prose import report_text
 from deeplung_nb.report.style import PrintFigure, reader_names
 from deeplung_nb.stats import agreement, comparison, correlation, regression, summary
 from deeplung_nb.stats._results import check_confidence
+from deeplung_nb.stats.trend import proportional_bias
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,10 @@ class Answer:
             return (name, row[prefix], row.get(f"{prefix}_lower"), row.get(f"{prefix}_upper"),
                     row.get(p), n, unit)
 
+        slope = proportional_bias(
+            self.pairs["reference"], self.pairs["test"],
+            self.pairs["patient_id"] if row["independent"] == "patients" else None,
+            scale=drawn.scale, confidence=self.question.confidence)
         rows = [
             *((f"median (quartiles), {names[side]}", row[f"{side}_median"], row[f"{side}_q1"],
                row[f"{side}_q3"], None, all_n, unit) for side in names),
@@ -166,7 +171,8 @@ class Answer:
             (f"upper limit{at} ({drawn.limits})", drawn.loa_upper, *drawn.loa_upper_ci, None, n,
              on_scale),
             ("outside the limits", drawn.percent_outside, None, None, None, n, "%"),
-            ("slope of difference on mean", drawn.slope, *drawn.slope_ci, drawn.slope_p, n, ""),
+            ("slope of difference on mean", slope.slope, *slope.slope_ci, slope.p_value, slope.n,
+             ""),
             ("constant spread (Breusch–Pagan)", None, None, None, drawn.heteroscedasticity_p, n,
              ""),
             ("normal differences (Shapiro–Wilk)", None, None, None, drawn.shapiro_p, n, ""),

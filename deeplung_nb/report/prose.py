@@ -10,9 +10,12 @@ import pandas as pd
 
 from deeplung_nb import __version__
 from deeplung_nb.report.numbers import number, p_words
+from deeplung_nb.spreadsheets import with_patients
 from deeplung_nb.stats import agreement, equivalence
 from deeplung_nb.stats.summary import agreement_row
 
+TREND = ("Proportional bias was tested by regression of the difference on the mean of the pair, "
+         "with weights from the spread at each size")
 PACKAGES = ("numpy", "scipy", "statsmodels")
 
 
@@ -85,6 +88,7 @@ def report_text(
     if absent:
         raise ValueError(f"pairs has no column {', '.join(absent)}: expected 'reference' and "
                          "'test', as measurements.pair gives them")
+    pairs = with_patients(pairs)
     a, b = (pairs[name].to_numpy(float, na_value=np.nan) for name in ("reference", "test"))
     row = agreement_row(pairs, confidence, clusters=clusters)
     by_patients = row["independent"] == "patients"
@@ -112,9 +116,9 @@ def report_text(
             f"clustered pairs (Bland & Altman 2007), the {level} confidence interval (CI) of the "
             "bias by Student's t on the patients, those of the limits by the MOVER method for as "
             "many pairs as these are worth (Kish's design effect).",
-            "Proportional bias was tested by regression of the difference on the mean of the pair "
-            "with standard errors by patient; spread (Breusch–Pagan) and normality (Shapiro–Wilk) "
-            "of the differences as if pairs were independent.",
+            f"{TREND} and a wild bootstrap by patients (Cameron, Gelbach & Miller 2008); spread "
+            "(Breusch–Pagan) and normality (Shapiro–Wilk) of the differences as if pairs were "
+            "independent.",
             f"A shift was tested by the clustered signed-rank test (Rosner, Glynn & Lee 2006; "
             f"{row['signed_rank_method'].split(',')[0]}; zero differences left out).",
         ]
@@ -122,8 +126,8 @@ def report_text(
         methods += [
             f"Bias (mean difference) is given with its {level} confidence interval (CI, Student's "
             f"t), 95 % limits of agreement (bias ± 1.96 SD) with {level} CIs by the MOVER method.",
-            "Proportional bias was tested by regression of the difference on the mean of the pair, "
-            "constant spread by the Breusch–Pagan test, normality of the differences by the "
+            f"{TREND} and a wild bootstrap (Davidson & Flachaire 2008), constant spread by the "
+            "Breusch–Pagan test, normality of the differences by the "
             "Shapiro–Wilk test.",
             f"A shift was tested with Wilcoxon's signed-rank test (two-sided; {how}; zero "
             "differences left out before ranking) and estimated by the Hodges–Lehmann estimator.",
@@ -142,9 +146,11 @@ def report_text(
                        "(type 8) are given too, with CIs by order statistics"
                        f"{', for as many pairs as these are worth (Kish)' * by_patients}.")
     if margin is not None:
-        equal = equivalence.tost(a, b, margin)
+        equal = equivalence.tost(a, b, margin,
+                                 cluster=pairs["patient_id"] if by_patients else None)
         methods.append(f"Equivalence of the means within ± {_number(margin)} {unit}, a margin "
-                       "declared in advance, was tested by two one-sided t tests (TOST, 5 %).")
+                       "declared in advance, was tested by two one-sided t tests "
+                       f"(TOST, 5 %{'; on the patients' * by_patients}).")
     methods.append("P values were not adjusted for their number.")
     software = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     methods.append(f"Computed with deeplung_nb {__version__} (Python {platform.python_version()}, "
@@ -198,7 +204,8 @@ def report_text(
                        f"{_number(equal.bias_ci[0])} to {_number(equal.bias_ci[1])} {unit}).")
     if row["slope_p"] < 0.05:
         results.append(f"The difference changed with the size of the reading (slope "
-                       f"{_number(row['slope'])} per {unit}, {p_words(row['slope_p'])}).")
+                       f"{_number(row['slope'])} per {unit}, {p_words(row['slope_p'])}); unequal "
+                       "error variances of the two readers alone would make such a slope.")
     if row["heteroscedasticity_p"] < 0.05:
         results.append("The spread changed with the size "
                        f"({p_words(row['heteroscedasticity_p'])}).")

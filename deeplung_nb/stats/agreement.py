@@ -150,7 +150,9 @@ def bland_altman(
     Returns
     -------
     BlandAltman
-        `slope` and `slope_p` test proportional bias (difference on mean), `heteroscedasticity_p`
+        `slope` and `slope_p` are those of ordinary least squares (difference on mean), as other
+        programs print: where the spread grows with the size, as it mostly does, they find slopes
+        that are not there (`trend.proportional_bias` does not). `heteroscedasticity_p`
         is Breusch-Pagan's (Koenker's form), `shapiro_p` tests normal differences. With `ratio`,
         bias and limits are ratios; `sd`, `slope` and the tests stay on logarithms (of the ratio
         against the logarithm of the geometric mean).

@@ -84,16 +84,20 @@ def severity(burden_percent: Any, cuts: Sequence[float] = SEVERITY_CUTS) -> np.n
     return np.where(np.isnan(burden), NAN, np.searchsorted(np.asarray(cuts, float), burden, "left"))
 
 
-def weighted_kappa(first: Any, second: Any, *, weights: str = "linear", confidence: float = 0.95,
+def weighted_kappa(first: Any, second: Any, *, weights: str = "linear",
+                   levels: Sequence[Any] | None = None, confidence: float = 0.95,
                    missing: str = "raise") -> Kappa:
     """Cohen's kappa of two readers; between ordered classes, a near miss counts as one in part.
 
     Parameters
     ----------
     first, second
-        Classes as numbers, 1-D; equal numbers are one class, their order that of the classes.
+        Classes as numbers, 1-D; equal numbers are one class, their order that of the classes. With
+        `levels` also texts.
     weights
-        `linear` or `quadratic` (by how many of the classes that occur lie between), or `none`.
+        `linear` or `quadratic` (by how many of the classes lie between), or `none`.
+    levels
+        All classes in their order, also those that nobody used; None: those that occur.
 
     Returns
     -------
@@ -125,9 +129,12 @@ def weighted_kappa(first: Any, second: Any, *, weights: str = "linear", confiden
     check_confidence(confidence)
     if weights not in WEIGHTS:
         raise ValueError(f"weights {weights!r}: expected one of {', '.join(WEIGHTS)}")
+    if levels is not None:
+        first, second = (_places(values, levels, name) for values, name in
+                         ((first, "first"), (second, "second")))
     a, b, n_missing = two_arrays(first, second, missing, ("first", "second"))
     n = len(a)
-    names = np.unique(np.concatenate([a, b]))
+    names = np.unique(np.concatenate([a, b])) if levels is None else np.arange(float(len(levels)))
     if len(names) < 2:
         return Kappa(n, 2, len(names), NAN, NAN, NAN, NAN_PAIR, weights, n_missing,
                      "both readers always say the same one class" if n else "no pair")
@@ -150,6 +157,19 @@ def weighted_kappa(first: Any, second: Any, *, weights: str = "linear", confiden
                      "no interval: few pairs, all agree, or one reader always says the same")
     return Kappa(n, 2, len(names), agreed, by_chance, kappa,
                  (kappa - half, min(1.0, kappa + half)), weights, n_missing, "")
+
+
+def _places(values: Any, levels: Sequence[Any], name: str) -> np.ndarray:
+    """Where each class stands in the levels; NaN where it is empty."""
+    if len(set(levels)) != len(levels) or len(levels) < 2:
+        raise ValueError(f"levels {list(levels)!r}: expected two classes or more, each once")
+    place = {level: float(k) for k, level in enumerate(levels)}
+    series = pd.Series(list(values), dtype=object)
+    unknown = sorted({str(value) for value in series.dropna() if value not in place})
+    if unknown:
+        raise ValueError(f"{name}: class {', '.join(unknown[:5])} is none of the levels "
+                         f"{', '.join(map(str, levels))}")
+    return series.map(place).to_numpy(float)
 
 
 def _one(cell: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -61,18 +61,20 @@ def signed_rank(reference: Any, test: Any, cluster: Any, *, method: str = "auto"
     Returns
     -------
     ClusteredSignedRank
-        `statistic` is the sum of the signed ranks; NaN with a `reason` where nothing differs or
-        there is one cluster.
+        `statistic` is the weighted sum of the clusters' mean signed ranks (of equal clusters, the
+        sum of the signed ranks); NaN with a `reason` where nothing differs or there is one cluster.
 
     Formula
     -------
-    Zeros are dropped, |test - reference| is ranked over all pairs, S_i is the sum of the signed
-    ranks of cluster i. Where differences are symmetric about 0, a cluster's sign can be turned as
-    a whole: z = sum S_i / sqrt(sum S_i^2), or all 2^m turns.
+    Zeros are dropped, |test - reference| is ranked over all pairs, s_i is the mean signed rank of
+    cluster i and w_i = g_i / (1 + (g_i - 1) r) its weight, r the intraclass correlation of the
+    signed ranks (analysis of variance; below 0 it counts as 0), scaled so that equal clusters have
+    their size. Where differences are symmetric about 0, a cluster's sign can be turned as a whole:
+    z = sum w_i s_i / sqrt(sum (w_i s_i)^2), or all 2^m turns.
 
     Source
     ------
-    Rosner, Glynn & Lee 2006, Biometrics 62:185, with every pair of weight 1.
+    Rosner, Glynn & Lee 2006, Biometrics 62:185 (unbalanced design).
 
     Checked against
     ---------------
@@ -96,7 +98,7 @@ def signed_rank(reference: Any, test: Any, cluster: Any, *, method: str = "auto"
         why = "all differences are zero" if not len(d) else "only one cluster differs at all"
         return ClusteredSignedRank(len(a), n_zero, n_clusters, NAN, NAN, NAN, "none", n_missing,
                                    why)
-    sums = np.bincount(codes, np.sign(d) * stats.rankdata(np.abs(d)))
+    sums = _weighted_sums(codes, np.sign(d) * stats.rankdata(np.abs(d)))
     total, spread = float(sums.sum()), float(np.sqrt((sums**2).sum()))
     z = total / spread if spread else 0.0
     chosen = method if method != "auto" else \
@@ -112,6 +114,22 @@ def signed_rank(reference: Any, test: Any, cluster: Any, *, method: str = "auto"
     else:
         p_value = float(2 * stats.norm.sf(abs(z)))
     return ClusteredSignedRank(len(a), n_zero, n_clusters, total, z, p_value, chosen, n_missing, "")
+
+
+def _weighted_sums(codes: np.ndarray, signed_ranks: np.ndarray) -> np.ndarray:
+    """w_i s_i of each cluster: see `signed_rank`."""
+    size, sums = np.bincount(codes), np.bincount(codes, signed_ranks)
+    n, m = len(codes), len(size)
+    if size.min() == size.max():
+        return sums
+    of_means = float((sums**2 / size).sum())
+    between = (of_means - float(sums.sum()) ** 2 / n) / (m - 1)
+    within = (float((signed_ranks**2).sum()) - of_means) / (n - m)
+    typical = (n - float((size**2).sum()) / n) / (m - 1)
+    extra = max(0.0, (between - within) / typical)
+    alike = extra / (extra + within) if extra + within > 0 else 0.0
+    weight = size / (1 + (size - 1) * alike)
+    return weight * (n / weight.sum()) * sums / size
 
 
 def bootstrap(

@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from deeplung_nb.spreadsheets import with_patients
 from deeplung_nb.stats import agreement, correlation, paired, reliability, robust
 from deeplung_nb.stats import clusters as by_cluster
 from deeplung_nb.stats import limits as limits_of
 from deeplung_nb.stats._results import plain_differences
 from deeplung_nb.stats.description import describe
 from deeplung_nb.stats.detection import detection
+from deeplung_nb.stats.trend import proportional_bias
 
 NAN = float("nan")
 ALPHA = 0.05
@@ -57,10 +59,8 @@ BY_PATIENTS = "by patients"
 
 
 def _by_patients(a: np.ndarray, b: np.ndarray, patients: np.ndarray,
-                 confidence: float) -> dict[str, Any]:
-    """What of a row changes where patients, not readings, are independent."""
-    import statsmodels.api as sm
-
+                 confidence: float) -> tuple[dict[str, Any], str]:
+    """What of a row changes where patients, not readings, are independent; and what to mind."""
     limits = reliability.clustered_limits(
         pd.DataFrame({"patient": patients, "reference": a, "test": b}), "patient", "reference",
         "test", confidence=confidence)
@@ -87,14 +87,7 @@ def _by_patients(a: np.ndarray, b: np.ndarray, patients: np.ndarray,
     found |= {"signed_rank_p": rank.p_value, "signed_rank_method": f"{rank.method}, by patients",
               "hodges_lehmann_lower": NAN, "hodges_lehmann_upper": NAN,
               "hodges_lehmann_all_lower": NAN, "hodges_lehmann_all_upper": NAN, "spearman_p": NAN}
-    mean = (a + b) / 2
-    if len(a) > 3 and np.ptp(mean) > 0 and np.ptp(d) > 0:
-        fit = sm.OLS(d, sm.add_constant(mean)).fit(
-            cov_type="cluster", cov_kwds={"groups": pd.factorize(patients)[0]}, use_t=True)
-        low, high = fit.conf_int(1 - confidence)[1]
-        found |= {"slope_lower": float(low), "slope_upper": float(high),
-                  "slope_p": float(fit.pvalues[1])}
-    return found
+    return found, limits.reason
 
 
 def _lead(row: dict[str, Any]) -> dict[str, Any]:
@@ -134,8 +127,9 @@ def agreement_row(pair: pd.DataFrame, confidence: float = 0.95, *, missing: str 
     pair
         A table of `measurements.pair`.
     clusters
-        `auto`: where the column `patient_id` repeats, intervals and tests are by patients
-        (`clustered_limits`, `robust`, the clustered signed-rank test), and the row says so in
+        `auto`: where the column `patient_id` (or `PatientID`, `patient` ...) repeats, intervals
+        and tests are by patients (`clustered_limits`, `robust`, `trend`, the clustered signed-rank
+        test), and the row says so in
         `independent`. `ignore`: every pair as independent.
     ci
         Of Spearman, Pearson and CCC. `auto`: `robust`, which holds with zeros and skew;
@@ -151,6 +145,7 @@ def agreement_row(pair: pd.DataFrame, confidence: float = 0.95, *, missing: str 
         raise ValueError(f"clusters={clusters!r}: expected one of {', '.join(CLUSTERS)}")
     if ci not in INTERVALS:
         raise ValueError(f"ci={ci!r}: expected one of {', '.join(INTERVALS)}")
+    pair = with_patients(pair)
     both = pair[["reference", "test", *(["patient_id"] if "patient_id" in pair else [])]]
     if missing == "drop":
         both = both.dropna(subset=["reference", "test"])
@@ -174,6 +169,7 @@ def agreement_row(pair: pd.DataFrame, confidence: float = 0.95, *, missing: str 
         ranks = replace(ranks, ci=robust.spearman_interval(reference, test, patients,
                                                            confidence=confidence))
         line, ccc = replace(line, ci=moments.pearson), replace(ccc, ccc_ci=moments.ccc)
+    slope = proportional_bias(reference, test, patients, confidence=confidence)
     a, b = describe(reference), describe(test)
     middle = limits_of.quantile_interval(test - reference, 0.5, confidence) \
         if len(test) else (NAN, NAN)
@@ -203,8 +199,8 @@ def agreement_row(pair: pd.DataFrame, confidence: float = 0.95, *, missing: str 
         "regression_bias_slope": regression.bias_line[1],
         "regression_sd_intercept": regression.sd_line[0],
         "regression_sd_slope": regression.sd_line[1],
-        "slope": limits.slope, "slope_lower": limits.slope_ci[0],
-        "slope_upper": limits.slope_ci[1], "slope_p": limits.slope_p,
+        "slope": slope.slope, "slope_lower": slope.slope_ci[0],
+        "slope_upper": slope.slope_ci[1], "slope_p": slope.p_value,
         "heteroscedasticity_p": limits.heteroscedasticity_p, "shapiro_p": limits.shapiro_p,
         "spearman": ranks.r, "spearman_lower": ranks.ci[0], "spearman_upper": ranks.ci[1],
         "spearman_p": ranks.p_value,
@@ -221,11 +217,14 @@ def agreement_row(pair: pd.DataFrame, confidence: float = 0.95, *, missing: str 
         "hodges_lehmann_all_lower": every.hodges_lehmann_ci[0],
         "hodges_lehmann_all_upper": every.hodges_lehmann_ci[1],
     }
+    said = ""
     if grouped:
-        row |= _by_patients(reference, test, patients, confidence)
+        changed, said = _by_patients(reference, test, patients, confidence)
+        row |= changed
     # Each method says why a field is empty; the reasons travel with the row.
-    reasons = {reason for result in (limits, ranks, ccc, rank)
-               for reason in result.reason.split("; ") if reason}
+    reasons = {reason for why in (limits.reason, ranks.reason, ccc.reason, rank.reason,
+                                  slope.reason, said)
+               for reason in why.split("; ") if reason}
     if grouped:
         reasons.add("no interval of the shift, and no p of Spearman's correlation, by patients")
     flags = {"flags": _flags(row), "reasons": "; ".join(sorted(reasons))}
@@ -281,6 +280,6 @@ def of_row(row: dict[str, Any], limits: agreement.BlandAltman, ranks: correlatio
     ends = {field: (row[f"{name}_lower"], row[f"{name}_upper"]) for field, name in (
         ("bias_ci", "bias"), ("loa_lower_ci", "loa_lower_ci"), ("loa_upper_ci", "loa_upper_ci"),
         ("slope_ci", "slope"))}
-    same = {name: row[name] for name in ("bias", "sd", "loa_lower", "loa_upper",
-                                         "percent_outside", "slope_p")}
+    same = {name: row[name] for name in ("bias", "sd", "loa_lower", "loa_upper", "slope",
+                                         "slope_p", "percent_outside")}
     return replace(limits, ci=BY_PATIENTS, **ends, **same), ranks

@@ -6,11 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import optimize, stats
 
 from deeplung_nb.stats import paired
-from deeplung_nb.stats._results import NAN_PAIR, Result, check_confidence, rounding, two_arrays
+from deeplung_nb.stats._results import (
+    NAN_PAIR,
+    Result,
+    check_confidence,
+    clustered_pairs,
+    rounding,
+    two_arrays,
+)
 from deeplung_nb.stats.limits import carkeet_factor
+from deeplung_nb.stats.reliability import clustered_limits
 
 NAN = float("nan")
 
@@ -86,8 +95,8 @@ def _check_margin(margin: float) -> None:
                          "at the data, in the unit of the readings")
 
 
-def tost(reference: Any, test: Any, margin: float, *, confidence: float = 0.95,
-         missing: str = "raise") -> Equivalence:
+def tost(reference: Any, test: Any, margin: float, *, cluster: Any = None,
+         confidence: float = 0.95, missing: str = "raise") -> Equivalence:
     """Two one-sided t tests: is the mean difference within ± margin?
 
     Null hypothesis: the bias is as large as the margin, or larger. A small p speaks for
@@ -99,6 +108,9 @@ def tost(reference: Any, test: Any, margin: float, *, confidence: float = 0.95,
         Paired readings, 1-D.
     margin
         Largest bias that does not matter, in the unit of the readings.
+    cluster
+        Which patient each pair is of, where one has several: bias and its error are then those of
+        `reliability.clustered_limits`.
     confidence
         1 - level of each test; the interval of the bias has 2 x confidence - 1 (90 % at 0.95).
 
@@ -110,7 +122,8 @@ def tost(reference: Any, test: Any, margin: float, *, confidence: float = 0.95,
 
     Formula
     -------
-    t_lower = (bias + margin) / SE, t_upper = (bias - margin) / SE, n - 1 degrees of freedom.
+    t_lower = (bias + margin) / SE, t_upper = (bias - margin) / SE, n - 1 degrees of freedom, n the
+    pairs, or the patients where they have several.
 
     Source
     ------
@@ -128,17 +141,27 @@ def tost(reference: Any, test: Any, margin: float, *, confidence: float = 0.95,
     """
     check_confidence(confidence)
     _check_margin(margin)
-    a, b, n_missing = two_arrays(reference, test, missing)
+    a, b, codes, n_missing = clustered_pairs(reference, test, cluster, missing)
     d, n = b - a, len(a)
+    free = int(codes.max(initial=-1))
     bias = float(d.mean()) if n else NAN
     if n < 2 or np.ptp(d) <= rounding(a, b):
         why = f"{n} pairs: needs 2 or more" if n < 2 else "all differences are equal"
         return Equivalence(n, bias, NAN_PAIR, margin, NAN, NAN, NAN, NAN, NAN, confidence,
                            n_missing, why)
-    se = float(d.std(ddof=1) / np.sqrt(n))
-    half = float(stats.t.ppf(confidence, n - 1)) * se
+    if free < 1:
+        return Equivalence(n, bias, NAN_PAIR, margin, NAN, NAN, NAN, NAN, NAN, confidence,
+                           n_missing, "one patient: needs 2 or more")
+    if free + 1 < n:
+        grouped = clustered_limits(pd.DataFrame({"patient": codes, "a": a, "b": b}), "patient",
+                                   "a", "b", confidence=2 * confidence - 1)
+        bias, half = grouped.bias, (grouped.bias_ci[1] - grouped.bias_ci[0]) / 2
+        se = half / float(stats.t.ppf(confidence, free))
+    else:
+        se = float(d.std(ddof=1) / np.sqrt(n))
+        half = float(stats.t.ppf(confidence, free)) * se
     t_lower, t_upper = (bias + margin) / se, (bias - margin) / se
-    p_lower, p_upper = float(stats.t.sf(t_lower, n - 1)), float(stats.t.cdf(t_upper, n - 1))
+    p_lower, p_upper = float(stats.t.sf(t_lower, free)), float(stats.t.cdf(t_upper, free))
     return Equivalence(n, bias, (bias - half, bias + half), margin, t_lower, p_lower, t_upper,
                        p_upper, max(p_lower, p_upper), confidence, n_missing, "")
 

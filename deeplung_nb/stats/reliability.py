@@ -232,7 +232,8 @@ def clustered_limits(
     Formula
     -------
     bias ± z sqrt(between + within); `anova`: within is the mean square within subjects, between
-    = (mean square between - within) / n0, n0 = (N - sum m_i^2 / N) / (subjects - 1).
+    = (mean square between - within) / n0, n0 = (N - sum m_i^2 / N) / (subjects - 1); where that is
+    negative, 0 and the variance of all differences.
 
     Source
     ------
@@ -288,7 +289,10 @@ def clustered_limits(
         typical = (total**2 - float((sizes**2).sum())) / ((n - 1) * total)
         between = (mean_square - within) / typical
         if between < 0:
-            between, reason = 0.0, "variance between subjects came out negative: taken as 0"
+            # The mean square within may rest on a degree of freedom or two; all pairs tell better.
+            between, within = 0.0, float(d.var(ddof=1))
+            reason = ("variance between subjects came out negative: taken as 0, and the limits "
+                      "from the SD of all pairs")
         se = float(np.sqrt(between * (sizes**2).sum() / total**2 + within / total))
     else:
         bias, se, between, within, reason = _reml(d, codes)

@@ -29,7 +29,7 @@ from deeplung_nb.report.explore import (
 )
 from deeplung_nb.report.export import export
 from deeplung_nb.report.style import reader_names
-from deeplung_nb.spreadsheets import DECIMALS, numbers, read_table
+from deeplung_nb.spreadsheets import DECIMALS, numbers, patient_column, read_table
 from deeplung_nb.stats import agreement
 from deeplung_nb.widgets.picture import PointPicture, with_picture
 
@@ -141,7 +141,8 @@ class AgreementExplorer(ipywidgets.VBox):
             return cls(path, open_case=open_case, folder=folder)
         options.setdefault("case_id", "case_id" if "case_id" in frame else None)
         if readers is None:
-            facts = {options["case_id"], "patient_id", "fold"}
+            facts = {options["case_id"], "fold", options.get("patient_id")
+                     or patient_column(frame.columns, (options["case_id"],))}
             numeric = [name for name in frame if name not in facts and _is_numeric(frame[name])]
             if len(numeric) != 2:
                 raise ValueError(
