@@ -109,19 +109,25 @@ def work(order, said):
         os._exit(code)
 
 
-for line in sys.stdin:
-    order = json.loads(line)
-    start = time.monotonic()
-    told, tell = os.pipe()  # which no limit of a file's size ends; a message is short
-    child = os.fork()
-    if child == 0:
-        work(order, tell)
-    os.close(tell)
-    if order.get("seconds") is not None:
-        time.sleep(order["seconds"])
-        os.kill(child, signal.SIGKILL)
-    status = os.waitpid(child, 0)[1]
-    with os.fdopen(told, "rb") as stream:
-        said = stream.read().decode("utf-8", "replace")
-    print(json.dumps({"code": os.waitstatus_to_exitcode(status),
-                      "seconds": time.monotonic() - start, "said": said}), flush=True)
+def serve():
+    """Orders until the input ends."""
+    for line in sys.stdin:
+        order = json.loads(line)
+        start = time.monotonic()
+        told, tell = os.pipe()  # which no limit of a file's size ends; a message is short
+        child = os.fork()
+        if child == 0:
+            work(order, tell)
+        os.close(tell)
+        if order.get("seconds") is not None:
+            time.sleep(order["seconds"])
+            os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+        with os.fdopen(told, "rb") as stream:
+            said = stream.read().decode("utf-8", "replace")
+        print(json.dumps({"code": os.waitstatus_to_exitcode(status),
+                          "seconds": time.monotonic() - start, "said": said}), flush=True)
+
+
+if __name__ == "__main__":  # doctest imports every module
+    serve()
