@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -151,22 +152,13 @@ def test_files_have_the_rights_that_the_umask_leaves(tmp_path):
 
 
 KILLED = """
-import os, signal, sys
+import sys
 from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from dying import die_at
 from deeplung_nb import files
 
-n, calls = int(sys.argv[1]), 0
-
-def counted(work):
-    def call(*arguments, **options):
-        global calls
-        calls += 1
-        if calls == n:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return work(*arguments, **options)
-    return call
-
-Path.replace, Path.unlink = counted(Path.replace), counted(Path.unlink)
+die_at(int(sys.argv[1]))
 folder = Path(sys.argv[2])
 with files.atomic_paths(*(folder / name for name in ("mask", "table", "card"))) as parts:
     for part in parts:
@@ -175,7 +167,8 @@ with files.atomic_paths(*(folder / name for name in ("mask", "table", "card"))) 
 
 
 def kill_at(n, folder):
-    return subprocess.run([sys.executable, "-c", KILLED, str(n), str(folder)]).returncode
+    return subprocess.run([sys.executable, "-c", KILLED, str(n), str(folder),
+                           str(Path(__file__).parent)]).returncode
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["new", "overwritten"])

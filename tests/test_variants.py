@@ -30,10 +30,12 @@ def test_a_real_ct_in_another_form_has_no_lesion_outside_and_nearly_the_same_vol
     scan = read_scan(shared_data("dicom") / "lung_pet_ct_dx_a0001")
     if not packaged_checkpoints():
         pytest.skip("the package holds no network")
-    variant = dict(script.variants(scan))[name]
-    found = script.measured(name, variant, Predictor.from_checkpoints(packaged_checkpoints()))
+    variant, = (one for one in script.variants(scan) if one[0] == name)
+    found = script.measured(*variant, Predictor.from_checkpoints(packaged_checkpoints()))
     assert found["errors"] == ()
-    assert found["outside the body"] == 0.0
+    assert found["outside"] == 0.0
+    if "2×2" in name:  # where the network itself does mark the air
+        assert found["marked outside"] > 50.0
     assert found["lesion"] == pytest.approx(58.0, rel=script.TOLERANCE_PERCENT / 100)
     assert found["lung"] == pytest.approx(5628, rel=0.02)
 
@@ -43,12 +45,12 @@ def test_variants_of_a_drawn_scan_keep_its_tissue(script):
     from tests.test_body import trunk
 
     scan, _, _, _ = trunk(n_slices=6)
-    made = dict(script.variants(scan))
-    assert len(made) == 21
+    made = list(script.variants(scan))
+    assert len({name for name, *_ in made}) == 21
     extent = np.multiply(scan.shape, scan.spacing_mm)
-    for name, variant in made.items():
+    for name, variant, patient in made:
         if "cropped" not in name:
             assert np.multiply(variant.shape, variant.spacing_mm) == pytest.approx(extent, rel=0.05)
-        body = body_mask(variant).sum() * variant.voxel_mm3
-        part = 0.6 if "within" in name else 0.93
-        assert part < body / (body_mask(scan).sum() * scan.voxel_mm3) < 1.07, name
+        assert patient.shape == variant.shape
+        # Found anew, the body lies where the scan as it is has it.
+        assert (patient == body_mask(variant)).mean() > 0.98, name

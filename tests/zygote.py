@@ -15,21 +15,19 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import torch
+from dying import die_at
 
-torch.set_num_threads(1)  # no pool of threads may live in a process that forks
-
-import pandas as pd  # noqa: E402
-
-import deeplung_nb.__main__ as command_line  # noqa: E402
-from deeplung_nb.cohorts import adapters  # noqa: E402, F401
-from deeplung_nb.config import load_profile  # noqa: E402
-from deeplung_nb.files import explain  # noqa: E402
-from deeplung_nb.learning import packaged  # noqa: E402
-from deeplung_nb.measurements import read  # noqa: E402
-from deeplung_nb.reading import segment as reading  # noqa: E402, F401
-from deeplung_nb.report.explore import Question, answer  # noqa: E402
-from deeplung_nb.report.export import export  # noqa: E402
+import deeplung_nb.__main__ as command_line
+from deeplung_nb.cohorts import adapters  # noqa: F401
+from deeplung_nb.config import load_profile
+from deeplung_nb.files import atomic_path, explain
+from deeplung_nb.learning import packaged
+from deeplung_nb.measurements import read
+from deeplung_nb.reading import segment as reading  # noqa: F401
+from deeplung_nb.report.explore import Question, answer
+from deeplung_nb.report.export import export
 
 
 def command(arguments):
@@ -47,8 +45,8 @@ def export_answer(table, folder):
 def train_packaged(checkpoint, output, results):
     """`train-packaged` whose trainings are copies of a checkpoint."""
     def quickly(cases, validation, config, folder, **options):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "checkpoint.pt").write_bytes(Path(checkpoint).read_bytes())
+        with atomic_path(folder / "checkpoint.pt") as part:
+            part.write_bytes(Path(checkpoint).read_bytes())
         return pd.DataFrame({"train_loss": [0.5]})
 
     packaged.load_profile = lambda _: load_profile("quick")
@@ -56,22 +54,6 @@ def train_packaged(checkpoint, output, results):
     packaged.train_whole = quickly
     packaged.train_packaged(Path(results), Path(output), results=Path(results), progress=False,
                             seeds=2, name="tiny")
-
-
-def die_at(nth):
-    """SIGKILL instead of the nth rename or unlink."""
-    calls = 0
-
-    def counted(work):
-        def call(*arguments, **options):
-            nonlocal calls
-            calls += 1
-            if calls == nth:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return work(*arguments, **options)
-        return call
-
-    Path.replace, Path.unlink = counted(Path.replace), counted(Path.unlink)
 
 
 def drop_capabilities():
@@ -111,6 +93,7 @@ def work(order, said):
 
 def serve():
     """Orders until the input ends."""
+    torch.set_num_threads(1)  # no pool of threads may live in a process that forks
     for line in sys.stdin:
         order = json.loads(line)
         start = time.monotonic()

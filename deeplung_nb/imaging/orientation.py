@@ -157,7 +157,7 @@ def orientation(chest: Chest, lungs: np.ndarray) -> tuple[list[str], list[str]]:
     elif in_front or (score < 0 and not behind):
         warnings.append("front and back may be exchanged against what the file says (score "
                         f"{score:.1f}): look at the picture")
-    left = _heart_left_mm(lungs, float(np.nonzero(body)[2].mean()), pixel_mm[1])
+    left = _heart_left_mm(lungs, chest.middle[1], pixel_mm[1])
     # Of a lung that is missing in part, the heart's place can't be told.
     if left is not None and left < HEART_LEFT_MM and not lopsided:
         warnings.append(f"the heart lies {-left:.0f} mm to the right: the scan is mirrored against "
