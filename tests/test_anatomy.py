@@ -193,11 +193,11 @@ def test_missing_lung_of_a_drawn_cage_by_hand():
 
 
 def chests(data):
-    """(name, scan) of every real chest, at half its pixels, and of two phantoms."""
+    """(name, scan) of real chests, at half their pixels, and of two phantoms."""
     for case in ("1", "2", "3", "5", "6", "8"):
         yield f"MedSeg {case}", half(read_scan(data / "medseg2" / "rp_im" / f"{case}.nii.gz"))
     yield "PET-CT A0001", half(read_scan(data / "dicom" / "lung_pet_ct_dx_a0001"))
-    yield "ct-64", half(read_scan(data / "nrrd" / "ct-64.nrrd"))
+    yield "ct-64", read_scan(data / "nrrd" / "ct-64.nrrd")  # whose pixels are of 4.2 mm
     for k in (0, 1):
         spec = read_specs(manifest_folder() / "phantom.csv")[k]
         yield f"phantom {spec.case_id}", make_phantom(spec).scan

@@ -31,7 +31,7 @@ AIRWAY_MM, AIRWAY_MORE = 40.0, 1.5
 """A windpipe of this length from one end of the scan, and so many times that from the other, tells
 where the head is."""
 SPINE_BEHIND, SPINE_IN_FRONT = 0.08, -0.12
-"""See `anatomy.spine_behind`: 0.14 to 0.36 in 13 chests."""
+"""See `anatomy.spine_behind`: 0.14 to 0.34 in docs/anatomy.md."""
 BACK_SCORE = -1.0
 """See `_back_score`: 2.5 to 4.5 in the six CTs of MedSeg data set 2 and in two other chests."""
 HEART_LEFT_MM = -4.0

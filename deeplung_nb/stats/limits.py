@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -151,6 +152,23 @@ class Spread(NamedTuple):
 NO_SPREAD = Spread(NAN, NAN, NAN, NAN)
 
 
+def spread_of(mean: np.ndarray, residual: np.ndarray) -> Spread:
+    """The power of the size that |residual| follows, by quasi-likelihood with a log link.
+
+    No zero disturbs it (Santos Silva & Tenreyro 2006, Rev Econ Stat 88:641).
+    """
+    import statsmodels.api as sm
+
+    lowest, scale = float(mean.min()), float(np.mean(mean - mean.min()))
+    unit = float(residual.mean())  # so that the solver meets numbers about 1
+    design = sm.add_constant(np.log1p((mean - lowest) / scale))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a power through few residuals may fit them all
+        fit = sm.GLM(residual / unit, design, family=sm.families.Poisson()).fit()
+    return Spread(float(np.exp(fit.params[0])) * unit * HALF_NORMAL, float(fit.params[1]),
+                  lowest, scale)
+
+
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """Intercept and slope by least squares."""
     slope, intercept = np.polyfit(x, y, 1)
@@ -179,22 +197,14 @@ def regression_limits(mean: np.ndarray, difference: np.ndarray) -> RegressionLim
 
     Where that line of the SD is not positive at every pair (many zeros, skew), the SD is a power
     of the size instead (Carroll & Ruppert 1988, Transformation and Weighting in Regression,
-    ch. 2), fitted to |residual| by quasi-likelihood with a log link, which no zero disturbs
-    (Santos Silva & Tenreyro 2006, Rev Econ Stat 88:641).
+    ch. 2).
     """
     bias_line = _line(mean, difference)
     residual = np.abs(difference - bias_line[0] - bias_line[1] * mean)
     sd_line = _line(mean, residual)
     power = None
     if residual.max() > rounding(mean, difference) and (sd_line[0] + sd_line[1] * mean <= 0).any():
-        import statsmodels.api as sm
-
-        lowest, scale = float(mean.min()), float(np.mean(mean - mean.min()))
-        unit = float(residual.mean())  # so that the solver meets numbers about 1
-        design = sm.add_constant(np.log1p((mean - lowest) / scale))
-        fit = sm.GLM(residual / unit, design, family=sm.families.Poisson()).fit()
-        power = Spread(float(np.exp(fit.params[0])) * unit * HALF_NORMAL, float(fit.params[1]),
-                       lowest, scale)
+        power = spread_of(mean, residual)
     return RegressionLimits(bias_line, (sd_line[0] * HALF_NORMAL, sd_line[1] * HALF_NORMAL), power)
 
 

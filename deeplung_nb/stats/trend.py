@@ -16,7 +16,7 @@ from deeplung_nb.stats._results import (
     clustered_pairs,
     rounding,
 )
-from deeplung_nb.stats.limits import differences
+from deeplung_nb.stats.limits import differences, spread_of
 
 NAN = float("nan")
 RESAMPLES = 1999
@@ -24,6 +24,8 @@ ALL_TURNS = 11
 """Patients up to which all 2^m ways of signs are gone through (2,048)."""
 MANY = 2000
 """Patients from which on the normal distribution serves as well."""
+EXPONENTS = -2.0, 3.0
+"""Of the power of the size that the spread may follow; errors in proportion have about 1."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,27 +78,17 @@ class _Wild:
 
 
 def _weights(mean: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """1 / variance of the differences by their size, largest 1: a power fitted to |residual|."""
-    size = (mean - mean.min()) / np.mean(mean - mean.min())
-    design = np.stack([np.ones(len(mean)), np.log1p(size)])
+    """1 / variance of the differences by their size, largest 1."""
     weight = np.ones(len(mean))
-    for _ in range(2):  # the line of unweighted squares first, then that of these weights
+    for _ in range(2):  # about the line of unweighted squares first, then about that of these
         x = mean - np.average(mean, weights=weight)
         level, slope = np.average(d, weights=weight), weight @ (x * d) / (weight @ (x * x))
         residual = np.abs(d - level - slope * x)
-        unit = residual.mean()
-        if unit == 0:
-            return weight
-        beta = np.zeros(2)
-        for _ in range(25):  # quasi-likelihood with a log link, which no zero disturbs
-            fitted = np.exp(np.clip(beta @ design, -30, 30))
-            information = (design * fitted) @ design.T + 1e-9 * np.eye(2)
-            step = np.linalg.solve(information, design @ (residual / unit - fitted))
-            beta = beta + np.clip(step, -2, 2)
-            if np.abs(step).max() < 1e-8:
-                break
-        power = np.clip(beta[1], -2.0, 3.0)
-        weight = np.exp(-2 * power * design[1])
+        if residual.mean() <= rounding(mean, d):
+            break
+        spread = spread_of(mean, residual)
+        # Of a handful of pairs the exponent may be anything.
+        weight = spread._replace(exponent=float(np.clip(spread.exponent, *EXPONENTS))).at(mean)**-2
         weight /= weight.max()
     return weight
 
