@@ -150,7 +150,9 @@ class Config:
     """Threads to compute with: with another number the same training ends a little elsewhere.
     None: as many as the machine offers."""
     batch_predict: int = 4
-    nsd_tolerance_mm: float = 3.0
+    nsd_tolerance_mm: float | None = None
+    """Distance up to which surface counts as met; None: half of a scan's slice distance. Where two
+    readers have marked, what they differ by (`stats.surface.tolerance_of_readers`)."""
     pretrained: str | None = None
     """ImageNet weights for the trunk: a name in data_manifests/encoders.toml (its file lies in
     `<data>/encoders/`), or a path; None: Kaiming initialisation."""

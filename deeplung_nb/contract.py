@@ -29,24 +29,36 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "mean_hu": ("number", "mean attenuation, HU"),
     "dice": ("number", "Dice against the expert; empty for the expert and where both are empty"),
     "hd95_mm": ("number", "95th percentile of the surface distance to the expert's mask, mm"),
-    "nsd": ("number", "normalised surface Dice against the expert"),
+    "nsd": ("number", "normalised surface Dice against the expert, by area"),
     "n_slices": ("count", "slices of the scan"),
     "slices_with": ("count", "slices with the structure"),
     "seconds": ("number", "time to segment, s"),
-    "status": ("text", "ok or failed"),
+    "status": ("text", "ok, failed, or unread (this reader gave no reading)"),
     "note": ("text", "anything worth knowing; why a case failed"),
     "tp": ("count", "voxels in both the expert's and the reader's mask"),
     "fp": ("count", "voxels in the reader's mask only"),
     "fn": ("count", "voxels in the expert's mask only"),
     "tn": ("count", "voxels in neither mask"),
     "burden_in_lung_percent": ("number", "burden of what lies in the lung mask alone"),
+    "nsd_tolerance_mm": ("number", "distance up to which surface counts as met in nsd, mm"),
+    "volume_error_ml": ("number", "volume less the expert's, mL"),
+    "n_lesions": ("count", "lesions of the reader's mask: connected voxels of 0.1 mL or more"),
+    "n_lesions_false": ("count", "of these, those that the expert's mask does not touch"),
+    "n_lesions_expert": ("count", "lesions of the expert's mask"),
+    "n_lesions_found": ("count", "of these, those that the reader's mask touches"),
 }
 """Name -> (kind, meaning), in the order of the file."""
 
+ADDED = ("nsd_tolerance_mm", "volume_error_ml", "n_lesions", "n_lesions_false",
+         "n_lesions_expert", "n_lesions_found")
+"""Columns that older files lack; they are empty there."""
+
 KEY = ("cohort", "case_id", "reader", "structure")
-STATUSES = ("ok", "failed")
+STATUSES = ("ok", "failed", "unread")
 _NOT_NEGATIVE = ("n_voxels", "voxel_mm3", "volume_ml", "burden_percent", "burden_in_lung_percent",
-                 "hd95_mm", "n_slices", "slices_with", "seconds", "tp", "fp", "fn", "tn", "fold")
+                 "hd95_mm", "n_slices", "slices_with", "seconds", "tp", "fp", "fn", "tn", "fold",
+                 "nsd_tolerance_mm", "n_lesions", "n_lesions_false", "n_lesions_expert",
+                 "n_lesions_found")
 _MEASURED = ("n_voxels", "volume_ml", "burden_percent", "dice")
 
 
@@ -96,7 +108,7 @@ def check(frame: pd.DataFrame, where: str = "measurements") -> pd.DataFrame:
     Parameters
     ----------
     frame
-        Any frame with all of `COLUMNS`; other columns are allowed and kept.
+        Any frame with all of `COLUMNS` but those of `ADDED`; other columns are allowed and kept.
     where
         Name for the message.
 
@@ -109,15 +121,16 @@ def check(frame: pd.DataFrame, where: str = "measurements") -> pd.DataFrame:
     ------
     MeasurementsError
         All faults at once: missing columns; empty or repeated keys; unknown role, structure or
-        status; negative or infinite numbers; a share outside 0 to 1; a failed row with values, an
-        ok row without volume or burden; overlap for the expert; a volume or Dice that its own
-        voxel counts contradict.
+        status; negative or infinite numbers; a share outside 0 to 1; a failed or unread row with
+        values, an ok row without volume or burden; overlap for the expert; a volume or Dice that
+        its own voxel counts contradict.
     """
-    missing = [name for name in COLUMNS if name not in frame]
+    missing = [name for name in COLUMNS if name not in frame and name not in ADDED]
     if missing:
         raise MeasurementsError([f"missing column(s) {', '.join(missing)}; expected all of "
                                  f"{', '.join(COLUMNS)} (`from_wide` adds them)"], where)
     frame = frame.reset_index(drop=True)
+    frame = frame.assign(**{name: None for name in ADDED if name not in frame})
     faults: list[str] = []
     typed = _typed(frame, faults)
 
@@ -145,12 +158,13 @@ def check(frame: pd.DataFrame, where: str = "measurements") -> pd.DataFrame:
     for name in ("dice", "nsd"):
         fault((typed[name] < 0) | (typed[name] > 1), f"column {name!r}: outside 0 to 1")
     fault(typed["slices_with"] > typed["n_slices"], "more slices with the structure than slices")
-    failed = typed["status"] == "failed"
-    fault(failed & typed[list(_MEASURED)].notna().any(axis=1),
-          "status failed, yet with values (leave them empty)")
+    for status in ("failed", "unread"):
+        fault((typed["status"] == status) & typed[list(_MEASURED)].notna().any(axis=1),
+              f"status {status}, yet with values (leave them empty)")
     fault((typed["status"] == "ok") & typed["volume_ml"].isna() & typed["burden_percent"].isna(),
           "status ok without volume_ml and burden_percent (use status failed and a note)")
-    fault((typed["reader"] == "expert") & typed[["dice", "hd95_mm", "nsd"]].notna().any(axis=1),
+    against = ["dice", "hd95_mm", "nsd", *ADDED]
+    fault((typed["reader"] == "expert") & typed[against].notna().any(axis=1),
           "overlap given for the expert, who is the reference")
     volume = typed["n_voxels"].astype("float64") * typed["voxel_mm3"] / 1000.0
     fault((volume - typed["volume_ml"]).abs() > 1e-6 * volume.abs() + 1e-9,
@@ -159,6 +173,9 @@ def check(frame: pd.DataFrame, where: str = "measurements") -> pd.DataFrame:
     size = 2 * tp + fp + fn
     fault((2 * tp / size.where(size > 0) - typed["dice"]).abs() > 1e-6,
           "dice is not 2 tp / (2 tp + fp + fn)")
+    for part, whole in (("false", ""), ("found", "_expert")):
+        fault(typed[f"n_lesions_{part}"] > typed[f"n_lesions{whole}"],
+              f"n_lesions_{part} above n_lesions{whole}")
     fault((size == 0) & typed["dice"].notna(),
           "dice given where both masks are empty (it is undefined: leave it empty)")
     if faults:

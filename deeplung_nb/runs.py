@@ -42,7 +42,7 @@ MEASURING_CODE = (
     "imaging/preprocess.py", "imaging/body.py", "imaging/anatomy.py",
     "imaging/lungs.py", "imaging/integrity.py", "imaging/orientation.py",
     "imaging/plausibility.py", "cohorts/manifest.py", "cohorts/schema.py", "cohorts/splits.py",
-    "cohorts/study.py", "stats/overlap.py",
+    "cohorts/study.py", "stats/lesions.py", "stats/overlap.py",
     "stats/surface.py", "network/baselines.py", "network/checkpoint.py", "network/convlstm.py",
     "network/deeplung.py", "network/device.py", "network/fast.py", "network/fused.py",
     "network/fused_training.py", "network/losses.py", "network/pretrained.py",
@@ -51,7 +51,7 @@ MEASURING_CODE = (
 )
 """Code that can change measurements.csv, and `imaging/phantom/` where phantoms are used."""
 
-WITHOUT_NUMBERS = ("config.py", "files.py", "progress.py", "registry.py", "runs.py",
+WITHOUT_NUMBERS = ("config.py", "files.py", "progress.py", "readings.py", "registry.py", "runs.py",
                    "imaging/errors.py", "stats/_results.py")
 """What that code imports besides and that changes no number; `config` enters by its values, the
 registry by `manifest_digest`."""

@@ -125,8 +125,12 @@ def _frame(path: Path, rows: list[list[str]]) -> pd.DataFrame:
     return pd.DataFrame(rows[1:], columns=names, dtype=object)
 
 
-def numbers(values: Sequence[Any], places: Sequence[str], decimal: str | None = None
-            ) -> np.ndarray:
+BELOW = {"zero": 0.0, "half": 0.5, "limit": 1.0}
+"""What a reading below a limit counts, as a share of the limit."""
+
+
+def numbers(values: Sequence[Any], places: Sequence[str], decimal: str | None = None, *,
+            unread: Sequence[str] = (), below: str | None = None) -> np.ndarray:
     """Numbers as people write them, `1.5`, `1,5`, `1 234,5` or `1,234.5`; empty is NaN.
 
     Parameters
@@ -138,37 +142,75 @@ def numbers(values: Sequence[Any], places: Sequence[str], decimal: str | None = 
     decimal
         The sign before decimals, `.` or `,`; the other one separates thousands. None: what the
         texts themselves leave no doubt of.
+    unread
+        Texts that stand for no reading, besides those of `NOT_READ`.
+    below
+        What `<0.5` counts: a key of `BELOW`; None: it is no number.
 
     Raises
     ------
     ValueError
-        A text is no number, or may be two different ones; the message says which, and where.
+        Texts are no numbers, or one may be two different ones; the message says which, where, and
+        how to have them read.
     """
     if decimal not in (None, *DECIMALS):
         raise ValueError(f"decimal={decimal!r}: expected '.' or ',', or leave it out")
+    if below not in (None, *BELOW):
+        raise ValueError(f"below={below!r}: expected one of {', '.join(map(repr, BELOW))}, or "
+                         "leave it out")
+    none = NOT_READ | {text.strip().lower() for text in unread}
     texts = {row: re.sub(r"[\s\u00a0\u202f']", "", value) for row, value in enumerate(values)
-             if isinstance(value, str) and value.strip().lower() not in NOT_READ}
+             if isinstance(value, str) and value.strip().lower() not in none}
     if decimal is None:
-        decimal = _decimal(texts, places)
-    thousands = "," if decimal == "." else "."
-    grouped = re.compile(rf"[+-]?\d{{1,3}}(\{thousands}\d{{3}})+(\{decimal}\d*)?")
-    found = np.full(len(values), np.nan)
+        decimal = _decimal({row: text.lstrip("<") for row, text in texts.items()}, places)
+    found, wrong = np.full(len(values), np.nan), []
     for row, value in enumerate(values):
         text = texts.get(row)
+        share = BELOW[below] if below and text and text.startswith("<") else None
         try:
             if text is not None:
-                plain = text.replace(thousands, "") if grouped.fullmatch(text) else text
-                # A point that is not the decimal sign here must not pass as one.
-                if thousands in plain or not NUMBER.fullmatch(plain.replace(decimal, ".")):
-                    raise ValueError(text)
-                found[row] = float(plain.replace(decimal, "."))
+                found[row] = _number(text[1:] if share is not None else text, decimal)
+                found[row] *= 1.0 if share is None else share
             elif not isinstance(value, str) and not pd.isna(value):
                 found[row] = float(value)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{places[row]}: {value!r} is no number (decimal sign "
-                             f"{decimal!r}). Correct it, leave it empty if there is no reading, or "
-                             "say decimal=',' or '.'") from error
+        except (TypeError, ValueError):
+            wrong.append(row)
+    if wrong:
+        raise ValueError(_not_numbers(wrong, values, texts, places, decimal))
     return found
+
+
+def _number(text: str, decimal: str) -> float:
+    thousands = "," if decimal == "." else "."
+    grouped = re.fullmatch(rf"[+-]?\d{{1,3}}(\{thousands}\d{{3}})+(\{decimal}\d*)?", text)
+    plain = text.replace(thousands, "") if grouped else text
+    # A point that is not the decimal sign here must not pass as one.
+    if thousands in plain or not NUMBER.fullmatch(plain.replace(decimal, ".")):
+        raise ValueError(text)
+    return float(plain.replace(decimal, "."))
+
+
+def _not_numbers(rows: Sequence[int], values: Sequence[Any], texts: dict[int, str],
+                 places: Sequence[str], decimal: str) -> str:
+    """All cells that are no numbers, and what can be said so that they are read."""
+    cells = [f"{places[row]}: {values[row]!r} is no number (decimal sign {decimal!r})"
+             for row in rows]
+    remedies = []
+    if any(texts.get(row, "").startswith("<") for row in rows):
+        remedies.append("say below='zero', 'half' or 'limit' for readings below what can be told")
+    words = sorted({str(values[row]) for row in rows if not re.search(r"\d", str(values[row]))})
+    if words:
+        remedies.append(f"say unread={words!r} if there was no reading")
+    remedies.append("correct them, leave them empty if there is no reading, or say decimal=',' or "
+                    "'.'")
+    more = f"\n- and {len(cells) - 20} more" if len(cells) > 20 else ""
+    return (cells[0] if len(cells) == 1 else
+            f"{len(cells)} cells are no numbers\n- " + "\n- ".join(cells[:20]) + more) + (
+                ". " if len(cells) == 1 else "\n") + _sentence("; ".join(remedies))
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _decimal(texts: dict[int, str], places: Sequence[str]) -> str:

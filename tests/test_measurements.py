@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from deeplung_nb import measurements
+from deeplung_nb.contract import ADDED
 from deeplung_nb.measurements import COLUMNS, MeasurementsError
 
 
@@ -155,7 +156,8 @@ def test_a_wide_table_of_readings_becomes_measurements(tmp_path):
     pairs = measurements.pair(measurements.read(measurements.write(frame, tmp_path / "m.csv")),
                               "expert", "model", "ggo")
     assert list(pairs.case_id) == ["1", "3"]
-    assert pairs.attrs["failed"] == ["table/2"]
+    assert (pairs.attrs["unread"], pairs.attrs["n_unread"]) == (["table/2"], 1)
+    assert pairs.attrs["failed"] == []
     with pytest.raises(MeasurementsError, match="automatic"):
         measurements.from_wide(wide, {"expert": "manual", "model": "automatic"}, unit="mL")
 
@@ -249,8 +251,8 @@ def test_names_of_cases_stay_as_they_are_written(tmp_path):
     path.write_text("case_id,a,b\n001,1,2\n01,3,4\n1,5,6\nNA,7,NA\n")
     frame = measurements.from_wide(path, {"expert": "a", "model": "b"}, unit="mL")
     assert frame.case_id.tolist()[:4] == ["001", "01", "1", "NA"]
-    failed = frame[frame.status == "failed"]
-    assert failed[["case_id", "reader"]].to_numpy().tolist() == [["NA", "model"]]
+    unread = frame[frame.status == "unread"]
+    assert unread[["case_id", "reader"]].to_numpy().tolist() == [["NA", "model"]]
     excel = tmp_path / "r.xlsx"
     pd.DataFrame({"case_id": ["001", "1", "NA"], "a": [1, 2, 3], "b": [1, 2, None]}).to_excel(
         excel, index=False)
@@ -285,3 +287,100 @@ def test_a_case_without_a_name_is_refused():
     wide = pd.DataFrame({"case_id": ["x", None], "a": [1.0, 2.0], "b": [1.0, 2.0]})
     with pytest.raises(MeasurementsError, match="column 'case_id': empty in row"):
         measurements.from_wide(wide, {"expert": "a", "model": "b"}, unit="mL")
+
+
+@pytest.fixture
+def messy(shared_data):
+    path = shared_data("README.md").parent.parent / "cases/statistics/messy_two_readers.csv"
+    if not path.is_file():
+        pytest.skip(f"no case at {path}")
+    return path
+
+
+def test_all_cells_that_are_no_numbers_are_named_at_once_with_a_way_to_read_them(messy):
+    given = {"readers": {"A": "Reader A (ml)", "B": "Reader B (ml)"}, "unit": "mL",
+             "case_id": ["Patient", "Scan"]}
+    with pytest.raises(ValueError, match="2 cells are no numbers") as said:
+        measurements.from_csv(messy, **given)
+    for words in ("column 'Reader A (ml)', row 10: '<0,5'", "column 'Reader B (ml)', row 11: '-'",
+                  "below='zero', 'half' or 'limit'", "unread=['-']"):
+        assert words in str(said.value).replace("Say", "say")
+    table = measurements.from_csv(messy, below="half", unread=["-"], **given)
+    pairs = measurements.pair(table, "A", "B", "lesion")
+    assert pairs.set_index("case_id").loc["P09/1", "reference"] == 0.25
+    assert pairs.set_index("case_id").loc["007/1", "reference"] == 1234.5
+    assert pairs.attrs["unread"] == ["table/P07/1", "table/P08/1", "table/P10/1"]
+    assert pairs.attrs["n_failed"] == 0
+    assert pairs.patient_id.nunique() == len(pairs) - 1  # 007 has two scans
+
+
+@pytest.mark.parametrize(("below", "read"), [("zero", 0.0), ("half", 0.25), ("limit", 0.5)])
+def test_what_lies_below_a_limit_counts_as_said(below, read):
+    frame = measurements.from_wide(pd.DataFrame({"a": ["< 0,5", "2"], "b": ["1,5", "1"]}),
+                                   {"e": "a", "m": "b"}, unit="mL", case_id=None, below=below)
+    assert frame.volume_ml.tolist() == [read, 2.0, 1.5, 1.0]
+    with pytest.raises(ValueError, match="below='nil': expected one of 'zero', 'half', 'limit'"):
+        measurements.from_wide(pd.DataFrame({"a": [1], "b": [2]}), {"e": "a", "m": "b"},
+                               unit="mL", case_id=None, below="nil")
+
+
+def test_a_case_named_by_two_columns_is_asked_about_and_read():
+    wide = pd.DataFrame({"Patient": ["a", "a", "b"], "Scan": [1, 2, 1], "A": [1.0, 2, 3],
+                         "B": [1.0, 2, 4]})
+    given = {"readers": {"e": "A", "m": "B"}, "unit": "mL"}
+    with pytest.raises(MeasurementsError, match=r"case_id=\['Patient', 'Scan'\]"):
+        measurements.from_wide(wide, case_id="Scan", **given)
+    found = measurements.from_wide(wide, case_id=["Patient", "Scan"], **given)
+    assert found.case_id.tolist()[:3] == ["a/1", "a/2", "b/1"]
+    assert found.patient_id.tolist()[:3] == ["a", "a", "b"]
+
+
+@pytest.mark.parametrize("names", [["Mean", "SD"], ["mean:", " Total "], ["Mittelwert", "Min."]])
+def test_rows_that_are_sums_of_the_others_are_asked_about(names):
+    wide = pd.DataFrame({"case_id": ["1", "2", *names], "A": [1.0, 3, 2, 1], "B": [1.0, 3, 2, 1]})
+    given = {"readers": {"e": "A", "m": "B"}, "unit": "mL"}
+    with pytest.raises(MeasurementsError, match=r"row 3.*row 4.*summary_rows='drop'"):
+        measurements.from_wide(wide, **given)
+    dropped = measurements.from_wide(wide, summary_rows="drop", **given)
+    assert sorted(set(dropped.case_id)) == ["1", "2"]
+    assert len(measurements.from_wide(wide, summary_rows="keep", **given)) == 8
+    tall = wide.melt("case_id", ["A", "B"], "reader", "ml")
+    with pytest.raises(MeasurementsError, match="summary_rows"):
+        measurements.from_long(tall, reading="ml", unit="mL")
+    with pytest.raises(ValueError, match="summary_rows='no'"):
+        measurements.from_wide(wide, summary_rows="no", **given)
+
+
+def test_one_reader_in_two_spellings_is_asked_about():
+    tall = pd.DataFrame({"case_id": [1, 1, 2, 2], "reader": ["expert ", "ai", "Expert", "ai"],
+                         "ml": [1.0, 2, 3, 4]})
+    with pytest.raises(MeasurementsError, match=r"'Expert', 'expert ' differ .* are they one\?"
+                       r" Say names=\{'expert ': 'Expert'\}"):
+        measurements.from_long(tall, reading="ml", unit="mL")
+    one = measurements.from_long(tall, reading="ml", unit="mL", names={"expert ": "Expert"})
+    assert sorted(set(one.reader)) == ["Expert", "ai"]
+    two = measurements.from_long(tall, reading="ml", unit="mL", names={})
+    assert len(set(two.reader)) == 3
+
+
+def test_a_file_of_any_shape_is_read_by_one_function(tmp_path):
+    wide = tmp_path / "wide.csv"
+    wide.write_text("case_id,A,B\n1,2,3\n2,4,5\n")
+    found = measurements.from_csv(wide, {"e": "A", "m": "B"}, unit="mL")
+    tall = tmp_path / "tall.csv"
+    tall.write_text("case_id,who,ml\n1,e,2\n2,e,4\n1,m,3\n2,m,5\n")
+    same = measurements.from_csv(tall, reading="ml", reader="who", unit="mL")
+    assert same.volume_ml.tolist() == found.volume_ml.tolist()
+    ours = measurements.write(found, tmp_path / "measurements.csv")
+    assert sorted(measurements.from_csv(ours).volume_ml) == sorted(found.volume_ml)
+    with pytest.raises(ValueError, match=r"its columns are case_id, A, B\. Say which"):
+        measurements.from_csv(wide)
+    with pytest.raises(ValueError, match="give one of them"):
+        measurements.from_csv(wide, {"e": "A"}, reading="B")
+
+
+def test_a_file_of_before_the_newer_columns_is_still_read(tmp_path):
+    path = measurements.write(table(rows("a")), tmp_path / "new.csv")
+    old = pd.read_csv(path, dtype=str, keep_default_na=False).drop(columns=list(ADDED))
+    old.to_csv(tmp_path / "old.csv", index=False)
+    pd.testing.assert_frame_equal(measurements.read(tmp_path / "old.csv"), measurements.read(path))

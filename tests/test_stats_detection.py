@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from deeplung_nb.stats import detection, equivalence, followup
+from deeplung_nb.stats.lesions import lesions
 
 
 def readings(both, first, second, neither):
@@ -60,30 +61,30 @@ def boxes():
 
 def test_lesions_are_found_missed_and_false():
     reference, predicted = boxes()
-    found = detection.lesions(reference, predicted)
+    found = lesions(reference, predicted)
     assert (found.n_reference, found.n_found, found.n_test, found.n_false) == (3, 2, 3, 1)
     assert (found.smallest_missed, found.largest_missed) == (1, 1)
     assert found.sensitivity == 2 / 3
-    half = detection.lesions(reference, predicted, overlap=0.5)
+    half = lesions(reference, predicted, overlap=0.5)
     # The reference holds 32 of the 75, and 1 of the 2 voxels: not more than half.
     assert (half.n_found, half.n_false, half.largest_missed) == (1, 3, 32)
-    third = detection.lesions(reference, predicted, overlap=0.4)
+    third = lesions(reference, predicted, overlap=0.4)
     assert (third.n_found, third.n_false) == (1, 1)
-    large = detection.lesions(reference, predicted, smallest=2)
+    large = lesions(reference, predicted, smallest=2)
     assert (large.n_reference, large.n_found) == (2, 2)
 
 
 def test_masks_without_lesions_and_masks_that_are_none():
     empty, some = np.zeros((3, 3), bool), np.eye(3, dtype=bool)
-    found = detection.lesions(empty, some)
+    found = lesions(empty, some)
     assert (found.n_reference, found.n_test, found.n_false) == (0, 1, 1)
     assert found.reason == "no lesion in the reference"
     with pytest.raises(ValueError, match=r"labels == 1"):
-        detection.lesions(some.astype(int), some)
+        lesions(some.astype(int), some)
     with pytest.raises(ValueError, match="expected masks on one grid"):
-        detection.lesions(some, some[:2])
+        lesions(some, some[:2])
     with pytest.raises(ValueError, match="overlap=1"):
-        detection.lesions(some, some, overlap=1)
+        lesions(some, some, overlap=1)
 
 
 # Peak flow, Wright meter, two readings of 17 people: Bland & Altman 1986, table 1.

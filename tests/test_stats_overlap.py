@@ -73,13 +73,20 @@ def test_dice_is_symmetric_and_agrees_with_its_counts(seed, share, other):
 
 
 def brute_force(a, b, spacing, tolerance):
-    """By distance transforms over the whole grid."""
-    surfaces = [mask & ~ndimage.binary_erosion(mask) for mask in (a, b)]
-    to = [ndimage.distance_transform_edt(~surface, sampling=spacing) for surface in surfaces]
-    there, back = to[1][surfaces[0]], to[0][surfaces[1]]
-    met = (there <= tolerance + 1e-9).sum() + (back <= tolerance + 1e-9).sum()
-    return (max(np.percentile(there, 95), np.percentile(back, 95)),
-            met / (len(there) + len(back)))
+    """By distance transforms over the whole grid of corners, and area piece by piece."""
+    areas, sides = surface._areas_of_cells(spacing), []
+    for mask in (a, b):
+        padded = np.pad(mask, 1).astype(int)
+        sides.append(sum(padded[z:z - 1 or None, y:y - 1 or None, x:x - 1 or None] << bit
+                         for bit, (z, y, x) in enumerate(surface.CORNERS)))
+    at = [(code > 0) & (code < 255) for code in sides]
+    to = [ndimage.distance_transform_edt(~here, sampling=spacing) for here in at]
+    far = to[1][at[0]], to[0][at[1]]
+    weight = [areas[code[here]] for code, here in zip(sides, at, strict=True)]
+    met = sum(w[d <= tolerance + 1e-9].sum() for d, w in zip(far, weight, strict=True))
+    farthest = [min(end for end in np.unique(d) if w[d <= end].sum() >= 0.95 * w.sum())
+                for d, w in zip(far, weight, strict=True)]
+    return max(farthest), met / sum(w.sum() for w in weight)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -91,6 +98,40 @@ def test_surface_distances_agree_with_distance_transforms(seed):
     np.testing.assert_allclose(
         surface.hd95_and_nsd(a, b, spacing, tolerance_mm=tolerance),
         brute_force(a, b, spacing, tolerance), rtol=1e-12)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (5.0, 0.7, 0.7), (1.0, 2.0, 3.0)])
+def test_areas_and_surface_dice_are_those_of_monai(spacing):
+    torch = pytest.importorskip("torch")
+    metrics = pytest.importorskip("monai.metrics")
+    table, kernel = metrics.utils.create_table_neighbour_code_to_surface_area(list(spacing))
+    bits = kernel.numpy().ravel()  # value of each corner in MONAI's codes
+    theirs = [sum(int(bits[k]) for k in range(8) if code >> k & 1) for code in range(256)]
+    np.testing.assert_allclose(surface._areas_of_cells(spacing), table.numpy()[theirs], rtol=1e-6)
+    rng = np.random.default_rng(1)
+    a = ndimage.gaussian_filter(rng.normal(size=(20, 40, 40)), 3) > 0.005
+    b = np.roll(a, 1, axis=0)
+    batch = [torch.tensor(mask)[None, None].float() for mask in (b, a)]
+    for tolerance in (0.5 * spacing[0], 3.0):
+        wanted = metrics.compute_surface_dice(*batch, [tolerance], include_background=True,
+                                              spacing=spacing, use_subvoxels=True)
+        _, found = surface.hd95_and_nsd(a, b, spacing, tolerance_mm=tolerance)
+        assert found == pytest.approx(float(wanted), abs=1e-6)
+
+
+def test_the_area_of_a_box_and_what_is_met_of_it():
+    """A plate of 10 x 10 x 1 voxels, moved by its thickness: its faces are met, half its rim."""
+    plate = np.zeros((6, 14, 14), bool)
+    plate[2, 2:12, 2:12] = True
+    _, area = surface._surface(plate, (5.0, 1.0, 1.0))
+    assert area.sum() == pytest.approx(2 * 100 + 4 * 50, rel=0.12)  # corners are cut off
+    moved = np.roll(plate, 1, axis=0)
+    assert surface.hd95_and_nsd(plate, moved, (5.0, 1.0, 1.0))[1] == pytest.approx(0.5, abs=0.01)
+    assert surface.hd95_and_nsd(plate, moved, (5.0, 1.0, 1.0), tolerance_mm=5)[1] == 1
+    assert surface.tolerance_of_readers(plate, moved, (5.0, 1.0, 1.0)) == 5
+    assert np.isnan(surface.tolerance_of_readers(plate, plate & False, (5.0, 1.0, 1.0)))
+    with pytest.raises(ValueError, match=r"masks \[z, y, x\]"):
+        surface.hd95_and_nsd(plate[0], plate[0], (1.0, 1.0))
 
 
 def test_a_shift_is_found_in_mm_along_its_own_axis():

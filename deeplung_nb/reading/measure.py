@@ -11,8 +11,11 @@ from deeplung_nb.imaging.lungs import LungMask
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
 from deeplung_nb.stats import overlap
+from deeplung_nb.stats.lesions import lesions
 from deeplung_nb.stats.surface import hd95_and_nsd
 
+SMALLEST_LESION_ML = 0.1
+"""Specks below it are no lesions that anyone would count."""
 MUCH_OUTSIDE = 0.2, 2.0
 """Lesions outside the lung mask are worth a word from this share on, if they are as many mL."""
 
@@ -47,7 +50,7 @@ def _extent(mask: np.ndarray, scan: Scan) -> dict[str, Any]:
 
 def measure(
     scan: Scan, mask: LesionMask, lungs: LungMask | None, *, reference: LesionMask | None = None,
-    structures: tuple[str, ...] = LESION_STRUCTURES, tolerance_mm: float = 3.0,
+    structures: tuple[str, ...] = LESION_STRUCTURES, tolerance_mm: float | None = None,
     surface: bool = True,
 ) -> list[dict[str, Any]]:
     """One row per structure for one reader's mask.
@@ -63,7 +66,7 @@ def measure(
     structures
         Lesion structures to measure; only `lesion` where the expert's mask is binary.
     tolerance_mm
-        Of the normalised surface Dice.
+        Of the normalised surface Dice; None: half of the distance between slices.
     surface
         Whether to compute surface distances.
 
@@ -72,14 +75,17 @@ def measure(
     list of dict
         Volume (mL), burden (percent of the lung volume), `burden_in_lung_percent` (of what lies in
         the lung mask alone), `outside_lungs_ml` (the rest, as effusion is), mean HU, slices, and
-        against the reference Dice, HD95 (mm), normalised surface Dice and the voxel counts they
-        rest on.
+        against the reference Dice, HD95 (mm), normalised surface Dice, the voxel counts they
+        rest on, the error of the volume (mL), and lesion by lesion what was found and what not.
     """
     rows = []
     lung_voxels = int(lungs.mask.sum()) if lungs is not None else 0
     note = f"lung mask: {lungs.origin}" if lungs is not None else "no lung mask: burden is empty"
     if lungs is not None:
         rows.append({"structure": "lung", **_extent(lungs.mask, scan), "note": note})
+    if tolerance_mm is None:
+        tolerance_mm = scan.spacing_mm[0] / 2
+    smallest = int(np.ceil(SMALLEST_LESION_ML * 1000 / scan.voxel_mm3))
     for structure in structures:
         found = structure_mask(mask.labels, structure)
         row = {"structure": structure, **_extent(found, scan), "note": note}
@@ -97,6 +103,11 @@ def measure(
                 row["note"] += f"; {much}"
         if reference is not None:
             wanted = structure_mask(reference.labels, structure)
+            seen = lesions(wanted, found, smallest=smallest)
+            row.update(n_lesions=seen.n_test, n_lesions_false=seen.n_false,
+                       n_lesions_expert=seen.n_reference, n_lesions_found=seen.n_found,
+                       volume_error_ml=(row["n_voxels"] - int(wanted.sum()))
+                       * scan.voxel_mm3 / 1000.0)
             counts = overlap.confusion(wanted, found)
             row.update(tp=counts.tp, fp=counts.fp, fn=counts.fn, tn=counts.tn)
             size = 2 * counts.tp + counts.fp + counts.fn
@@ -104,7 +115,7 @@ def measure(
             row["dice"] = 2 * counts.tp / size if size else None
             if surface and wanted.any() and found.any():
                 row["hd95_mm"], row["nsd"] = hd95_and_nsd(
-                    wanted, found, scan.spacing_mm, tolerance_mm=tolerance_mm
-                )
+                    wanted, found, scan.spacing_mm, tolerance_mm=tolerance_mm)
+                row["nsd_tolerance_mm"] = tolerance_mm
         rows.append(row)
     return rows

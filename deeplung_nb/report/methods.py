@@ -13,6 +13,10 @@ from deeplung_nb.runs import Run
 TRUNKS = {"mobilenet_v2": "MobileNetV2 at strides 4 to 32, merged top-down"}
 
 
+def _tolerance(mm: float | None) -> str:
+    return "half of a scan’s slice distance" if mm is None else f"{mm:g} mm"
+
+
 def _schedule(fit: TrainingConfig) -> str:
     if fit.schedule == "plateau":
         return (f"reduced by {fit.plateau_factor:g} after {fit.plateau_patience} epochs without a "
@@ -77,8 +81,9 @@ def describe_methods(config: Config) -> list[str]:
         "agreement (Bland–Altman) with intervals (MOVER), quantiles of the differences where these "
         "are not normal, Spearman’s ρ (jackknife), Lin’s concordance (studentized bootstrap), "
         "Wilcoxon’s signed-rank test with the Hodges–Lehmann shift. Dice is named by structure, "
-        "averaging and what an empty mask counts. Surfaces: HD95 and normalised surface Dice "
-        f"at {config.nsd_tolerance_mm:g} mm.",
+        "averaging and what an empty mask counts. Surfaces, by area: HD95 and normalised surface "
+        f"Dice at {_tolerance(config.nsd_tolerance_mm)}. Lesions are connected voxels of 0.1 mL or "
+        "more; one is found where the other mask holds a voxel of it.",
     ]
     if all(map(is_simulated, config.cohorts)):
         return ["The readings are simulated: nothing was segmented.", paragraphs[-1]]

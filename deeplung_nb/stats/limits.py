@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from deeplung_nb.stats._results import FEWEST, groups_left_out, jackknife_error, rounding
 
@@ -75,14 +76,20 @@ def carkeet_factor(n: int, confidence: float, multiplier: float) -> float:
     >>> round(carkeet_factor(30, 0.975, 1.959964), 2)
     2.69
     """
+    return _carkeet_factor(int(n), float(confidence), float(multiplier))
+
+
+@functools.cache
+def _carkeet_factor(n: int, confidence: float, multiplier: float) -> float:
     share = 2 * stats.norm.cdf(multiplier) - 1
     nodes, weights = np.polynomial.legendre.leggauss(200)
     u = (nodes + 1) / 2 * 9 / np.sqrt(n)  # 9 standard errors; symmetric about 0
     density = 2 * stats.norm.pdf(u * np.sqrt(n)) * np.sqrt(n) * weights * 9 / np.sqrt(n) / 2
-    half = np.array([
-        optimize.brentq(lambda r, at=at: stats.norm.cdf(at + r) - stats.norm.cdf(at - r) - share,
-                        0.0, at + multiplier + 8, xtol=1e-13)
-        for at in u])
+    low, half = np.zeros(len(u)), u + multiplier + 8
+    for _ in range(60):  # bisection, all nodes at once
+        middle = (low + half) / 2
+        enough = special.ndtr(u + middle) - special.ndtr(u - middle) >= share
+        low, half = np.where(enough, low, middle), np.where(enough, middle, half)
 
     def held(k: float) -> float:
         return float(density @ stats.chi2.sf((n - 1) * (half / k) ** 2, n - 1))
