@@ -15,11 +15,11 @@ from deeplung_nb.runs import read_run
 
 TARGET = Path(__file__).resolve().parent.parent / "results" / "example"
 RULES = ("median_ggo", "median_both", "worst", "best", "median")
-MOST_BYTES = 350_000
+MOST_BYTES = 400_000
 
 
 def main(source: Path) -> None:
-    """Copy the parts of one run; refuse real patients and more than 350 kB."""
+    """Copy the parts of one run; refuse real patients and more than 400 kB."""
     run = read_run(source)
     if not run.synthetic:
         sys.exit(f"{source}: a run of real cases; only synthetic ones may be recorded")

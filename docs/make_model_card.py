@@ -20,8 +20,7 @@ from deeplung_nb.network.packaged import read_card
 from deeplung_nb.report.figures import draw_hu_by_class
 from deeplung_nb.report.numbers import interval, number
 from deeplung_nb.runs import read_run
-from deeplung_nb.stats import agreement, correlation
-from deeplung_nb.stats.summary import agreement_row, of_row
+from deeplung_nb.stats.comparison import compare
 
 NEARLY_EMPTY_ML = 1.0
 """Cases below this by the expert: their Dice says little, so the mean is given without them too."""
@@ -69,8 +68,7 @@ def by_structure(frame):
         without = scored[scored.case_id.isin(full)]
         tp, fp, fn = (float(model[name].sum()) for name in ("tp", "fp", "fn"))
         pair = measurements.pair(frame, "expert", "model", structure)
-        limits, _ = of_row(agreement_row(pair), agreement.bland_altman(pair.reference, pair.test),
-                           correlation.spearman(pair.reference, pair.test))
+        limits = compare(pair).limits
         rows.append([
             TITLES[structure],
             f"{number(scored.dice.mean())} ± {number(scored.dice.std())} ({len(scored)})",

@@ -8,11 +8,11 @@ import pytest
 
 MODULES = ("agreement", "correlation", "dice", "equivalence", "overlap", "paired", "regression",
            "reliability", "surface", "clusters", "description", "detection", "comparison", "robust",
-           "followup", "readers", "mixed", "classes")
+           "followup", "readers", "mixed", "classes", "concordance", "tolerance", "lesions",
+           "trend")
 SECTIONS = ("Parameters", "Returns", "Formula", "Source", "Checked against", "Examples")
 ASSEMBLED = {
-    "agreement_row", "agreement_table", "agreement_results", "of_row", "dice_table", "groups_of",
-    "fitting_limits",
+    "agreement_row", "agreement_table", "agreement_results", "compare", "dice_table", "groups_of",
 }
 """Tables put together from statistics, which have cards of their own."""
 

@@ -32,7 +32,7 @@ from deeplung_nb.report.discrepancies import check_published
 from deeplung_nb.report.style import MM, PAGE_MM, STYLE, new_figure, save_figure
 from deeplung_nb.report.word import PrintedTable
 from deeplung_nb.stats import agreement, correlation, summary
-from deeplung_nb.stats.comparison import agreement_row, fitting_limits
+from deeplung_nb.stats.comparison import compare
 from deeplung_nb.stats.dice import dice_table
 
 CLASSES = ("ggo", "high_opacity")
@@ -351,9 +351,8 @@ def test_limits_that_fit_stand_beside_constant_ones_that_do_not():
     drawn = {}
     for name, (first, second) in pairs.items():
         p = pd.DataFrame({"reference": first, "test": second})
-        row = agreement_row(p)
         axes = Figure().subplots()
-        fitting = fitting_limits(p, row)
+        fitting = compare(p).fitting
         result = agreement.bland_altman(first, second)
         figures.draw_bland_altman(axes, p, result, "ggo", fitting)
         drawn[name] = axes, fitting, axes.get_title(loc="left")

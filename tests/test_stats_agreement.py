@@ -135,7 +135,8 @@ def test_concordance_is_low_where_correlation_is_blind():
     r = agreement.concordance(x, x + 5)
     assert r.pearson == pytest.approx(1)
     assert r.ccc == pytest.approx(2 * 8.25 / (2 * 8.25 + 25))
-    assert r.reason
+    assert r.ccc_ci[0] < r.ccc < r.ccc_ci[1]
+    assert "on a line" in agreement.concordance(x, x + 5, ci="lin").reason
 
 
 @pytest.mark.parametrize(("x", "y"), [([], []), ([1, 2], [1, 2]), ([3, 3, 3], [1, 2, 3])])

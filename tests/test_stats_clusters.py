@@ -79,7 +79,7 @@ def test_copies_of_a_pair_as_its_cluster_tell_nothing_new():
 
 def test_intervals_of_a_row_are_by_patients_and_it_says_so():
     pair = lesions(3, shift=0.6)
-    row, ignored = summary.agreement_row(pair), summary.agreement_row(pair, clusters="ignore")
+    row, ignored = summary.agreement_row(pair), summary.agreement_row(pair, cluster=None)
     assert (row["independent"], ignored["independent"]) == ("patients", "pairs")
     assert row["n_patients"] == 15
     wanted = reliability.clustered_limits(pair, "patient_id", "reference", "test")
@@ -99,8 +99,8 @@ def test_intervals_of_a_row_are_by_patients_and_it_says_so():
     assert (row["loa_upper_ci_lower"], row["loa_upper_ci_upper"]) == pytest.approx(high)
     for name in ("loa_lower_ci", "loa_upper_ci"):
         assert row[f"{name}_lower"] < row[name.removesuffix("_ci")] < row[f"{name}_upper"]
-    with pytest.raises(ValueError, match="clusters='no'"):
-        summary.agreement_row(pair, clusters="no")
+    with pytest.raises(ValueError, match="cluster='no'"):
+        summary.agreement_row(pair, cluster="no")
 
 
 def test_one_pair_a_patient_changes_no_number():
@@ -118,15 +118,15 @@ def test_the_table_takes_patients_of_a_group_together():
                                    unit="mL")
     table = summary.agreement_table(frame)
     assert set(table.independent) == {"patients"}
-    assert set(summary.agreement_table(frame, clusters="ignore").independent) == {"pairs"}
+    assert set(summary.agreement_table(frame, cluster=None).independent) == {"pairs"}
 
 
 def test_pairs_of_nobody_are_asked_about():
     pair = lesions(6)
     pair.loc[3, "patient_id"] = None
-    with pytest.raises(ValueError, match=r"patient_id: empty in 1 of .* position 3.*ignore"):
+    with pytest.raises(ValueError, match=r"patient_id: empty in 1 of .* position 3.*cluster=None"):
         summary.agreement_row(pair)
-    assert summary.agreement_row(pair, clusters="ignore")["independent"] == "pairs"
+    assert summary.agreement_row(pair, cluster=None)["independent"] == "pairs"
     pair["patient_id"] = None  # no name for any: nothing is known of patients
     assert summary.agreement_row(pair)["n_patients"] == len(pair)
 
@@ -145,7 +145,7 @@ def test_the_paragraph_says_who_is_independent_and_gives_those_numbers():
     assert "not lesions but patients were taken as independent" in text
     assert "Rosner, Glynn & Lee" in text
     assert f"95 % CI {row['bias_lower']:.3f}".replace("-", "−")[:14] in text
-    plain = report_text(pair, clusters="ignore", what="lesion")
+    plain = report_text(pair, cluster=None, what="lesion")
     assert "Kish" in text
     assert "Kish" not in plain
 
@@ -178,7 +178,7 @@ def test_figures_show_the_limits_of_the_table():
     assert shown.bias_ci == (row.bias_lower, row.bias_upper)
     assert (shown.loa_lower, shown.loa_upper) == (row.loa_lower, row.loa_upper)
     assert ranks["lesion"].ci == (row.spearman_lower, row.spearman_upper)
-    assert shown.ci == "by patients"
+    assert shown.ci == "mover, by patients"
 
 
 if __name__ == "__main__":  # the numbers of docs/statistics.md

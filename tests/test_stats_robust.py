@@ -31,10 +31,10 @@ def test_standard_errors_are_those_of_leaving_out_each_patient(several):
     codes = np.repeat(np.arange(200), 3) if several else np.arange(600)
     sums = np.column_stack([np.bincount(codes, v) for v in (a, b, a * a, b * b, a * b)])
     sizes = np.bincount(codes).astype(float)
-    estimates, errors = robust._with_errors(sums, sizes, np.ones((1, len(sizes))))
+    estimates, errors, _ = robust._with_errors(sums, sizes, np.ones((1, len(sizes))))
     wanted = (
         lambda x, y: np.arctanh(np.corrcoef(x, y)[0, 1]),
-        lambda x, y: np.arctanh(agreement.concordance(x, y).ccc))
+        lambda x, y: np.arctanh(agreement.concordance(x, y, ci="lin").ccc))
     for k, statistic in enumerate(wanted):
         assert estimates[k, 0] == pytest.approx(statistic(a, b))
         assert errors[k, 0] == pytest.approx(left_out(statistic, a, b, codes))
@@ -85,7 +85,7 @@ def test_a_patient_drawn_twice_is_left_out_once():
     sums = np.column_stack([a, b, a * a, b * b, a * b])
     weights = np.bincount(drawn, minlength=12)[None].astype(float)
     with np.errstate(invalid="ignore"):  # of patients not drawn
-        estimates, errors = robust._with_errors(sums, np.ones(12), weights)
+        estimates, errors, _ = robust._with_errors(sums, np.ones(12), weights)
     written = robust._with_errors(sums[drawn], np.ones(12), np.ones((1, 12)))
     np.testing.assert_allclose(estimates, written[0])
     np.testing.assert_allclose(errors, written[1])
@@ -105,9 +105,9 @@ def test_what_can_not_be_estimated_is_nan():
 def test_a_quantile_of_independent_readings_has_the_interval_of_order_statistics():
     d = np.random.default_rng(5).normal(size=200)
     for share in (0.025, 0.5, 0.975):
-        assert robust.clustered_quantile_interval(d, share, 200) == \
+        assert robust.quantile_interval(d, share) == \
             limits.quantile_interval(d, share, 0.95)
-    few = robust.clustered_quantile_interval(d, 0.975, 60)
+    few = robust.quantile_interval(d, 0.975, effective=60)
     assert few[0] < limits.quantile_interval(d, 0.975, 0.95)[0]
     assert few[1] == np.inf
 
@@ -149,10 +149,12 @@ def test_the_bias_corrected_bootstrap_is_that_of_scipy():
 def test_the_row_leads_with_what_holds():
     a, b = skewed(67, 9)
     row = summary.agreement_row(pd.DataFrame({"reference": a, "test": b}))
-    assert row["limits"] == "quantile"
-    wanted = agreement.bland_altman(a, b, limits="quantile")
+    assert row["limits"] == "ratio"
+    wanted = agreement.bland_altman(a, b, scale="ratio")
     assert (row["limit_lower"], row["limit_upper"]) == (wanted.loa_lower, wanted.loa_upper)
-    assert row["limit_upper_ci_upper"] == np.inf
+    assert row["limit_n"] == row["detected_both"] < row["n"]
+    assert np.isfinite([row["limit_upper_ci_lower"], row["limit_upper_ci_upper"]]).all()
+    assert row["quantile_upper_ci_upper"] == np.inf  # beside
     assert (row["ccc_lower"], row["ccc_upper"]) == robust.studentized(a, b).ccc
     assert list(row).index("limit_lower") < list(row).index("loa_lower")
     rng = np.random.default_rng(1)
@@ -169,8 +171,9 @@ def test_other_programs_intervals_can_be_asked_for():
     pair = pd.DataFrame({"reference": a, "test": b})
     row = summary.agreement_row(pair, ci="classical")
     assert row["intervals"] == "classical"
-    assert (row["ccc_lower"], row["ccc_upper"]) == agreement.concordance(a, b).ccc_ci
-    assert (row["spearman_lower"], row["spearman_upper"]) == correlation.spearman(a, b).ci
+    assert (row["ccc_lower"], row["ccc_upper"]) == agreement.concordance(a, b, ci="lin").ccc_ci
+    assert (row["spearman_lower"], row["spearman_upper"]) == correlation.spearman(
+        a, b, ci="bonett-wright").ci
     pair["patient_id"] = np.arange(40) // 2
     with pytest.raises(ValueError, match="patients have several"):
         summary.agreement_row(pair, ci="classical")

@@ -183,8 +183,8 @@ def test_dice_without_counts_is_refused(frame):
 def test_the_bootstrap_resamples_patients_and_repeats_itself():
     values = np.repeat(np.random.default_rng(0).normal(size=20), 5)
     alone = bootstrap_ratio_ci(values)
-    clustered = bootstrap_ratio_ci(values, groups=np.repeat(np.arange(20), 5))
-    assert clustered == bootstrap_ratio_ci(values, groups=np.repeat(np.arange(20), 5))
+    clustered = bootstrap_ratio_ci(values, cluster=np.repeat(np.arange(20), 5))
+    assert clustered == bootstrap_ratio_ci(values, cluster=np.repeat(np.arange(20), 5))
     # Five copies of a patient are no new knowledge: the interval is sqrt(5) times as wide.
     assert np.ptp(clustered) / np.ptp(alone) == pytest.approx(np.sqrt(5), rel=0.15)
     assert np.isnan(bootstrap_ratio_ci([1.0])).all()

@@ -7,7 +7,7 @@ the same `Question`, so that a picture made by clicking can be made again by a s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,8 +21,9 @@ from deeplung_nb.report.figures import scale_words
 from deeplung_nb.report.numbers import interval, number, p_cell
 from deeplung_nb.report.prose import report_text
 from deeplung_nb.report.style import PrintFigure, reader_names
-from deeplung_nb.stats import agreement, comparison, correlation, regression, summary
+from deeplung_nb.stats import agreement, correlation, regression
 from deeplung_nb.stats._results import check_confidence
+from deeplung_nb.stats.comparison import Comparison, compare
 from deeplung_nb.stats.trend import proportional_bias
 
 
@@ -75,7 +76,7 @@ class Question:
             raise ValueError(f"reader {self.test!r} against itself: choose two readers")
 
     def code(self, source: str) -> str:
-        """A notebook cell that asks this question again.
+        """A notebook cell, or a script, that asks this question again.
 
         Parameters
         ----------
@@ -95,7 +96,8 @@ class Question:
             "from deeplung_nb import measurements",
             f"from deeplung_nb.report.explore import {imported}", "",
             f"table = {source}", *call, "found = answer(table, question)",
-            "print(found.text)", "display(found.statistics, found.figure)", ""])
+            "print(found.text)", "print(found.printed.to_string(index=False))",
+            "found.figure  # in a script: found.figure.savefig('agreement.png')", ""])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -110,10 +112,10 @@ class Answer:
     n_empty: int
     """Pairs without a value in one of the readers (as a mean HU of nothing)."""
     agreement: agreement.BlandAltman
-    correlation: correlation.Correlation
+    """On the scale and with the limits that were asked for."""
     line: regression.MethodRegression
-    row: Mapping[str, Any] = field(hash=False)
-    """As `stats.summary.agreement_row`: on the scale of differences, whatever is drawn."""
+    comparison: Comparison
+    """All else: on the scale of differences, whatever is drawn."""
 
     def __repr__(self) -> str:
         question = self.question
@@ -121,15 +123,24 @@ class Answer:
                 f"{question.value}: n = {len(self.pairs)}, bias {number(self.agreement.bias)}")
 
     @property
+    def correlation(self) -> correlation.Correlation:
+        """Spearman's rho."""
+        return self.comparison.spearman
+
+    @cached_property
+    def row(self) -> Mapping[str, Any]:
+        """The comparison as a row of `stats.summary.agreement_table`."""
+        return self.comparison.row()
+
+    @property
     def notes(self) -> list[str]:
         """What to mind: flags, reasons, cases that are not in the numbers."""
         notes = [text for text in (self.row["flags"], self.row["reasons"]) if text]
         attrs = self.pairs.attrs
-        if self.row["independent"] == "patients" and self.agreement.ci != comparison.BY_PATIENTS:
-            notes.append("the limits shown, and their intervals, take pairs as independent: only "
-                         "bias ± 1.96 SD of the difference is by patients")
         if attrs["n_failed"]:
             notes.append(f"{attrs['n_failed']} failed, not compared: {_some(attrs['failed'])}")
+        if attrs["n_unread"]:
+            notes.append(f"{attrs['n_unread']} not read by both: {_some(attrs['unread'])}")
         if attrs["unmatched"]:
             notes.append(f"read by one reader only: {_some(attrs['unmatched'])}")
         if self.n_empty:
@@ -153,10 +164,9 @@ class Answer:
             return (name, row[prefix], row.get(f"{prefix}_lower"), row.get(f"{prefix}_upper"),
                     row.get(p), n, unit)
 
-        slope = proportional_bias(
-            self.pairs["reference"], self.pairs["test"],
-            self.pairs["patient_id"] if row["independent"] == "patients" else None,
-            scale=drawn.scale, confidence=self.question.confidence)
+        slope = proportional_bias(self.pairs["reference"], self.pairs["test"],
+                                  _patients_of(self.pairs), scale=drawn.scale,
+                                  confidence=self.question.confidence)
         rows = [
             *((f"median (quartiles), {names[side]}", row[f"{side}_median"], row[f"{side}_q1"],
                row[f"{side}_q3"], None, all_n, unit) for side in names),
@@ -183,6 +193,7 @@ class Answer:
             of("Spearman ρ", "spearman", p="spearman_p"),
             of("Pearson r", "pearson"),
             of("concordance (CCC)", "ccc"),
+            of("concordance of ranks", "ccc_rank"),
             ("Deming slope", self.line.slope, *self.line.slope_ci, None, self.line.n, ""),
             ("Deming intercept", self.line.intercept, *self.line.intercept_ci, None, self.line.n,
              unit),
@@ -239,6 +250,11 @@ def _some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def _patients_of(pairs: pd.DataFrame) -> pd.Series | None:
+    """Who each pair is of; None where nobody says."""
+    return None if pairs["patient_id"].isna().any() else pairs["patient_id"]
+
+
 def cases_of(table: pd.DataFrame, where: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """The rows of a table that meet all (column, value) pairs.
 
@@ -284,17 +300,13 @@ def answer(table: pd.DataFrame, question: Question) -> Answer:
     kept = pairs[full & ~out].reset_index(drop=True)
     kept.attrs = left.attrs = attrs
     a, b = kept["reference"], kept["test"]
-    row = summary.agreement_row(kept, question.confidence)
-    limits = agreement.bland_altman(a, b, limits=question.limits, scale=question.scale,
-                                    ci=question.ci if question.limits == "constant" else None,
-                                    confidence=question.confidence)
-    ranks = correlation.spearman(a, b, confidence=question.confidence)
-    clustered, ranks = summary.of_row(row, limits, ranks)
-    if (question.scale, question.limits) == ("difference", "constant"):
-        limits = clustered
+    given = {"cluster": _patients_of(kept), "confidence": question.confidence}
+    # "auto" is MOVER, and the only one where patients have several pairs.
+    ci = question.ci if question.limits == "constant" and question.ci != "mover" else "auto"
     return Answer(
-        question, kept, left, int((~full).sum()), limits,
-        ranks, regression.deming(a, b, confidence=question.confidence), row)
+        question, kept, left, int((~full).sum()),
+        agreement.bland_altman(a, b, limits=question.limits, scale=question.scale, ci=ci, **given),
+        regression.deming(a, b, **given), compare(kept, confidence=question.confidence))
 
 
 def with_and_without(table: pd.DataFrame, question: Question) -> pd.DataFrame:

@@ -218,7 +218,7 @@ def draw_agreement(pairs: Mapping[str, pd.DataFrame], agreement: Mapping[str, An
     agreement, correlation
         Structure -> result of `stats.agreement.bland_altman`, of `stats.correlation.spearman`.
     fitting
-        Structure -> other limits to stand beside those, of `stats.comparison.fitting_limits`.
+        Structure -> other limits to stand beside those, of `Comparison.fitting`.
     """
     fitting = fitting or {}
     figure = new_figure(width_mm, 70.0 * len(pairs) + 10, foot_mm=7)

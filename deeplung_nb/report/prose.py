@@ -12,7 +12,7 @@ from deeplung_nb import __version__
 from deeplung_nb.report.numbers import number, p_words
 from deeplung_nb.spreadsheets import with_patients
 from deeplung_nb.stats import agreement, equivalence
-from deeplung_nb.stats.summary import agreement_row
+from deeplung_nb.stats.comparison import MOST_LEVERAGE, compare
 
 TREND = ("Proportional bias was tested by regression of the difference on the mean of the pair, "
          "with weights from the spread at each size")
@@ -44,7 +44,7 @@ def _paragraphs(methods: list[str], results: list[str]) -> str:
 def report_text(
     pairs: pd.DataFrame, *, reference: str = "the expert", test: str = "the network",
     quantity: str = "volume", unit: str = "mL", margin: float | None = None,
-    confidence: float = 0.95, clusters: str = "auto", what: str = "case",
+    confidence: float = 0.95, cluster: str | None = "auto", what: str = "case",
 ) -> str:
     """Methods and Results of the agreement of two readers, as sentences for a paper.
 
@@ -59,8 +59,8 @@ def report_text(
         What to call the two readers.
     quantity, unit
         What was read, in which unit.
-    clusters
-        As `stats.summary.agreement_row`: by patients where `patient_id` repeats.
+    cluster
+        As `stats.comparison.compare`: by patients where one has several pairs.
     what
         What a row is: `case`, `scan`, `lesion`.
     margin
@@ -90,15 +90,16 @@ def report_text(
                          "'test', as measurements.pair gives them")
     pairs = with_patients(pairs)
     a, b = (pairs[name].to_numpy(float, na_value=np.nan) for name in ("reference", "test"))
-    row = agreement_row(pairs, confidence, clusters=clusters)
-    by_patients = row["independent"] == "patients"
+    found = compare(pairs, confidence=confidence, cluster=cluster)
+    row, regression, ratio = found.row(), found.regression, found.ratio
+    by_patients = found.limits.by_patients
+    patients = pairs["patient_id" if cluster == "auto" else cluster] if by_patients else None
     n = row["n"]
     level = f"{100 * confidence:g} %"
     how = {"exact": "exact", "asymptotic": "normal approximation with continuity correction",
            "none": "not possible, all differences being zero"}.get(row["signed_rank_method"], "")
-    regression = agreement.bland_altman(a, b, limits="regression", confidence=confidence)
     called_for = {"regression": row["slope_p"] < 0.05 or row["heteroscedasticity_p"] < 0.05,
-                  "quantile": row["shapiro_p"] < 0.05}
+                  "quantile": row["shapiro_p"] < 0.05, "ratio": found.lead.kind == "ratio"}
 
     of_whom = _count(n, what)
     if row["n_patients"] < n:
@@ -136,7 +137,9 @@ def report_text(
         "Association was measured by Spearman's ρ (CI by the infinitesimal jackknife"
         f"{of_patients}), agreement about the line of identity by Lin's concordance correlation "
         f"coefficient (CCC; CI by a studentized bootstrap{of_patients}, symmetric, on Fisher's "
-        "scale, 2,000 resamples); neither needs normal readings.")
+        "scale, 2,000 resamples) and, which single large differences can't decide, by the "
+        f"concordance of ranks (Tu et al. 2023; CI by the infinitesimal jackknife{of_patients}); "
+        "none needs normal readings.")
     if called_for["regression"]:
         methods.append("Since the differences change with size, limits by regression of bias "
                        "and SD on the mean of the pair are given too (Bland & Altman 1999), with "
@@ -145,9 +148,13 @@ def report_text(
         methods.append("Since the differences are not normal, their 2.5 % and 97.5 % quantiles "
                        "(type 8) are given too, with CIs by order statistics"
                        f"{', for as many pairs as these are worth (Kish)' * by_patients}.")
+    if called_for["ratio"]:
+        methods.append("Since constant limits do not fit, limits of the ratio "
+                       f"{test} / {reference} are given for the {what}s that both measured (mean ± "
+                       "1.96 SD of its logarithm; CIs by the MOVER method), those with a zero "
+                       "being told apart by detection.")
     if margin is not None:
-        equal = equivalence.tost(a, b, margin,
-                                 cluster=pairs["patient_id"] if by_patients else None)
+        equal = equivalence.tost(a, b, margin, cluster=patients)
         methods.append(f"Equivalence of the means within ± {_number(margin)} {unit}, a margin "
                        "declared in advance, was tested by two one-sided t tests "
                        f"(TOST, 5 %{'; on the patients' * by_patients}).")
@@ -165,6 +172,9 @@ def report_text(
     failed = pairs.attrs.get("n_failed", 0)
     if failed:
         results.append(f"{_count(failed, what)} failed and could not be compared.")
+    unread = pairs.attrs.get("n_unread", 0)
+    if unread:
+        results.append(f"{_count(unread, what)} not read by both could not be compared.")
     if n == 0:
         return _paragraphs(methods, results)
     quartiles = [np.quantile(values, [0.25, 0.5, 0.75]) for values in (a, b)]
@@ -195,8 +205,13 @@ def report_text(
         f"hypothesis: differences symmetric about zero), {shift}.",
         f"Spearman's ρ was {_number(row['spearman'])} "
         f"({_interval((row['spearman_lower'], row['spearman_upper']), level)}), the CCC "
-        f"{_number(row['ccc'])} ({_interval((row['ccc_lower'], row['ccc_upper']), level)}).",
+        f"{_number(row['ccc'])} ({_interval((row['ccc_lower'], row['ccc_upper']), level)}), "
+        f"that of ranks {_number(row['ccc_rank'])} "
+        f"({_interval((row['ccc_rank_lower'], row['ccc_rank_upper']), level)}).",
     ]
+    if found.leverage > MOST_LEVERAGE:
+        results.append("One patient makes most of the CCC's variance: its interval may fall short, "
+                       "and the coefficients of ranks say more.")
     if margin is not None:
         verdict = "lay within" if equal.p_value < 0.05 else "was not shown to lie within"
         results.append(f"The bias {verdict} the margin of ± {_number(margin)} {unit} "
@@ -209,10 +224,18 @@ def report_text(
     if row["heteroscedasticity_p"] < 0.05:
         results.append("The spread changed with the size "
                        f"({p_words(row['heteroscedasticity_p'])}).")
+    if called_for["ratio"]:
+        results.append(
+            f"In the {ratio.n} {what}s that both measured the ratio {test} / {reference} was "
+            f"{_number(ratio.bias)} on average (geometric; {_interval(ratio.bias_ci, level)}), "
+            f"with limits from {_number(ratio.loa_lower)} "
+            f"({_interval(ratio.loa_lower_ci, level)}) to "
+            f"{_number(ratio.loa_upper)} ({_interval(ratio.loa_upper_ci, level)}), which held "
+            f"{_number(100 - ratio.percent_outside)} % of them.")
     if called_for["regression"] and np.isfinite(regression.loa_lower):
         by_size = agreement.limits_by_size(
             a, b, np.quantile((a + b) / 2, [0.25, 0.75]), confidence=confidence,
-            cluster=pairs["patient_id"] if by_patients else None)
+            cluster=patients)
         results.append("By regression the limits were " + " and ".join(
             f"{_number(at.loa_lower)} "
             f"({_interval((at.loa_lower_ci_lower, at.loa_lower_ci_upper), level)}) to "

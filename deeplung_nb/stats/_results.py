@@ -187,6 +187,13 @@ def cluster_codes(cluster: Any, n: int) -> np.ndarray:
     return pd.factorize(values)[0]
 
 
+def in_order(*columns: np.ndarray) -> np.ndarray:
+    """An order of patients that does not hang on that of the rows, for seeded resamples."""
+    # Rounded: sums of the same rows in another order differ in their last digits.
+    return np.lexsort([np.round(column / (float(np.abs(column).max()) or 1.0), 9)
+                       for column in columns[::-1]])
+
+
 LEFT_OUT = 200
 """Most groups of patients that a jackknife leaves out in turn."""
 
@@ -204,12 +211,14 @@ def jackknife_error(without: np.ndarray) -> np.ndarray:
     return np.sqrt((m - 1) / m * np.sum((without - np.mean(without, axis=0)) ** 2, axis=0))
 
 
-def clustered_pairs(reference: Any, test: Any, cluster: Any, missing: str
+def clustered_pairs(reference: Any, test: Any, cluster: Any, missing: str,
+                    names: tuple[str, str] = ("reference", "test"),
                     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """As `two_arrays`, with the codes of the pairs' clusters before how many were dropped."""
-    codes = cluster_codes(cluster, len(np.atleast_1d(reference)))
-    keep = ~(pd.isna(pd.Series(reference)) | pd.isna(pd.Series(test))).to_numpy()
-    a, b, n_missing = two_arrays(reference, test, missing)
+    a, b, n_missing = two_arrays(reference, test, missing, names)
+    keep = ~(pd.isna(pd.Series(np.asarray(reference))) | pd.isna(pd.Series(np.asarray(test)))
+             ).to_numpy()
+    codes = cluster_codes(cluster, len(keep))
     return a, b, pd.factorize(codes[keep])[0], n_missing
 
 

@@ -10,13 +10,9 @@ import pandas as pd
 from scipy import stats
 
 from deeplung_nb.stats import robust
-from deeplung_nb.stats._results import (
-    Result,
-    check_confidence,
-    clustered_pairs,
-    rounding,
-    two_arrays,
-)
+from deeplung_nb.stats._patients import spread_of_pairs
+from deeplung_nb.stats._results import Result, check_confidence, clustered_pairs, rounding
+from deeplung_nb.stats.concordance import concordance
 from deeplung_nb.stats.limits import (
     NAN,
     NO_CI,
@@ -25,19 +21,22 @@ from deeplung_nb.stats.limits import (
     differences,
     limit_intervals,
     plain,
-    quantile_interval,
     quantile_limits,
     regression_intervals,
     regression_limits,
     trend,
 )
 
+__all__ = ["INTERVALS", "LIMITS", "SCALES", "BlandAltman", "Lines", "bland_altman", "concordance",
+           "limits_by_size"]
+
 LIMITS = ("constant", "regression", "quantile", "harrell-davis")
 SCALES = ("difference", "percent", "ratio")
 INTERVALS = ("approximate", "mover", "exact", "pair")
-OWN_INTERVALS = {"regression": "jackknife", "quantile": "order statistics",
+OWN_INTERVALS = {"constant": "mover", "regression": "jackknife", "quantile": "order statistics",
                  "harrell-davis": "order statistics"}
-"""Of the other limits, which leave no choice."""
+"""What `auto` is; constant limits alone leave a choice."""
+BY_PATIENTS = ", by patients"
 MOST_FOR_SHAPIRO = 5000
 """Pairs up to which the p value of Royston's algorithm is sound."""
 
@@ -55,6 +54,8 @@ class BlandAltman(Result):
     """Result of `bland_altman`. With `limits="regression"` bias and limits are at the mean."""
 
     n: int
+    n_clusters: int
+    """Patients; as many as pairs where each has one."""
     bias: float
     bias_ci: tuple[float, float]
     sd: float
@@ -90,6 +91,11 @@ class BlandAltman(Result):
     reason: str
     """Why a field is NaN; empty where none is."""
 
+    @property
+    def by_patients(self) -> bool:
+        """Whether a patient has several pairs, so that intervals take patients as independent."""
+        return self.n_clusters < self.n
+
     def lines(self, mean: Any) -> Lines:
         """Bias and limits at these means of pairs (geometric means on the scale `ratio`)."""
         mean = np.asarray(mean, float)
@@ -105,25 +111,10 @@ class BlandAltman(Result):
         return Lines(*map(np.exp, lines)) if self.scale == "ratio" else lines
 
 
-@dataclass(frozen=True, repr=False)
-class Concordance(Result):
-    """Result of `concordance`."""
-
-    n: int
-    ccc: float
-    ccc_ci: tuple[float, float]
-    pearson: float
-    bias_correction: float
-    location_shift: float
-    scale_shift: float
-    n_missing: int
-    reason: str
-
-
 def bland_altman(
     reference: Any, test: Any, *, limits: str = "constant", scale: str = "difference",
-    ci: str | None = None, multiplier: float | None = None, confidence: float = 0.95,
-    missing: str = "raise",
+    ci: str = "auto", cluster: Any = None, multiplier: float | None = None,
+    confidence: float = 0.95, missing: str = "raise",
 ) -> BlandAltman:
     """Bias and limits of agreement of two methods.
 
@@ -140,8 +131,14 @@ def bland_altman(
         `difference` (test - reference), `percent` (of the pair's mean), `ratio` (test / reference,
         worked out on logarithms; pairs with a zero are left out and counted).
     ci
-        Of constant limits, default `mover`: `approximate` (Bland & Altman 1999), `mover` (Zou
-        2013), `exact` (one limit, noncentral t), `pair` (both limits together, Carkeet 2015).
+        Of constant limits: `approximate` (Bland & Altman 1999), `mover` (Zou 2013), `exact` (one
+        limit, noncentral t), `pair` (both limits together, Carkeet 2015); `auto`: `mover`, and of
+        other limits the only one there is.
+    cluster
+        Which patient each pair is of, one value a pair; None: each is of another one. Where a
+        patient has several, bias and SD are those of `reliability.clustered_limits`, and intervals
+        take patients as independent: t on the patients, MOVER and order statistics for as many
+        pairs as these are worth, the jackknife of patients.
     multiplier
         SDs from bias to limit; default the normal 97.5 % quantile, 1.95996.
     missing
@@ -153,7 +150,8 @@ def bland_altman(
         `slope` and `slope_p` are those of ordinary least squares (difference on mean), as other
         programs print: where the spread grows with the size, as it mostly does, they find slopes
         that are not there (`trend.proportional_bias` does not). `heteroscedasticity_p`
-        is Breusch-Pagan's (Koenker's form), `shapiro_p` tests normal differences. With `ratio`,
+        is Breusch-Pagan's (Koenker's form), `shapiro_p` tests normal differences; these three take
+        pairs as independent, whatever `cluster`. With `ratio`,
         bias and limits are ratios; `sd`, `slope` and the tests stay on logarithms (of the ratio
         against the logarithm of the geometric mean).
 
@@ -176,19 +174,16 @@ def bland_altman(
     (1.0, 1.632993, 4.2006)
     """
     for name, value, allowed in (("limits", limits, LIMITS), ("scale", scale, SCALES),
-                                 ("ci", ci or "mover", INTERVALS)):
+                                 ("ci", ci, ("auto", *INTERVALS))):
         if value not in allowed:
             raise ValueError(f"{name} {value!r}: expected one of {', '.join(allowed)}")
-    if limits != "constant":
-        if ci is not None:
-            raise ValueError(f"ci={ci!r} is for constant limits: {limits} limits have "
-                             f"{OWN_INTERVALS[limits]}. Leave ci out")
-        ci = OWN_INTERVALS[limits]
-    ci = ci or "mover"
+    if limits != "constant" and ci != "auto":
+        raise ValueError(f"ci={ci!r} is for constant limits: {limits} limits have "
+                         f"{OWN_INTERVALS[limits]}. Leave ci out")
     check_confidence(confidence)
     if multiplier is not None and not (np.isfinite(multiplier) and multiplier > 0):
         raise ValueError(f"multiplier={multiplier}: expected SDs from bias to limit, above 0")
-    a, b, n_missing = two_arrays(reference, test, missing)
+    a, b, codes, n_missing = clustered_pairs(reference, test, cluster, missing)
     if scale != "difference" and ((a < 0) | (b < 0)).any():
         raise ValueError(f"scale {scale!r} needs readings of 0 or more: correct the negative ones")
     n_zero = int(((a == 0) | (b == 0)).sum())
@@ -197,29 +192,41 @@ def bland_altman(
         mean = np.log(mean)  # a ratio changes by the factor, not by the mL
     n, n_excluded = len(d), int((~usable).sum())
     z = float(stats.norm.ppf(0.975)) if multiplier is None else float(multiplier)
-    bias = float(d.mean()) if n else NAN
-    sd = float(d.std(ddof=1)) if n > 1 else NAN
+    codes = pd.factorize(codes[usable])[0]
+    m = int(codes.max(initial=-1)) + 1
+    if m < n and ci not in ("auto", "mover"):
+        raise ValueError(f"ci={ci!r} takes pairs as independent, and patients have several: "
+                         "expected 'auto' or 'mover', or leave cluster out")
+    ci = (OWN_INTERVALS[limits] if ci == "auto" else ci) + BY_PATIENTS * (m < n)
+    found_of = spread_of_pairs(d, codes) if n else None
+    bias = found_of.bias if found_of else NAN
+    sd = found_of.sd if found_of and n > 1 else NAN
     bias_ci, lower, upper, lower_ci, upper_ci = NO_CI, NAN, NAN, NO_CI, NO_CI
     bias_line, sd_line, outside, reasons = (bias, 0.0), (sd, 0.0), NAN, []
     power = NO_SPREAD
     if n < 2:
         reasons.append(f"{n} usable pairs: limits need 2 or more")
+    elif m < 2:
+        reasons.append("one patient: limits need 2 or more")
     else:
-        half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * sd / np.sqrt(n)
+        reasons += [found_of.reason] * bool(found_of.reason)
+        half = float(stats.t.ppf((1 + confidence) / 2, m - 1)) * found_of.se
+        worth = max(2.0, found_of.effective)
         bias_ci = (bias - half, bias + half)
         lower_line, upper_line = np.full(n, bias - z * sd), np.full(n, bias + z * sd)
         if limits == "constant":
-            lower_ci, upper_ci = limit_intervals(n, bias, sd, ci, confidence, z)
+            lower_ci, upper_ci = limit_intervals(worth, bias, sd, ci.removesuffix(BY_PATIENTS),
+                                                 confidence, z)
         elif limits in ("quantile", "harrell-davis"):
             share = float(stats.norm.cdf(z))
             low, high = quantile_limits(d, share, limits)
             lower_line, upper_line = np.full(n, low), np.full(n, high)
-            lower_ci = quantile_interval(d, 1 - share, confidence)
-            upper_ci = quantile_interval(d, share, confidence)
+            lower_ci, upper_ci = (robust.quantile_interval(
+                d, at, effective=worth, confidence=confidence) for at in (1 - share, share))
             needed = int(np.ceil(np.log((1 - confidence) / 2) / np.log(share)))
-            if n < needed:
+            if worth < needed:
                 reasons.append(f"outer ends of the limits' intervals are unbounded: they need "
-                               f"n >= {needed}")
+                               f"n >= {needed}" + " independent pairs" * (m < n))
         elif n < 3 or np.ptp(mean) == 0:
             lower_line = upper_line = np.full(n, NAN)
             reasons.append("regression limits need 3 pairs of different size")
@@ -230,7 +237,7 @@ def bland_altman(
             if found.power:
                 reasons.append("a line of the SD would not be positive everywhere: the limits' SD "
                                "is a power of the size")
-            ends = regression_intervals(found, mean, d, mean.mean(keepdims=True), np.arange(n), z,
+            ends = regression_intervals(found, mean, d, mean.mean(keepdims=True), codes, z,
                                         confidence)
             lower_ci, upper_ci = ends[:, 1, 0], ends[:, 2, 0]
             if np.isnan(ends).any():
@@ -242,9 +249,9 @@ def bland_altman(
         if limits == "regression" and np.isfinite(lower):
             _, lower, upper = (float(end[0]) for end in found.at(mean.mean(keepdims=True), z))
     slope, slope_ci, slope_p, spread_p = trend(mean, d, confidence)
-    if n >= 2 and np.isnan(slope):
+    if n >= 2 <= m and np.isnan(slope):
         reasons.append("no trend: fewer than 3 pairs, or all means or differences equal")
-    elif n >= 2 and np.isnan(spread_p):
+    elif n >= 2 <= m and np.isnan(spread_p):
         reasons.append("no test of the spread: the differences lie on a line")
     shapiro = NAN
     if n > MOST_FOR_SHAPIRO:
@@ -257,8 +264,9 @@ def bland_altman(
             (float(np.exp(ends[0])), float(np.exp(ends[1])))
             for ends in (bias_ci, lower_ci, upper_ci))
     return BlandAltman(
-        n=n, bias=bias, bias_ci=plain(bias_ci), sd=sd, loa_lower=lower, loa_upper=upper,
-        loa_lower_ci=plain(lower_ci), loa_upper_ci=plain(upper_ci), percent_outside=outside,
+        n=n, n_clusters=m, bias=bias, bias_ci=plain(bias_ci), sd=sd, loa_lower=lower,
+        loa_upper=upper, loa_lower_ci=plain(lower_ci), loa_upper_ci=plain(upper_ci),
+        percent_outside=outside,
         n_excluded=n_excluded, slope=slope, slope_ci=slope_ci, slope_p=slope_p,
         heteroscedasticity_p=spread_p, shapiro_p=shapiro, limits=limits, scale=scale, ci=ci,
         confidence=confidence, n_zero=n_zero, n_missing=n_missing, bias_line=bias_line,
@@ -331,75 +339,3 @@ def limits_by_size(
     for name, *row in zip(("bias", "loa_lower", "loa_upper"), values, low, high, strict=True):
         table |= dict(zip((name, f"{name}_ci_lower", f"{name}_ci_upper"), row, strict=True))
     return pd.DataFrame(table)
-
-
-def concordance(reference: Any, test: Any, *, ci: str = "lin", cluster: Any = None,
-                confidence: float = 0.95, missing: str = "raise") -> Concordance:
-    """Lin's concordance correlation coefficient: correlation about the line of identity.
-
-    Parameters
-    ----------
-    reference, test
-        Paired readings, 1-D.
-    ci
-        `lin`: Fisher's z with Lin's variance, for normal readings; `studentized`, or `auto`:
-        `robust.studentized`.
-    cluster
-        With `auto`: which patient each pair is of, where one has several.
-
-    Returns
-    -------
-    Concordance
-        `ccc` = `pearson` x `bias_correction`; `location_shift` (mean test - mean reference in units
-        of the geometric mean SD); `scale_shift` (SD of test / SD of reference).
-
-    Formula
-    -------
-    ccc = 2 s_xy / (s_x^2 + s_y^2 + (mean y - mean x)^2), moments with divisor n; the interval by
-    Fisher's z with Lin's variance.
-
-    Source
-    ------
-    Lin 1989, Biometrics 45:255, with the correction of 2000, Biometrics 56:324.
-
-    Checked against
-    ---------------
-    R epiR::epi.ccc.
-
-    Examples
-    --------
-    >>> round(concordance([1.0, 2.0, 3.0, 4.0], [1.1, 1.9, 3.2, 4.0]).ccc, 6)
-    0.994036
-    """
-    if ci not in ("lin", "studentized", "auto"):
-        raise ValueError(f"ci {ci!r}: expected one of lin, studentized, auto")
-    if ci == "lin" and cluster is not None:
-        raise ValueError("ci='lin' takes pairs as independent: with cluster expected "
-                         "'studentized' or 'auto'")
-    check_confidence(confidence)
-    x, y, n_missing = two_arrays(reference, test, missing)
-    n = len(x)
-    if n < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        why = "fewer than 3 pairs" if n < 3 else "a reader is constant"
-        return Concordance(n, NAN, NO_CI, NAN, NAN, NAN, NAN, n_missing, why)
-    s_x, s_y = x.std(), y.std()
-    covariance = float(np.mean((x - x.mean()) * (y - y.mean())))
-    shift = float(y.mean() - x.mean())
-    ccc = float(np.clip(2 * covariance / (s_x**2 + s_y**2 + shift**2), -1, 1))
-    r = float(np.clip(covariance / (s_x * s_y), -1, 1))
-    u = shift / np.sqrt(s_x * s_y)
-    interval, why = NO_CI, ""
-    if ci != "lin":
-        interval = robust.studentized(reference, test, cluster, confidence=confidence,
-                                      missing=missing).ccc
-        why = "no interval: too few pairs, or on a line" if np.isnan(interval[0]) else ""
-    elif abs(r) < 1 - 1e-12 and ccc != 0:
-        variance = ((1 - r**2) * ccc**2 / ((1 - ccc**2) * r**2)
-                    + 2 * ccc**3 * (1 - ccc) * u**2 / (r * (1 - ccc**2) ** 2)
-                    - ccc**4 * u**4 / (2 * r**2 * (1 - ccc**2) ** 2)) / (n - 2)
-        half = stats.norm.ppf((1 + confidence) / 2) * np.sqrt(variance)
-        interval = plain(tuple(np.tanh(np.arctanh(ccc) + np.array([-half, half]))))
-    else:
-        why = "no interval: the readings lie on a line, or the coefficient is 0"
-    return Concordance(n, ccc, interval, r, ccc / r if r else NAN, float(u),
-                       float(s_y / s_x), n_missing, why)

@@ -16,10 +16,11 @@ from deeplung_nb.stats._results import (
     Result,
     check_confidence,
     check_once,
+    clustered_pairs,
     full_rows,
+    groups_left_out,
     jackknife_error,
     patient_codes,
-    two_arrays,
 )
 
 NAN = float("nan")
@@ -85,8 +86,8 @@ def severity(burden_percent: Any, cuts: Sequence[float] = SEVERITY_CUTS) -> np.n
 
 
 def weighted_kappa(first: Any, second: Any, *, weights: str = "linear",
-                   levels: Sequence[Any] | None = None, confidence: float = 0.95,
-                   missing: str = "raise") -> Kappa:
+                   levels: Sequence[Any] | None = None, cluster: Any = None,
+                   confidence: float = 0.95, missing: str = "raise") -> Kappa:
     """Cohen's kappa of two readers; between ordered classes, a near miss counts as one in part.
 
     Parameters
@@ -98,6 +99,8 @@ def weighted_kappa(first: Any, second: Any, *, weights: str = "linear",
         `linear` or `quadratic` (by how many of the classes lie between), or `none`.
     levels
         All classes in their order, also those that nobody used; None: those that occur.
+    cluster
+        Which patient each pair is of, one value a pair; None: each is of another one.
 
     Returns
     -------
@@ -108,7 +111,7 @@ def weighted_kappa(first: Any, second: Any, *, weights: str = "linear",
     Formula
     -------
     (agreement - by chance) / (1 - by chance), agreement = sum of w_ij p_ij, w = 1 - |i - j| / (c -
-    1) or 1 - (i - j)^2 / (c - 1)^2. Interval: ± t SE, SE by the jackknife.
+    1) or 1 - (i - j)^2 / (c - 1)^2. Interval: ± t SE, SE by the jackknife of patients.
 
     Source
     ------
@@ -132,8 +135,8 @@ def weighted_kappa(first: Any, second: Any, *, weights: str = "linear",
     if levels is not None:
         first, second = (_places(values, levels, name) for values, name in
                          ((first, "first"), (second, "second")))
-    a, b, n_missing = two_arrays(first, second, missing, ("first", "second"))
-    n = len(a)
+    a, b, codes, n_missing = clustered_pairs(first, second, cluster, missing, ("first", "second"))
+    n, m = len(a), int(codes.max(initial=-1)) + 1
     names = np.unique(np.concatenate([a, b])) if levels is None else np.arange(float(len(levels)))
     if len(names) < 2:
         return Kappa(n, 2, len(names), NAN, NAN, NAN, NAN_PAIR, weights, n_missing,
@@ -145,14 +148,22 @@ def weighted_kappa(first: Any, second: Any, *, weights: str = "linear",
     lost = {"linear": distance / (len(names) - 1), "none": (distance > 0).astype(float),
             "quadratic": (distance / (len(names) - 1)) ** 2}[weights]
     agreed, by_chance, kappa = _kappa(counts, lost)
-    # Without one pair of a cell; cells that hold more weigh more.
-    cells = np.argwhere(counts)
-    held = counts[tuple(cells.T)]
+    if m == n:  # without one pair of a cell; cells that hold more weigh more
+        cells = np.argwhere(counts)
+        less = np.zeros((len(cells), *counts.shape))
+        less[(np.arange(len(cells)), *cells.T)] = 1.0
+        weight = counts[tuple(cells.T)]
+    else:
+        group = groups_left_out(m)[codes]
+        less = np.zeros((int(group.max()) + 1, *counts.shape))
+        np.add.at(less, (group, *places), 1)
+        weight = np.ones(len(less))
+    k = weight.sum()
     with np.errstate(all="ignore"):
-        without = np.array([_kappa(counts - _one(cell, counts.shape), lost)[2] for cell in cells])
-    spread = held @ (without - held @ without / n) ** 2 * (n - 1) / n
-    half = float(stats.t.ppf((1 + confidence) / 2, max(n - 1, 1)) * np.sqrt(spread))
-    if n < FEWEST or not half > 1e-12:  # or not a number
+        without = np.array([_kappa(counts - one, lost)[2] for one in less])
+    spread = weight @ (without - weight @ without / k) ** 2 * (k - 1) / k
+    half = float(stats.t.ppf((1 + confidence) / 2, max(k - 1, 1)) * np.sqrt(spread))
+    if m < FEWEST or not half > 1e-12:  # or not a number
         return Kappa(n, 2, len(names), agreed, by_chance, kappa, NAN_PAIR, weights, n_missing,
                      "no interval: few pairs, all agree, or one reader always says the same")
     return Kappa(n, 2, len(names), agreed, by_chance, kappa,
@@ -170,12 +181,6 @@ def _places(values: Any, levels: Sequence[Any], name: str) -> np.ndarray:
         raise ValueError(f"{name}: class {', '.join(unknown[:5])} is none of the levels "
                          f"{', '.join(map(str, levels))}")
     return series.map(place).to_numpy(float)
-
-
-def _one(cell: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    found = np.zeros(shape)
-    found[tuple(cell)] = 1.0
-    return found
 
 
 def _kappa(counts: np.ndarray, lost: np.ndarray) -> tuple[float, float, float]:

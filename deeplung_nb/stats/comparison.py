@@ -1,8 +1,14 @@
-"""All that is said of one table of pairs, as one row: what is printed comes from here."""
+"""Two readers on the same cases: every statistic of their pairs, side by side.
+
+A comparison holds results of the other modules and adds no number of its own: what a table, a
+figure or a sentence says of it is a field of one of them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Hashable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,228 +16,34 @@ import pandas as pd
 from scipy import stats
 
 from deeplung_nb.spreadsheets import with_patients
-from deeplung_nb.stats import agreement, correlation, paired, reliability, robust
-from deeplung_nb.stats import clusters as by_cluster
-from deeplung_nb.stats import limits as limits_of
-from deeplung_nb.stats._results import plain_differences
-from deeplung_nb.stats.description import describe
-from deeplung_nb.stats.detection import detection
-from deeplung_nb.stats.trend import proportional_bias
+from deeplung_nb.stats import agreement, concordance, correlation, paired, robust
+from deeplung_nb.stats.description import Description, describe
+from deeplung_nb.stats.detection import DetectionAccuracy, accuracy
+from deeplung_nb.stats.trend import Trend, proportional_bias
 
 NAN = float("nan")
 ALPHA = 0.05
 """Level of the tests that speak against constant limits."""
-
-SHARE = 0.975
-"""Of the quantile that an upper limit is."""
-Z = float(stats.norm.ppf(SHARE))
-COUNTS = ("reference", "test", "n", "n_patients", "independent", "n_zero", "n_missing", "n_failed",
-          "detected_")
-LEAD = ("bias", "median_difference", "hodges_lehmann_all", "spearman", "ccc")
-
-
-def _flags(row: dict[str, Any]) -> str:
-    found = []
-    if row["independent"] == "patients":
-        found.append(f"{row['n']} pairs of {row['n_patients']} patients: by patients")
-    elif row["n_patients"] < row["n"]:
-        found.append(f"{row['n']} pairs of {row['n_patients']} patients, taken as independent")
-    if row["slope_p"] < ALPHA:
-        found.append("proportional bias")
-    if row["heteroscedasticity_p"] < ALPHA:
-        grows = row["regression_sd_slope"] > 0
-        found.append(f"spread {'grows' if grows else 'shrinks'} with size")
-    if row["shapiro_p"] < ALPHA:
-        found.append("differences not normal")
-    if row["n"] and np.isfinite(row["percent_outside"]):
-        outside = round(row["percent_outside"] * row["n"] / 100)
-        if stats.binomtest(outside, row["n"], 0.05).pvalue < 0.01:
-            found.append(f"{row['percent_outside']:.0f} % outside the limits, expected 5")
-    if row["n_zero"] > row["n"] / 3:
-        found.append("many zeros")
-    return "; ".join(found)
-
-
-CLUSTERS = ("auto", "ignore")
+FEWEST_RATIOS = 10
+"""Pairs that both readers measured from which on limits of their ratio are worth reporting."""
 INTERVALS = ("auto", "classical")
-BY_PATIENTS = "by patients"
-"""The kind of interval where a patient has several pairs."""
+MOST_LEVERAGE = 0.5
+"""Share of a coefficient's variance that one patient may make before it is said."""
 
 
-def _by_patients(a: np.ndarray, b: np.ndarray, patients: np.ndarray,
-                 confidence: float) -> tuple[dict[str, Any], str]:
-    """What of a row changes where patients, not readings, are independent; and what to mind."""
-    limits = reliability.clustered_limits(
-        pd.DataFrame({"patient": patients, "reference": a, "test": b}), "patient", "reference",
-        "test", confidence=confidence)
-    d, sizes = b - a, np.unique(patients, return_counts=True)[1]
-    found = {"bias": limits.bias, "bias_lower": limits.bias_ci[0], "bias_upper": limits.bias_ci[1],
-             "sd": limits.sd, "loa_lower": limits.loa_lower, "loa_upper": limits.loa_upper,
-             "percent_outside": 100.0 * float(np.mean((d < limits.loa_lower)
-                                                      | (d > limits.loa_upper)))}
-    # Kish's design effect: what so many alike pairs of a patient are worth.
-    alike = limits.variance_between / limits.sd**2 if limits.sd > 0 else 1.0
-    effective = len(a) / (1 + ((sizes**2).sum() / len(a) - 1) * alike)
-    ends = dict(zip(("loa_lower_ci", "loa_upper_ci"), limits_of.limit_intervals(
-        max(2.0, effective), limits.bias, limits.sd, "mover", confidence, Z), strict=True))
-    for name, share in (("quantile_lower_ci", 1 - SHARE), ("quantile_upper_ci", SHARE),
-                        ("median_difference", 0.5)):
-        ends[name] = robust.clustered_quantile_interval(d, share, effective,
-                                                        confidence=confidence)
-    unlike = plain_differences(a, b)
-    ends["rank_biserial"] = robust.rank_biserial_interval(
-        unlike[unlike != 0], patients[unlike != 0], confidence=confidence)
-    for name, (low, high) in ends.items():
-        found[f"{name}_lower"], found[f"{name}_upper"] = low, high
-    rank = by_cluster.signed_rank(a, b, patients)
-    found |= {"signed_rank_p": rank.p_value, "signed_rank_method": f"{rank.method}, by patients",
-              "hodges_lehmann_lower": NAN, "hodges_lehmann_upper": NAN,
-              "hodges_lehmann_all_lower": NAN, "hodges_lehmann_all_upper": NAN, "spearman_p": NAN}
-    return found, limits.reason
+class Median(NamedTuple):
+    """Median of the differences, and its interval by order statistics."""
+
+    value: float
+    ci: tuple[float, float]
 
 
-def _lead(row: dict[str, Any]) -> dict[str, Any]:
-    """The limits to report: constant ones where nothing speaks against them, else quantiles.
+class Lead(NamedTuple):
+    """The limits to report first."""
 
-    Constant limits need differences that are normal, and as wide for large readings as for small;
-    quantiles need neither.
-    """
-    against = [row[name] < ALPHA for name in ("shapiro_p", "slope_p", "heteroscedasticity_p")]
-    too_many = row["n"] > agreement.MOST_FOR_SHAPIRO  # nobody tested; quantiles are sharp here
-    kind = "quantile" if any(against) or too_many else "constant"
-    source = {"quantile": "quantile", "constant": "loa"}[kind]
-    return {"limits": kind, **{f"limit_{end}": row[f"{source}_{end}"] for end in (
-        "lower", "upper", "lower_ci_lower", "lower_ci_upper", "upper_ci_lower",
-        "upper_ci_upper")}}
-
-
-def _patients(both: pd.DataFrame, clusters: str) -> int:
-    """How many patients there are; without a name for any, as many as pairs."""
-    if "patient_id" not in both or both["patient_id"].isna().all():
-        return len(both)
-    nameless = both["patient_id"].isna()
-    if nameless.any() and clusters == "auto":
-        raise ValueError(f"patient_id: empty in {int(nameless.sum())} of {len(both)} pairs (first "
-                         f"at position {int(np.flatnonzero(nameless)[0])}), so nobody can tell "
-                         "which pairs belong together. Fill it in, leave the pairs out, or say "
-                         "clusters='ignore'")
-    return both["patient_id"].nunique() + int(nameless.sum())
-
-
-def agreement_row(pair: pd.DataFrame, confidence: float = 0.95, *, missing: str = "raise",
-                  clusters: str = "auto", ci: str = "auto") -> dict[str, Any]:
-    """Every agreement statistic of one table of pairs, as one flat row (volumes in mL).
-
-    Parameters
-    ----------
-    pair
-        A table of `measurements.pair`.
-    clusters
-        `auto`: where the column `patient_id` (or `PatientID`, `patient` ...) repeats, intervals
-        and tests are by patients (`clustered_limits`, `robust`, `trend`, the clustered signed-rank
-        test), and the row says so in
-        `independent`. `ignore`: every pair as independent.
-    ci
-        Of Spearman, Pearson and CCC. `auto`: `robust`, which holds with zeros and skew;
-        `classical`: Bonett-Wright, Fisher and Lin, as other programs print, for normal readings
-        of independent pairs.
-
-    Returns
-    -------
-    dict
-        See `agreement_table` for the columns.
-    """
-    if clusters not in CLUSTERS:
-        raise ValueError(f"clusters={clusters!r}: expected one of {', '.join(CLUSTERS)}")
-    if ci not in INTERVALS:
-        raise ValueError(f"ci={ci!r}: expected one of {', '.join(INTERVALS)}")
-    pair = with_patients(pair)
-    both = pair[["reference", "test", *(["patient_id"] if "patient_id" in pair else [])]]
-    if missing == "drop":
-        both = both.dropna(subset=["reference", "test"])
-    reference, test = (both[name].to_numpy(float) for name in ("reference", "test"))
-    limits = agreement.bland_altman(reference, test, confidence=confidence)
-    quantiles = agreement.bland_altman(reference, test, limits="quantile", confidence=confidence)
-    regression = agreement.bland_altman(reference, test, limits="regression", confidence=confidence)
-    rank = paired.wilcoxon_signed_rank(reference, test, confidence=confidence)
-    ranks = correlation.spearman(reference, test, confidence=confidence)
-    line = correlation.pearson(reference, test, confidence=confidence)
-    ccc = agreement.concordance(reference, test, confidence=confidence)
-    every = paired.wilcoxon_signed_rank(reference, test, zeros="pratt", confidence=confidence)
-    n_patients = _patients(both, clusters)
-    grouped = clusters == "auto" and 1 < n_patients < len(both)
-    if grouped and ci == "classical":
-        raise ValueError("ci='classical' takes pairs as independent, and patients have several: "
-                         "say clusters='ignore' as well, or leave ci out")
-    patients = both["patient_id"].to_numpy() if grouped else None
-    moments = robust.studentized(reference, test, patients, confidence=confidence)
-    if ci == "auto":
-        ranks = replace(ranks, ci=robust.spearman_interval(reference, test, patients,
-                                                           confidence=confidence))
-        line, ccc = replace(line, ci=moments.pearson), replace(ccc, ccc_ci=moments.ccc)
-    slope = proportional_bias(reference, test, patients, confidence=confidence)
-    a, b = describe(reference), describe(test)
-    middle = limits_of.quantile_interval(test - reference, 0.5, confidence) \
-        if len(test) else (NAN, NAN)
-    row = {
-        **{side: pair.attrs.get(side, side) for side in ("reference", "test")},
-        "n": limits.n, "n_patients": n_patients,
-        "independent": "patients" if grouped else "pairs", "n_zero": limits.n_zero,
-        "n_missing": len(pair) - len(both),
-        "n_failed": pair.attrs.get("n_failed", 0),
-        **{f"detected_{key}": value for key, value in detection(both).items()},
-        "reference_median": a.median, "reference_q1": a.q1, "reference_q3": a.q3,
-        "test_median": b.median, "test_q1": b.q1, "test_q3": b.q3,
-        "reference_mean": a.mean, "reference_sd": a.sd, "test_mean": b.mean, "test_sd": b.sd,
-        "bias": limits.bias, "bias_lower": limits.bias_ci[0], "bias_upper": limits.bias_ci[1],
-        "sd": limits.sd, "loa_lower": limits.loa_lower, "loa_upper": limits.loa_upper,
-        "loa_lower_ci_lower": limits.loa_lower_ci[0], "loa_lower_ci_upper": limits.loa_lower_ci[1],
-        "loa_upper_ci_lower": limits.loa_upper_ci[0], "loa_upper_ci_upper": limits.loa_upper_ci[1],
-        "percent_outside": limits.percent_outside,
-        "quantile_lower": quantiles.loa_lower, "quantile_upper": quantiles.loa_upper,
-        "quantile_lower_ci_lower": quantiles.loa_lower_ci[0],
-        "quantile_lower_ci_upper": quantiles.loa_lower_ci[1],
-        "quantile_upper_ci_lower": quantiles.loa_upper_ci[0],
-        "quantile_upper_ci_upper": quantiles.loa_upper_ci[1],
-        "median_difference": float(np.median(test - reference)) if len(test) else NAN,
-        "median_difference_lower": middle[0], "median_difference_upper": middle[1],
-        "regression_bias_intercept": regression.bias_line[0],
-        "regression_bias_slope": regression.bias_line[1],
-        "regression_sd_intercept": regression.sd_line[0],
-        "regression_sd_slope": regression.sd_line[1],
-        "slope": slope.slope, "slope_lower": slope.slope_ci[0],
-        "slope_upper": slope.slope_ci[1], "slope_p": slope.p_value,
-        "heteroscedasticity_p": limits.heteroscedasticity_p, "shapiro_p": limits.shapiro_p,
-        "spearman": ranks.r, "spearman_lower": ranks.ci[0], "spearman_upper": ranks.ci[1],
-        "spearman_p": ranks.p_value,
-        "pearson": line.r, "pearson_lower": line.ci[0], "pearson_upper": line.ci[1],
-        "ccc": ccc.ccc, "ccc_lower": ccc.ccc_ci[0], "ccc_upper": ccc.ccc_ci[1],
-        "signed_rank_p": rank.p_value, "signed_rank_method": rank.method,
-        "signed_rank_zeros": rank.zeros, "rank_biserial": rank.rank_biserial,
-        "rank_biserial_lower": rank.rank_biserial_ci[0],
-        "rank_biserial_upper": rank.rank_biserial_ci[1],
-        "hodges_lehmann": rank.hodges_lehmann,
-        "hodges_lehmann_lower": rank.hodges_lehmann_ci[0],
-        "hodges_lehmann_upper": rank.hodges_lehmann_ci[1],
-        "hodges_lehmann_all": every.hodges_lehmann,
-        "hodges_lehmann_all_lower": every.hodges_lehmann_ci[0],
-        "hodges_lehmann_all_upper": every.hodges_lehmann_ci[1],
-    }
-    said = ""
-    if grouped:
-        changed, said = _by_patients(reference, test, patients, confidence)
-        row |= changed
-    # Each method says why a field is empty; the reasons travel with the row.
-    reasons = {reason for why in (limits.reason, ranks.reason, ccc.reason, rank.reason,
-                                  slope.reason, said)
-               for reason in why.split("; ") if reason}
-    if grouped:
-        reasons.add("no interval of the shift, and no p of Spearman's correlation, by patients")
-    flags = {"flags": _flags(row), "reasons": "; ".join(sorted(reasons))}
-    # What holds on such readings leads.
-    lead = {name: row.pop(name) for name in [*row] if name.startswith(LEAD)}
-    counts = {name: row.pop(name) for name in [*row] if name.startswith(COUNTS)}
-    return {**counts, "intervals": ci, **lead, **_lead(row | lead | counts), **row, **flags}
+    kind: str
+    """`constant`, `ratio` or `quantile`."""
+    limits: agreement.BlandAltman
 
 
 class Fitting(NamedTuple):
@@ -242,44 +54,250 @@ class Fitting(NamedTuple):
     """Tests that speak against constant limits -> their p."""
 
 
-def fitting_limits(pair: pd.DataFrame, row: dict[str, Any]) -> Fitting | None:
-    """Limits by regression where the differences change with size, by quantiles where they are
-    only not normal; None where nothing speaks against constant ones.
+ROW = {
+    "n": "limits.n", "n_patients": "n_patients", "independent": "independent",
+    "n_zero": "limits.n_zero", "n_missing": "n_missing", "n_failed": "n_failed",
+    "detected_both": "detection.both", "detected_reference_only": "detection.reference_only",
+    "detected_test_only": "detection.test_only", "detected_neither": "detection.neither",
+    "reference_median": "of_reference.median", "reference_q1": "of_reference.q1",
+    "reference_q3": "of_reference.q3", "test_median": "of_test.median", "test_q1": "of_test.q1",
+    "test_q3": "of_test.q3", "reference_mean": "of_reference.mean",
+    "reference_sd": "of_reference.sd", "test_mean": "of_test.mean", "test_sd": "of_test.sd",
+    "intervals": "ci",
+    "bias": "limits.bias", "bias_": "limits.bias_ci",
+    "median_difference": "median.value", "median_difference_": "median.ci",
+    "hodges_lehmann_all": "every.hodges_lehmann", "hodges_lehmann_all_": "every.hodges_lehmann_ci",
+    "spearman": "spearman.r", "spearman_": "spearman.ci", "spearman_p": "spearman.p_value",
+    "ccc": "ccc.ccc", "ccc_": "ccc.ccc_ci",
+    "ccc_rank": "ranks.coefficient", "ccc_rank_": "ranks.ci",
+    "limits": "lead.kind", "limit_lower": "lead.limits.loa_lower",
+    "limit_upper": "lead.limits.loa_upper", "limit_lower_ci_": "lead.limits.loa_lower_ci",
+    "limit_upper_ci_": "lead.limits.loa_upper_ci",
+    "limit_percent_outside": "lead.limits.percent_outside", "limit_n": "lead.limits.n",
+    "sd": "limits.sd", "loa_lower": "limits.loa_lower", "loa_upper": "limits.loa_upper",
+    "loa_lower_ci_": "limits.loa_lower_ci", "loa_upper_ci_": "limits.loa_upper_ci",
+    "percent_outside": "limits.percent_outside",
+    "ratio": "ratio.bias", "ratio_": "ratio.bias_ci",
+    "ratio_loa_lower": "ratio.loa_lower", "ratio_loa_upper": "ratio.loa_upper",
+    "ratio_loa_lower_ci_": "ratio.loa_lower_ci", "ratio_loa_upper_ci_": "ratio.loa_upper_ci",
+    "ratio_percent_outside": "ratio.percent_outside", "ratio_n": "ratio.n",
+    "quantile_lower": "quantiles.loa_lower", "quantile_upper": "quantiles.loa_upper",
+    "quantile_lower_ci_": "quantiles.loa_lower_ci", "quantile_upper_ci_": "quantiles.loa_upper_ci",
+    "regression_bias_intercept": "regression.bias_line.0",
+    "regression_bias_slope": "regression.bias_line.1",
+    "regression_sd_intercept": "regression.sd_line.0",
+    "regression_sd_slope": "regression.sd_line.1",
+    "slope": "slope.slope", "slope_": "slope.slope_ci", "slope_p": "slope.p_value",
+    "heteroscedasticity_p": "limits.heteroscedasticity_p", "shapiro_p": "limits.shapiro_p",
+    "pearson": "pearson.r", "pearson_": "pearson.ci",
+    "signed_rank_p": "rank.p_value", "signed_rank_method": "rank.method",
+    "signed_rank_zeros": "rank.zeros", "rank_biserial": "rank.rank_biserial",
+    "rank_biserial_": "rank.rank_biserial_ci", "hodges_lehmann": "rank.hodges_lehmann",
+    "hodges_lehmann_": "rank.hodges_lehmann_ci", "flags": "flags", "reasons": "reasons",
+}
+"""Column of a row -> where its value stands; of an interval, `name_`, both ends."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    """Result of `compare`; differences are test - reference."""
+
+    reference: str
+    test: str
+    n_missing: int
+    n_failed: int
+    n_patients: int
+    """As many as pairs where nothing is known of patients."""
+    ci: str
+    of_reference: Description
+    of_test: Description
+    detection: DetectionAccuracy
+    limits: agreement.BlandAltman
+    """Constant ones, of the difference."""
+    ratio: agreement.BlandAltman | None
+    """Of test / reference, of the pairs that both measured; None where a reading is negative."""
+    quantiles: agreement.BlandAltman
+    regression: agreement.BlandAltman
+    slope: Trend
+    median: Median
+    rank: paired.SignedRank
+    """Without the zero differences."""
+    every: paired.SignedRank
+    """With them, as Pratt ranks them."""
+    spearman: correlation.Correlation
+    pearson: correlation.Correlation
+    ccc: concordance.Concordance
+    ranks: concordance.RankConcordance
+    leverage: float
+    """As `robust.studentized`."""
+
+    def __repr__(self) -> str:
+        return (f"{self.test} against {self.reference}: {self.limits.n} pairs of "
+                f"{self.n_patients} patients, bias {self.limits.bias:.6g}")
+
+    @property
+    def independent(self) -> str:
+        """What intervals and tests take as independent: `patients` or `pairs`."""
+        return "patients" if self.limits.by_patients else "pairs"
+
+    @property
+    def against(self) -> dict[str, float]:
+        """Tests that speak against constant limits -> their p."""
+        tests = {"slope": self.slope.p_value, "spread": self.limits.heteroscedasticity_p,
+                 "normality": self.limits.shapiro_p}
+        return {name: p for name, p in tests.items() if p < ALPHA}
+
+    @property
+    def lead(self) -> Lead:
+        """The limits to report: constant ones where nothing speaks against them (normal
+        differences, as wide for large readings as for small); else those of the ratio, where ten
+        pairs or more have one; else quantiles of the differences, which a small study can't bound.
+        """
+        too_many = self.limits.n > agreement.MOST_FOR_SHAPIRO  # nobody tested
+        if not self.against and not too_many:
+            return Lead("constant", self.limits)
+        if self.ratio is not None and self.ratio.n >= FEWEST_RATIOS \
+                and np.isfinite(self.ratio.loa_lower) and not too_many:
+            return Lead("ratio", self.ratio)
+        return Lead("quantile", self.quantiles)
+
+    @property
+    def fitting(self) -> Fitting | None:
+        """Limits by regression where the differences change with size, by quantiles where they
+        are only not normal; None where nothing speaks against constant ones."""
+        by_size = {name: p for name, p in self.against.items() if name != "normality"}
+        limits = self.regression if by_size else self.quantiles
+        if not self.against or not np.isfinite(limits.loa_lower):
+            return None
+        return Fitting(limits, by_size or self.against)
+
+    @property
+    def flags(self) -> str:
+        """What to mind."""
+        found, limits = [], self.limits
+        if limits.by_patients:
+            found.append(f"{limits.n} pairs of {self.n_patients} patients: by patients")
+        elif self.n_patients < limits.n:
+            found.append(f"{limits.n} pairs of {self.n_patients} patients, taken as independent")
+        if "slope" in self.against:
+            found.append("proportional bias")
+        if "spread" in self.against:
+            grows = self.regression.sd_line[1] > 0
+            found.append(f"spread {'grows' if grows else 'shrinks'} with size")
+        if "normality" in self.against:
+            found.append("differences not normal")
+        lead = self.lead
+        if lead.limits.n and np.isfinite(lead.limits.percent_outside):
+            outside = round(lead.limits.percent_outside * lead.limits.n / 100)
+            if stats.binomtest(outside, lead.limits.n, 0.05).pvalue < 0.01:
+                found.append(f"{lead.limits.percent_outside:.0f} % outside the limits, expected 5")
+        if lead.kind == "ratio" and lead.limits.shapiro_p < ALPHA:
+            found.append("ratios not normal")
+        if limits.n_zero > limits.n / 3:
+            found.append("many zeros")
+        if self.leverage > MOST_LEVERAGE:
+            found.append("one patient decides CCC and Pearson's r: see those of ranks")
+        return "; ".join(found)
+
+    @cached_property
+    def reasons(self) -> str:
+        """Why fields are empty, or to be taken with reserve."""
+        parts = (self.limits, self.spearman, self.ccc, self.rank, self.slope, self.ranks)
+        return "; ".join(sorted({reason for part in parts for reason in part.reason.split("; ")
+                                 if reason}))
+
+    def row(self) -> dict[str, Any]:
+        """One flat row: the columns of `ROW`, an interval as two, `_lower` and `_upper`."""
+        found: dict[str, Any] = {"reference": self.reference, "test": self.test}
+        for column, path in ROW.items():
+            value: Any = self
+            for part in path.split("."):
+                value = value[int(part)] if part.isdigit() else getattr(value, part, None)
+            if column.endswith("_"):
+                found[f"{column}lower"], found[f"{column}upper"] = value or (NAN, NAN)
+            else:
+                found[column] = NAN if value is None else value
+        return found
+
+
+def _patients(pairs: pd.DataFrame, cluster: Hashable | None) -> Any:
+    """Who each pair is of; None: nobody says, or nobody is to mind."""
+    if cluster is None:
+        return None
+    name = "patient_id" if cluster == "auto" else cluster
+    if name not in pairs:
+        if cluster == "auto":
+            return None
+        raise ValueError(f"cluster={cluster!r}: no such column; the pairs have "
+                         f"{', '.join(map(str, pairs.columns))}")
+    nameless = pairs[name].isna()
+    if nameless.all():
+        return None
+    if nameless.any():
+        raise ValueError(f"{name}: empty in {int(nameless.sum())} of {len(pairs)} pairs (first "
+                         f"at position {int(np.flatnonzero(nameless)[0])}), so nobody can tell "
+                         "which pairs belong together. Fill it in, leave the pairs out, or say "
+                         "cluster=None")
+    return pairs[name].to_numpy()
+
+
+def compare(pairs: pd.DataFrame, *, cluster: Hashable | None = "auto", ci: str = "auto",
+            confidence: float = 0.95, missing: str = "raise") -> Comparison:
+    """Every agreement statistic of one table of pairs.
 
     Parameters
     ----------
-    pair
-        A table of `measurements.pair`.
-    row
-        Its `agreement_row`, whose tests decide.
+    pairs
+        A table of `measurements.pair`, or any with columns `reference` and `test`.
+    cluster
+        Column of who each pair is of; `auto`: `patient_id`, in any usual spelling, where there is
+        one. Where a patient has several pairs, all intervals and tests take patients as
+        independent. None: every pair as independent.
+    ci
+        Of Spearman, Pearson and CCC. `auto`: what holds with zeros and skew; `classical`:
+        Bonett-Wright, Fisher and Lin, as other programs print, for normal readings of independent
+        pairs.
+    confidence, missing
+        Of all intervals; `raise` on an empty reading, or `drop` and count.
+
+    Returns
+    -------
+    Comparison
+        Results side by side, and what leads; `row()` makes one flat row of them.
     """
-    against = {name: row[column] for name, column in (
-        ("slope", "slope_p"), ("spread", "heteroscedasticity_p")) if row[column] < ALPHA}
-    kind = "regression" if against else "quantile"
-    if not against and row["shapiro_p"] < ALPHA:
-        against = {"normality": row["shapiro_p"]}
-    if not against:
-        return None
-    both = pair[["reference", "test"]].dropna()
-    limits = agreement.bland_altman(both["reference"], both["test"], limits=kind)
-    if not np.isfinite(limits.loa_lower):
-        return None
-    return Fitting(limits, against)
-
-
-def of_row(row: dict[str, Any], limits: agreement.BlandAltman, ranks: correlation.Correlation
-           ) -> tuple[agreement.BlandAltman, correlation.Correlation]:
-    """Limits (constant, of differences) and Spearman's rho with the intervals of their row.
-
-    So figure, table and sentence say the same.
-    """
-    ranks = replace(ranks, ci=(row["spearman_lower"], row["spearman_upper"]),
-                    p_value=row["spearman_p"])
-    if row["independent"] == "pairs":
-        return limits, ranks
-    ends = {field: (row[f"{name}_lower"], row[f"{name}_upper"]) for field, name in (
-        ("bias_ci", "bias"), ("loa_lower_ci", "loa_lower_ci"), ("loa_upper_ci", "loa_upper_ci"),
-        ("slope_ci", "slope"))}
-    same = {name: row[name] for name in ("bias", "sd", "loa_lower", "loa_upper", "slope",
-                                         "slope_p", "percent_outside")}
-    return replace(limits, ci=BY_PATIENTS, **ends, **same), ranks
+    if ci not in INTERVALS:
+        raise ValueError(f"ci={ci!r}: expected one of {', '.join(INTERVALS)}")
+    attrs = pairs.attrs
+    both = with_patients(pairs)
+    if missing == "drop":
+        both = both.dropna(subset=["reference", "test"])
+    a, b = (both[name].to_numpy(float) for name in ("reference", "test"))
+    patients = _patients(both, cluster)
+    given = {"cluster": patients, "confidence": confidence}
+    limits = agreement.bland_altman(a, b, **given)
+    classical = ci == "classical"
+    if classical and limits.by_patients:
+        raise ValueError("ci='classical' takes pairs as independent, and patients have several: "
+                         "say cluster=None as well, or leave ci out")
+    d = b - a
+    known = _patients(both.dropna(subset=["patient_id"]), "auto") if "patient_id" in both else None
+    n_patients = limits.n_clusters if cluster is not None or known is None else (
+        len(set(known)) + len(both) - len(known))
+    return Comparison(
+        attrs.get("reference", "reference"), attrs.get("test", "test"),
+        len(pairs) - len(both) + attrs.get("n_unread", 0), attrs.get("n_failed", 0), n_patients, ci,
+        describe(a), describe(b), accuracy(a, b, **given), limits,
+        agreement.bland_altman(a, b, scale="ratio", **given)
+        if len(a) and min(a.min(), b.min()) >= 0 else None,
+        agreement.bland_altman(a, b, limits="quantile", **given),
+        agreement.bland_altman(a, b, limits="regression", **given),
+        proportional_bias(a, b, **given),
+        Median(float(np.median(d)) if len(d) else NAN,
+               robust.quantile_interval(d, 0.5, patients, confidence=confidence)),
+        paired.wilcoxon_signed_rank(a, b, **given),
+        paired.wilcoxon_signed_rank(a, b, zeros="pratt", **given),
+        correlation.spearman(a, b, ci="bonett-wright" if classical else "auto", **given),
+        correlation.pearson(a, b, ci="fisher" if classical else "auto", **given),
+        concordance.concordance(a, b, ci="lin" if classical else "auto", **given),
+        concordance.rank_concordance(a, b, **given),
+        robust.studentized(a, b, **given).leverage)

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from deeplung_nb.stats import robust
-from deeplung_nb.stats._results import Result, check_confidence, two_arrays
+from deeplung_nb.stats._results import Result, check_confidence, clustered_pairs
 
 NAN = float("nan")
 
@@ -19,6 +19,7 @@ class Correlation(Result):
     """Result of `spearman` and `pearson`."""
 
     n: int
+    n_clusters: int
     r: float
     ci: tuple[float, float]
     p_value: float
@@ -35,8 +36,8 @@ ON_A_LINE = 1 - 1e-12
 
 
 def _no_interval(r: float, n: int) -> str:
-    if n == 3:
-        return "no interval with 3 pairs"
+    if n <= 3:
+        return "no interval with 3 pairs or patients"
     return "no interval: the readings are in one order or on a line" if abs(r) > ON_A_LINE else ""
 
 
@@ -56,15 +57,22 @@ def _undefined(x: np.ndarray, y: np.ndarray) -> str:
     return ""
 
 
-def _check_ci(ci: str, known: tuple[str, ...], cluster: Any) -> None:
+NO_P = "no p value by patients"
+
+
+def _check_ci(ci: str, known: tuple[str, ...], by_patients: bool) -> None:
     if ci not in known:
         raise ValueError(f"ci {ci!r}: expected one of {', '.join(known)}")
-    if cluster is not None and ci not in (known[0], "auto"):
-        raise ValueError(f"ci={ci!r} takes pairs as independent: with cluster expected "
-                         f"{known[0]!r} or 'auto'")
+    if by_patients and ci not in known[:2]:
+        raise ValueError(f"ci={ci!r} takes pairs as independent, and patients have several: "
+                         "expected 'auto', or leave cluster out")
 
 
-def spearman(x: Any, y: Any, *, ci: str = "bonett-wright", cluster: Any = None,
+def _reasons(*why: str) -> str:
+    return "; ".join(filter(None, why))
+
+
+def spearman(x: Any, y: Any, *, ci: str = "auto", cluster: Any = None,
              confidence: float = 0.95, missing: str = "raise") -> Correlation:
     """Spearman's rank correlation.
 
@@ -73,11 +81,12 @@ def spearman(x: Any, y: Any, *, ci: str = "bonett-wright", cluster: Any = None,
     x, y
         Paired readings, 1-D.
     ci
-        `bonett-wright`: Fisher's z with SE sqrt((1 + r^2 / 2) / (n - 3)); `fisher`: sqrt(1 /
-        (n - 3)), too narrow for large r. `jackknife`, or `auto`: `robust.spearman_interval`, which
-        holds with zeros, skew and several readings a patient too.
+        `auto`, `jackknife`: `robust.spearman_interval`, which holds with zeros, skew, gross errors
+        and several pairs a patient. As other programs print, for normal readings of independent
+        pairs: `bonett-wright`, Fisher's z with SE sqrt((1 + r^2 / 2) / (n - 3)); `fisher`,
+        sqrt(1 / (n - 3)), too narrow for large r.
     cluster
-        With `auto`: which patient each pair is of, where one has several.
+        Which patient each pair is of, one value a pair; None: each is of another one.
     confidence, missing
         Of the interval, 0 to 1; `raise` on an empty reading, or `drop` and count.
 
@@ -85,8 +94,8 @@ def spearman(x: Any, y: Any, *, ci: str = "bonett-wright", cluster: Any = None,
     -------
     Correlation
         `p_value`: exact below ten pairs (all orders), else the t approximation on n - 2; null
-        hypothesis no association. NaN with a `reason` where a reader is constant or there are too
-        few pairs.
+        hypothesis no association; NaN where patients have several pairs. NaN with a `reason` where
+        a reader is constant or there are too few pairs.
 
     Formula
     -------
@@ -105,21 +114,22 @@ def spearman(x: Any, y: Any, *, ci: str = "bonett-wright", cluster: Any = None,
     >>> round(spearman([1, 2, 3, 4, 5], [1, 3, 2, 5, 4]).r, 6)
     0.8
     """
-    _check_ci(ci, ("jackknife", "auto", "bonett-wright", "fisher"), cluster)
     check_confidence(confidence)
-    a, b, n_missing = two_arrays(x, y, missing, ("x", "y"))
-    n, n_zero = len(a), int(((a == 0) | (b == 0)).sum())
+    a, b, codes, n_missing = clustered_pairs(x, y, cluster, missing, ("x", "y"))
+    n, m, n_zero = len(a), int(codes.max(initial=-1)) + 1, int(((a == 0) | (b == 0)).sum())
+    _check_ci(ci, ("auto", "jackknife", "bonett-wright", "fisher"), m < n)
     reason = _undefined(a, b)
     if reason:
-        return Correlation(n, NAN, (NAN, NAN), NAN, "spearman", n_zero, n_missing, reason)
+        return Correlation(n, m, NAN, (NAN, NAN), NAN, "spearman", n_zero, n_missing, reason)
     tested = stats.spearmanr(a, b)
     r = float(tested.statistic)
     spread = 1 + r**2 / 2 if ci == "bonett-wright" else 1.0
     se = np.sqrt(spread / (n - 3)) if n > 3 else NAN
     interval = _fisher(r, se, confidence) if ci in ("bonett-wright", "fisher") else \
-        robust.spearman_interval(x, y, cluster, confidence=confidence, missing=missing)
-    p_value = _exact_p(a, b, r) if n < EXACT_BELOW else float(tested.pvalue)
-    return Correlation(n, r, interval, p_value, "spearman", n_zero, n_missing, _no_interval(r, n))
+        robust.spearman_interval(a, b, codes, confidence=confidence)
+    p_value = NAN if m < n else _exact_p(a, b, r) if n < EXACT_BELOW else float(tested.pvalue)
+    return Correlation(n, m, r, interval, p_value, "spearman", n_zero, n_missing,
+                       _reasons(_no_interval(r, m), NO_P * (m < n)))
 
 
 def _exact_p(x: np.ndarray, y: np.ndarray, r: float) -> float:
@@ -135,7 +145,7 @@ def _exact_p(x: np.ndarray, y: np.ndarray, r: float) -> float:
     return float(tested.pvalue)
 
 
-def pearson(x: Any, y: Any, *, ci: str = "fisher", cluster: Any = None, confidence: float = 0.95,
+def pearson(x: Any, y: Any, *, ci: str = "auto", cluster: Any = None, confidence: float = 0.95,
             missing: str = "raise") -> Correlation:
     """Pearson's product-moment correlation.
 
@@ -144,10 +154,11 @@ def pearson(x: Any, y: Any, *, ci: str = "fisher", cluster: Any = None, confiden
     x, y
         Paired readings, 1-D.
     ci
-        `fisher`: tanh(atanh r ± z / sqrt(n - 3)), for normal readings; `studentized`, or `auto`:
-        `robust.studentized`.
+        `auto`, `studentized`: `robust.studentized`, which holds with zeros, skew and several pairs
+        a patient, not with a few gross errors (Spearman's rho does); `fisher`: tanh(atanh r ± z /
+        sqrt(n - 3)), as other programs print, for normal readings of independent pairs.
     cluster
-        With `auto`: which patient each pair is of, where one has several.
+        Which patient each pair is of, one value a pair; None: each is of another one.
     confidence, missing
         Of the interval, 0 to 1; `raise` on an empty reading, or `drop` and count.
 
@@ -173,17 +184,17 @@ def pearson(x: Any, y: Any, *, ci: str = "fisher", cluster: Any = None, confiden
     >>> round(pearson([1, 2, 3, 4], [1, 2, 3, 5]).r, 6)
     0.982708
     """
-    _check_ci(ci, ("studentized", "auto", "fisher"), cluster)
     check_confidence(confidence)
-    a, b, n_missing = two_arrays(x, y, missing, ("x", "y"))
-    n, n_zero = len(a), int(((a == 0) | (b == 0)).sum())
+    a, b, codes, n_missing = clustered_pairs(x, y, cluster, missing, ("x", "y"))
+    n, m, n_zero = len(a), int(codes.max(initial=-1)) + 1, int(((a == 0) | (b == 0)).sum())
+    _check_ci(ci, ("auto", "studentized", "fisher"), m < n)
     reason = _undefined(a, b)
     if reason:
-        return Correlation(n, NAN, (NAN, NAN), NAN, "pearson", n_zero, n_missing, reason)
+        return Correlation(n, m, NAN, (NAN, NAN), NAN, "pearson", n_zero, n_missing, reason)
     tested = stats.pearsonr(a, b)
     r = float(tested.statistic)
     se = 1 / np.sqrt(n - 3) if n > 3 else NAN
     interval = _fisher(r, se, confidence) if ci == "fisher" else robust.studentized(
-        x, y, cluster, confidence=confidence, missing=missing).pearson
-    return Correlation(n, r, interval, float(tested.pvalue), "pearson", n_zero,
-                       n_missing, _no_interval(r, n))
+        a, b, codes, confidence=confidence).pearson
+    return Correlation(n, m, r, interval, NAN if m < n else float(tested.pvalue), "pearson", n_zero,
+                       n_missing, _reasons(_no_interval(r, m), NO_P * (m < n)))

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from deeplung_nb.stats import classes
-from deeplung_nb.stats._results import NAN_PAIR, Result, check_confidence, two_arrays
+from deeplung_nb.stats import classes, clusters
+from deeplung_nb.stats._patients import spread_of_pairs
+from deeplung_nb.stats._results import NAN_PAIR, Result, check_confidence, clustered_pairs
 
 NAN = float("nan")
 
@@ -20,6 +21,7 @@ class DetectionAccuracy(Result):
     """Result of `accuracy`."""
 
     n: int
+    n_clusters: int
     both: int
     reference_only: int
     test_only: int
@@ -77,23 +79,35 @@ def detection(pair: pd.DataFrame) -> dict[str, int]:
             "test_only": int((~wanted & found).sum()), "neither": int((~wanted & ~found).sum())}
 
 
-def _wilson(part: int, whole: int, confidence: float) -> tuple[float, tuple[float, float]]:
-    if not whole:
+def _wilson(said: np.ndarray, of: np.ndarray, codes: np.ndarray, confidence: float
+            ) -> tuple[float, tuple[float, float]]:
+    """Share of `said` among `of`, and Wilson's interval for as many cases as these are worth."""
+    part = said[of].astype(float)
+    if not len(part):
         return NAN, NAN_PAIR
-    ends = stats.binomtest(part, whole).proportion_ci(confidence, method="wilson")
-    return part / whole, (float(ends.low), float(ends.high))
+    share, worth = float(part.mean()), float(len(part))
+    whose = np.unique(codes[of], return_inverse=True)[1]
+    if whose.max() + 1 < len(part):
+        worth = spread_of_pairs(part, whose).effective if np.ptp(part) else whose.max() + 1.0
+        worth = worth if np.isfinite(worth) else 1.0
+    z2 = float(stats.norm.ppf((1 + confidence) / 2)) ** 2
+    centre = (share + z2 / (2 * worth)) / (1 + z2 / worth)
+    half = np.sqrt(z2 * (share * (1 - share) / worth + z2 / (4 * worth**2))) / (1 + z2 / worth)
+    return share, (max(0.0, float(centre - half)), min(1.0, float(centre + half)))
 
 
-def accuracy(reference: Any, test: Any, *, threshold: float = 0.0, confidence: float = 0.95,
-             missing: str = "raise") -> DetectionAccuracy:
+def accuracy(reference: Any, test: Any, *, threshold: float = 0.0, cluster: Any = None,
+             confidence: float = 0.95, missing: str = "raise") -> DetectionAccuracy:
     """How well one reader finds what the other calls present.
 
     Parameters
     ----------
     reference, test
-        Paired readings, 1-D, one pair a patient.
+        Paired readings, 1-D.
     threshold
         Present is above this, in the unit of the readings.
+    cluster
+        Which patient each pair is of, one value a pair; None: each is of another one.
 
     Returns
     -------
@@ -106,12 +120,15 @@ def accuracy(reference: Any, test: Any, *, threshold: float = 0.0, confidence: f
     -------
     sensitivity = both / (both + reference_only); specificity = neither / (neither + test_only);
     intervals by Wilson's score. kappa and its interval: `classes.weighted_kappa`. McNemar: the
-    binomial distribution of the two discordant counts.
+    binomial distribution of the two discordant counts. Where patients have several pairs: Wilson's
+    score for as many cases as these are worth (design effect of the share), and for McNemar's test
+    each patient's difference of the two counts turns its sign as a whole.
 
     Source
     ------
     Wilson 1927, JASA 22:209; McNemar 1947, Psychometrika 12:153; Cohen 1960, Educ Psychol Meas
-    20:37.
+    20:37; by patients: Korn & Graubard 1998, Surv Methodol 24:193; Durkalski et al. 2003, Stat Med
+    22:2417.
 
     Checked against
     ---------------
@@ -126,23 +143,29 @@ def accuracy(reference: Any, test: Any, *, threshold: float = 0.0, confidence: f
     check_confidence(confidence)
     if not np.isfinite(threshold):
         raise ValueError(f"threshold={threshold}: expected a number in the unit of the readings")
-    a, b, n_missing = two_arrays(reference, test, missing)
-    yes, said = a > threshold, b > threshold
+    a, b, codes, n_missing = clustered_pairs(reference, test, cluster, missing)
+    yes, said, m = a > threshold, b > threshold, int(codes.max(initial=-1)) + 1
     both, first = int((yes & said).sum()), int((yes & ~said).sum())
     second, neither = int((~yes & said).sum()), int((~yes & ~said).sum())
-    agreed = classes.weighted_kappa(yes, said, weights="none", confidence=confidence)
-    kappa, kappa_ci = agreed.kappa, agreed.kappa_ci
-    shares = {"sensitivity": (both, both + first), "specificity": (neither, neither + second),
-              "positive_predictive": (both, both + second),
-              "negative_predictive": (neither, neither + first)}
-    found_shares: dict[str, Any] = {}
-    for name, (part, whole) in shares.items():
-        found_shares[name], found_shares[f"{name}_ci"] = _wilson(part, whole, confidence)
-    empty = [name.replace("_", " ") for name, (_, whole) in shares.items() if not whole]
-    if np.isnan(kappa):
+    agreed = classes.weighted_kappa(yes, said, weights="none", cluster=codes,
+                                    confidence=confidence)
+    shares: dict[str, Any] = {}
+    empty = []
+    for name, part, whole in (("sensitivity", said, yes), ("specificity", ~said, ~yes),
+                              ("positive_predictive", yes, said),
+                              ("negative_predictive", ~yes, ~said)):
+        shares[name], shares[f"{name}_ci"] = _wilson(part, whole, codes, confidence)
+        if not whole.any():
+            empty.append(name.replace("_", " "))
+    if np.isnan(agreed.kappa):
         empty.append("kappa")
-    p_value = float(stats.binomtest(first, first + second).pvalue) if first + second else 1.0
+    if not first + second:
+        p_value = 1.0
+    elif m == len(a):
+        p_value = float(stats.binomtest(first, first + second).pvalue)
+    else:
+        p_value = clusters.turned_p(np.bincount(codes, yes.astype(float) - said))
     return DetectionAccuracy(
-        len(a), both, first, second, neither, **found_shares, kappa=kappa, kappa_ci=kappa_ci,
-        mcnemar_p=p_value if len(a) else NAN, threshold=threshold, n_missing=n_missing,
-        reason=f"no case to tell of: {', '.join(empty)}" if empty else "")
+        len(a), m, both, first, second, neither, **shares, kappa=agreed.kappa,
+        kappa_ci=agreed.kappa_ci, mcnemar_p=p_value if len(a) else NAN, threshold=threshold,
+        n_missing=n_missing, reason=f"no case to tell of: {', '.join(empty)}" if empty else "")

@@ -10,37 +10,36 @@ import pandas as pd
 from scipy import stats
 
 from deeplung_nb.labels import LESION_STRUCTURES
-from deeplung_nb.stats import clusters, overlap
-from deeplung_nb.stats._results import NAN_PAIR, one_array
-from deeplung_nb.stats.limits import quantile_interval
+from deeplung_nb.stats import overlap, robust
+from deeplung_nb.stats._results import cluster_codes, one_array
 
 NAN = float("nan")
 BOOTSTRAP_RESAMPLES = 2000
 
 
 def bootstrap_ratio_ci(
-    numerators: Any, denominators: Any = None, groups: Any = None, *, confidence: float = 0.95,
+    numerators: Any, denominators: Any = None, cluster: Any = None, *, confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of sum / sum, whole groups (patients) resampled.
+    """Percentile bootstrap interval of sum / sum, patients resampled.
 
     Parameters
     ----------
     numerators, denominators
         1-D, one a case. Without denominators this is the interval of a mean.
-    groups
-        Who belongs together, one a case; None: each case is alone.
+    cluster
+        Which patient each case is of, one value a case; None: each is of another one.
     confidence, seed
         Of the interval, 0 to 1. The same values and seed give the same interval.
 
     Returns
     -------
     (lower, upper)
-        NaN with fewer than two groups, or where a resample has denominator 0.
+        NaN with fewer than two patients, or where a resample has denominator 0.
 
     Formula
     -------
-    Quantiles of sum / sum over resamples of the groups, drawn with replacement.
+    Quantiles of sum / sum over resamples of the patients, drawn with replacement.
 
     Source
     ------
@@ -58,12 +57,12 @@ def bootstrap_ratio_ci(
     """
     a, _ = one_array(numerators, "numerators")
     b = np.ones(len(a)) if denominators is None else one_array(denominators, "denominators")[0]
-    labels = np.arange(len(a)) if groups is None else pd.factorize(np.asarray(groups))[0]
-    n_groups = int(labels.max(initial=-1)) + 1
-    if n_groups < 2:
+    codes = cluster_codes(cluster, len(a))
+    m = int(codes.max(initial=-1)) + 1
+    if m < 2:
         return NAN, NAN
-    over, under = np.bincount(labels, a), np.bincount(labels, b)
-    draws = np.random.default_rng(seed).integers(n_groups, size=(BOOTSTRAP_RESAMPLES, n_groups))
+    over, under = np.bincount(codes, a), np.bincount(codes, b)
+    draws = np.random.default_rng(seed).integers(m, size=(BOOTSTRAP_RESAMPLES, m))
     below = under[draws].sum(axis=1)
     if not below.all():
         return NAN, NAN
@@ -103,8 +102,8 @@ def dice_table(frame: pd.DataFrame, *, test: str = "model", by: Sequence[str] = 
         ci_lower, ci_upper, n_both_empty, n_reference_empty, n_prediction_empty, n_failed`.
         Averagings: `per case` (mean over cases; `empty` says what two empty masks count), `median
         of cases`, `pooled` (all voxels together), `per fold` and `pooled per fold` (mean over folds
-        of each). Intervals resample patients; the median's is by order statistics where each
-        patient has one scan; those over folds are Student's t.
+        of each). Intervals resample patients; the median's is by order statistics, for as many
+        scans as those of the patients are worth; those over folds are Student's t.
 
     Raises
     ------
@@ -175,7 +174,7 @@ def _averagings(cases: pd.DataFrame) -> list[dict[str, Any]]:
         used = ~np.isnan(values)
         kept = pd.Series(values[used])
         rows.append(row("per case", empty, len(kept), float(kept.mean()),
-                        bootstrap_ratio_ci(kept, groups=patients[used]),
+                        bootstrap_ratio_ci(kept, cluster=patients[used]),
                         sd_cases=float(kept.std(ddof=1))))
         rows.append(row("median of cases", empty, len(kept), float(kept.median()),
                         _median_interval(kept.to_numpy(), patients[used])))
@@ -189,15 +188,8 @@ def _averagings(cases: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _median_interval(values: np.ndarray, patients: np.ndarray) -> tuple[float, float]:
-    codes = pd.factorize(patients)[0]
-    if len(np.unique(codes)) == len(values):
-        low, high = quantile_interval(values, 0.5, 0.95) if len(values) else NAN_PAIR
-        return max(low, 0.0), min(high, 1.0)  # an end that so few can't secure is Dice's own
-
-    def median(reference: np.ndarray, test: np.ndarray, codes: np.ndarray) -> float:
-        return float(np.median(test))
-
-    return clusters.bootstrap(median, values, values, codes)[0]
+    low, high = robust.quantile_interval(values, 0.5, patients)
+    return max(low, 0.0), min(high, 1.0)  # an end that so few can't secure is Dice's own
 
 
 def _class_means(classes: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -6,20 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy import optimize, stats
 
-from deeplung_nb.stats import paired
+from deeplung_nb.stats import paired, tolerance
+from deeplung_nb.stats._patients import spread_of_pairs
 from deeplung_nb.stats._results import (
     NAN_PAIR,
     Result,
     check_confidence,
     clustered_pairs,
     rounding,
-    two_arrays,
 )
-from deeplung_nb.stats.limits import carkeet_factor
-from deeplung_nb.stats.reliability import clustered_limits
 
 NAN = float("nan")
 
@@ -29,6 +26,7 @@ class Equivalence(Result):
     """Result of `tost`; differences are test - reference."""
 
     n: int
+    n_clusters: int
     bias: float
     bias_ci: tuple[float, float]
     margin: float
@@ -47,6 +45,7 @@ class RankEquivalence(Result):
     """Result of `wilcoxon_tost`; differences are test - reference."""
 
     n: int
+    n_clusters: int
     hodges_lehmann: float
     hodges_lehmann_ci: tuple[float, float]
     margin: float
@@ -64,6 +63,7 @@ class TotalDeviation(Result):
     """Result of `total_deviation_index`."""
 
     n: int
+    n_clusters: int
     share: float
     tdi: float
     tdi_upper: float
@@ -95,6 +95,10 @@ def _check_margin(margin: float) -> None:
                          "at the data, in the unit of the readings")
 
 
+def _too_few(n: int, m: int) -> str:
+    return f"{n} pairs: needs 2 or more" if m == n else "one patient: needs 2 or more"
+
+
 def tost(reference: Any, test: Any, margin: float, *, cluster: Any = None,
          confidence: float = 0.95, missing: str = "raise") -> Equivalence:
     """Two one-sided t tests: is the mean difference within ± margin?
@@ -109,8 +113,8 @@ def tost(reference: Any, test: Any, margin: float, *, cluster: Any = None,
     margin
         Largest bias that does not matter, in the unit of the readings.
     cluster
-        Which patient each pair is of, where one has several: bias and its error are then those of
-        `reliability.clustered_limits`.
+        Which patient each pair is of, one value a pair; None: each is of another one. Where one
+        has several, bias and its error are those of `reliability.clustered_limits`.
     confidence
         1 - level of each test; the interval of the bias has 2 x confidence - 1 (90 % at 0.95).
 
@@ -142,32 +146,21 @@ def tost(reference: Any, test: Any, margin: float, *, cluster: Any = None,
     check_confidence(confidence)
     _check_margin(margin)
     a, b, codes, n_missing = clustered_pairs(reference, test, cluster, missing)
-    d, n = b - a, len(a)
-    free = int(codes.max(initial=-1))
-    bias = float(d.mean()) if n else NAN
-    if n < 2 or np.ptp(d) <= rounding(a, b):
-        why = f"{n} pairs: needs 2 or more" if n < 2 else "all differences are equal"
-        return Equivalence(n, bias, NAN_PAIR, margin, NAN, NAN, NAN, NAN, NAN, confidence,
-                           n_missing, why)
-    if free < 1:
-        return Equivalence(n, bias, NAN_PAIR, margin, NAN, NAN, NAN, NAN, NAN, confidence,
-                           n_missing, "one patient: needs 2 or more")
-    if free + 1 < n:
-        grouped = clustered_limits(pd.DataFrame({"patient": codes, "a": a, "b": b}), "patient",
-                                   "a", "b", confidence=2 * confidence - 1)
-        bias, half = grouped.bias, (grouped.bias_ci[1] - grouped.bias_ci[0]) / 2
-        se = half / float(stats.t.ppf(confidence, free))
-    else:
-        se = float(d.std(ddof=1) / np.sqrt(n))
-        half = float(stats.t.ppf(confidence, free)) * se
-    t_lower, t_upper = (bias + margin) / se, (bias - margin) / se
-    p_lower, p_upper = float(stats.t.sf(t_lower, free)), float(stats.t.cdf(t_upper, free))
-    return Equivalence(n, bias, (bias - half, bias + half), margin, t_lower, p_lower, t_upper,
-                       p_upper, max(p_lower, p_upper), confidence, n_missing, "")
+    d, n, m = b - a, len(a), int(codes.max(initial=-1)) + 1
+    if m < 2 or np.ptp(d) <= rounding(a, b):
+        why = _too_few(n, m) if m < 2 else "all differences are equal"
+        return Equivalence(n, m, float(d.mean()) if n else NAN, NAN_PAIR, margin, NAN, NAN, NAN,
+                           NAN, NAN, confidence, n_missing, why)
+    found = spread_of_pairs(d, codes)
+    half = float(stats.t.ppf(confidence, m - 1)) * found.se
+    t_lower, t_upper = ((found.bias + side * margin) / found.se for side in (1, -1))
+    p_lower, p_upper = float(stats.t.sf(t_lower, m - 1)), float(stats.t.cdf(t_upper, m - 1))
+    return Equivalence(n, m, found.bias, (found.bias - half, found.bias + half), margin, t_lower,
+                       p_lower, t_upper, p_upper, max(p_lower, p_upper), confidence, n_missing, "")
 
 
 def wilcoxon_tost(reference: Any, test: Any, margin: float, *, method: str = "auto",
-                  correction: bool = True, confidence: float = 0.95,
+                  correction: bool = True, cluster: Any = None, confidence: float = 0.95,
                   missing: str = "raise") -> RankEquivalence:
     """Two one-sided signed-rank tests: is the shift within ± margin?
 
@@ -183,6 +176,10 @@ def wilcoxon_tost(reference: Any, test: Any, margin: float, *, method: str = "au
         Largest shift that does not matter, in the unit of the readings.
     method, correction
         As in `paired.wilcoxon_signed_rank`.
+    cluster
+        Which patient each pair is of, one value a pair; None: each is of another one. Where one
+        has several, the tests are `clusters.signed_rank` (no correction) and the shift has no
+        interval.
     confidence
         1 - level of each test; the interval of the shift has 2 x confidence - 1 (90 % at 0.95).
 
@@ -214,26 +211,28 @@ def wilcoxon_tost(reference: Any, test: Any, margin: float, *, method: str = "au
     if confidence <= 0.5:
         raise ValueError(f"confidence={confidence}: expected more than 0.5")
     _check_margin(margin)
-    a, b, n_missing = two_arrays(reference, test, missing)
-    n = len(a)
+    a, b, codes, n_missing = clustered_pairs(reference, test, cluster, missing)
+    n, m = len(a), int(codes.max(initial=-1)) + 1
     if not n:
-        return RankEquivalence(0, NAN, NAN_PAIR, margin, NAN, NAN, NAN, "none", confidence,
+        return RankEquivalence(0, 0, NAN, NAN_PAIR, margin, NAN, NAN, NAN, "none", confidence,
                                n_missing, "no pair")
     lower, upper = (
         paired.wilcoxon_signed_rank(a + shift, b, method=method, correction=correction,
-                                    alternative=side)
+                                    alternative=side, cluster=codes)
         for shift, side in ((-margin, "greater"), (margin, "less")))
     # Differences that all lie on a margin don't lie within it.
-    p_lower, p_upper = (1.0 if side.method == "none" else side.p_value for side in (lower, upper))
-    every = paired.wilcoxon_signed_rank(a, b, zeros="pratt", confidence=2 * confidence - 1)
-    return RankEquivalence(n, every.hodges_lehmann, every.hodges_lehmann_ci, margin, p_lower,
+    p_lower, p_upper = (1.0 if side.method.startswith("none") else side.p_value
+                        for side in (lower, upper))
+    every = paired.wilcoxon_signed_rank(a, b, zeros="pratt", confidence=2 * confidence - 1,
+                                        cluster=codes)
+    return RankEquivalence(n, m, every.hodges_lehmann, every.hodges_lehmann_ci, margin, p_lower,
                            p_upper, max(p_lower, p_upper), lower.method, confidence, n_missing,
                            every.reason)
 
 
 def total_deviation_index(reference: Any, test: Any, *, share: float = 0.95,
-                          margin: float | None = None, confidence: float = 0.95,
-                          missing: str = "raise") -> TotalDeviation:
+                          margin: float | None = None, cluster: Any = None,
+                          confidence: float = 0.95, missing: str = "raise") -> TotalDeviation:
     """Total deviation index: the size that a given share of all differences stays below.
 
     Parameters
@@ -244,6 +243,8 @@ def total_deviation_index(reference: Any, test: Any, *, share: float = 0.95,
         Of the differences, 0 to 1.
     margin
         For the coverage probability: the share of differences within ± margin.
+    cluster
+        Which patient each pair is of, one value a pair; None: each is of another one.
     confidence
         Of the one-sided upper bound.
 
@@ -258,8 +259,8 @@ def total_deviation_index(reference: Any, test: Any, *, share: float = 0.95,
     Formula
     -------
     P(|N(bias, sd)| < tdi) = share; approximation z sqrt(bias^2 + sd^2). Upper bound
-    |bias| + k sd, bias ± k sd being the exact tolerance interval of that share (`limits.
-    carkeet_factor`): somewhat too wide where the bias is large.
+    |bias| + k sd, bias ± k sd being the tolerance interval of that share
+    (`tolerance.tolerance_limits`): somewhat too wide where the bias is large.
 
     Source
     ------
@@ -280,12 +281,13 @@ def total_deviation_index(reference: Any, test: Any, *, share: float = 0.95,
     check_confidence(confidence)
     if margin is not None:
         _check_margin(margin)
-    a, b, n_missing = two_arrays(reference, test, missing)
-    d, n = b - a, len(a)
-    if n < 2 or np.ptp(d) <= rounding(a, b):
-        why = f"{n} pairs: needs 2 or more" if n < 2 else "all differences are equal"
-        return TotalDeviation(n, share, *[NAN] * 7, n_missing, why)
-    bias, sd = float(d.mean()), float(d.std(ddof=1))
+    a, b, codes, n_missing = clustered_pairs(reference, test, cluster, missing)
+    d, n, m = b - a, len(a), int(codes.max(initial=-1)) + 1
+    if m < 2 or np.ptp(d) <= rounding(a, b):
+        why = _too_few(n, m) if m < 2 else "all differences are equal"
+        return TotalDeviation(n, m, share, *[NAN] * 7, n_missing, why)
+    found = tolerance.tolerance_limits(a, b, share=share, cluster=codes, confidence=confidence)
+    bias, sd = found.bias, found.sd
 
     def within(size: float) -> float:
         return float(stats.norm.cdf(size, bias, sd) - stats.norm.cdf(-size, bias, sd))
@@ -293,11 +295,11 @@ def total_deviation_index(reference: Any, test: Any, *, share: float = 0.95,
     z = float(stats.norm.ppf((1 + share) / 2))
     tdi = float(optimize.brentq(lambda size: within(size) - share, 0.0,
                                 abs(bias) + (z + 8) * sd, xtol=1e-12))
-    upper = abs(bias) + carkeet_factor(n, confidence, z) * sd
     return TotalDeviation(
-        n, share, tdi, upper, z * float(np.hypot(bias, sd)), float(np.quantile(np.abs(d), share)),
-        NAN if margin is None else margin, NAN if margin is None else within(margin),
-        NAN if margin is None else float(np.mean(np.abs(d) <= margin)), n_missing, "")
+        n, m, share, tdi, abs(bias) + (found.upper - bias), z * float(np.hypot(bias, sd)),
+        float(np.quantile(np.abs(d), share)), NAN if margin is None else margin,
+        NAN if margin is None else within(margin),
+        NAN if margin is None else float(np.mean(np.abs(d) <= margin)), n_missing, found.reason)
 
 
 def sample_size(bias: float, sd: float, margin: float, *, confidence: float = 0.95,

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from deeplung_nb.stats._results import NAN_PAIR, Result, check_confidence, two_arrays
+from deeplung_nb.stats._results import (
+    FEWEST,
+    NAN_PAIR,
+    Result,
+    check_confidence,
+    clustered_pairs,
+    groups_left_out,
+    jackknife_error,
+)
 from deeplung_nb.stats._slopes import Slopes
 
 NAN = float("nan")
@@ -35,6 +43,7 @@ class MethodRegression(Result):
     """Result of `deming` and `passing_bablok`: test = intercept + slope x reference."""
 
     n: int
+    n_clusters: int
     slope: float
     slope_ci: tuple[float, float]
     intercept: float
@@ -44,27 +53,27 @@ class MethodRegression(Result):
     reason: str
 
 
-def _deming_lines(x: np.ndarray, y: np.ndarray, ratio: float) -> np.ndarray:
-    """Slope and intercept [n + 1, 2] of all readings, then without each one in turn.
+def _deming_lines(x: np.ndarray, y: np.ndarray, ratio: float, codes: np.ndarray) -> np.ndarray:
+    """Slope and intercept [m + 1, 2] of all readings, then without each of the m patients in turn.
 
-    Leaving out reading i takes n / (n - 1) (x_i - mean)^2 off the sum of squares, so that the
-    jackknife needs no n fits.
+    From sums, so that the jackknife needs no m fits.
     """
-    n = len(x)
     dx, dy = x - x.mean(), y - y.mean()
-    less = np.concatenate([[0.0], np.full(n, n / (n - 1))])
-    dx0, dy0 = np.concatenate([[0.0], dx]), np.concatenate([[0.0], dy])
-    sxx, syy, sxy = dx @ dx - less * dx0**2, dy @ dy - less * dy0**2, dx @ dy - less * dx0 * dy0
-    mean_x, mean_y = x.mean() - dx0 / (n - 1), y.mean() - dy0 / (n - 1)
+    sums = np.array([np.bincount(codes, values) for values in (
+        np.ones(len(x)), dx, dy, dx * dx, dy * dy, dx * dy)])
+    total = sums.sum(axis=1, keepdims=True)
+    n, of_x, of_y, sxx, syy, sxy = np.hstack([total, total - sums])
+    scale = 1e-14 * np.sqrt((dx @ dx) * (dy @ dy))
+    sxx, syy, sxy = sxx - of_x**2 / n, syy - of_y**2 / n, sxy - of_x * of_y / n
     # What is left of a sum by rounding alone is none.
-    sxy = np.where(np.abs(sxy) <= 1e-14 * np.sqrt((dx @ dx) * (dy @ dy)), np.nan, sxy)
+    sxy = np.where(np.abs(sxy) <= scale, np.nan, sxy)
     lean = ratio * syy - sxx
     slope = (lean + np.sqrt(lean**2 + 4 * ratio * sxy**2)) / (2 * ratio * sxy)
-    return np.column_stack([slope, mean_y - slope * mean_x])
+    return np.column_stack([slope, y.mean() + of_y / n - slope * (x.mean() + of_x / n)])
 
 
-def deming(reference: Any, test: Any, *, error_ratio: float = 1.0, confidence: float = 0.95,
-           missing: str = "raise") -> MethodRegression:
+def deming(reference: Any, test: Any, *, error_ratio: float = 1.0, cluster: Any = None,
+           confidence: float = 0.95, missing: str = "raise") -> MethodRegression:
     """Deming regression, intervals by the jackknife.
 
     Parameters
@@ -73,6 +82,8 @@ def deming(reference: Any, test: Any, *, error_ratio: float = 1.0, confidence: f
         Paired readings, 1-D.
     error_ratio
         Error variance of the reference / error variance of the test; 1 is orthogonal regression.
+    cluster
+        Which patient each pair is of, one value a pair; None: each is of another one.
     confidence, missing
         Of the intervals, 0 to 1; `raise` on an empty reading, or `drop` and count.
 
@@ -85,7 +96,8 @@ def deming(reference: Any, test: Any, *, error_ratio: float = 1.0, confidence: f
     Formula
     -------
     slope = (u + sqrt(u^2 + 4 r s_xy^2)) / (2 r s_xy), u = r s_yy - s_xx, r the error ratio;
-    intervals with the jackknife's SE and t on n - 2, centred on the estimate.
+    intervals with the SE of the jackknife that leaves out each patient and t on patients - 2,
+    centred on the estimate.
 
     Source
     ------
@@ -104,25 +116,66 @@ def deming(reference: Any, test: Any, *, error_ratio: float = 1.0, confidence: f
     check_confidence(confidence)
     if not error_ratio > 0:
         raise ValueError(f"error_ratio={error_ratio}: expected a positive ratio of variances")
-    x, y, n_missing = two_arrays(reference, test, missing)
-    n = len(x)
-    if n < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        why = f"{n} pairs: needs 4 or more" if n < 4 else "a reader is constant"
-        return MethodRegression(n, NAN, NAN_PAIR, NAN, NAN_PAIR, "deming", n_missing, why)
-    lines = _deming_lines(x, y, error_ratio)
-    whole, others = lines[0], lines[1:]
+    x, y, codes, n_missing = clustered_pairs(reference, test, cluster, missing)
+    n, m = len(x), int(codes.max(initial=-1)) + 1
+
+    def result(line: np.ndarray, half: np.ndarray, why: str) -> MethodRegression:
+        ends = [(float(at - by), float(at + by)) for at, by in zip(line, half, strict=True)]
+        return MethodRegression(n, m, float(line[0]), ends[0], float(line[1]), ends[1], "deming",
+                                n_missing, why)
+
+    nothing = np.full(2, NAN)
+    if m < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return result(nothing, nothing, f"{m} {'pairs' if m == n else 'patients'}: needs 4 or more"
+                      if m < 4 else "a reader is constant")
+    lines = _deming_lines(x, y, error_ratio, codes)
     if not np.isfinite(lines).all():
-        return MethodRegression(n, float(whole[0]), NAN_PAIR, float(whole[1]), NAN_PAIR, "deming",
-                                n_missing, "readings are uncorrelated, wholly or but for one")
-    pseudo = n * whole - (n - 1) * others
-    se = pseudo.std(axis=0, ddof=1) / np.sqrt(n)
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 2)) * se
-    ends = [(float(whole[i] - half[i]), float(whole[i] + half[i])) for i in range(2)]
-    return MethodRegression(n, float(whole[0]), ends[0], float(whole[1]), ends[1], "deming",
-                            n_missing, "")
+        return result(lines[0], nothing, "readings are uncorrelated, wholly or but for one")
+    half = float(stats.t.ppf((1 + confidence) / 2, m - 2)) * jackknife_error(lines[1:])
+    return result(lines[0], half, "")
 
 
-def passing_bablok(reference: Any, test: Any, *, confidence: float = 0.95,
+def _shifted_median(x: np.ndarray, y: np.ndarray, confidence: float
+                    ) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Slope and intercept; and the slope's interval where each pair is of another patient."""
+    n = len(x)
+    if n <= MOST_READINGS:
+        slopes = _listed_slopes(x, y)
+        k, shift = len(slopes), int((slopes < -1).sum())
+    else:
+        slopes = Slopes(x, y)
+        k, shift = slopes.n_pairs, slopes.shift
+
+    def at(rank: int) -> float:  # 1-based
+        return float(slopes[rank - 1]) if 1 <= rank <= k else NAN
+
+    low, high = (k + 1) // 2 + shift, (k + 2) // 2 + shift
+    slope = at(low) if low == high else (at(low) + at(high)) / 2
+    spread = float(stats.norm.ppf((1 + confidence) / 2)) * np.sqrt(n * (n - 1) * (2 * n + 5) / 18)
+    first = round((k - spread) / 2)
+    with np.errstate(invalid="ignore"):
+        intercept = float(np.median(y - slope * x))
+    return (slope, intercept), (at(first + shift), at(k - first + 1 + shift))
+
+
+def _by_patients(x: np.ndarray, y: np.ndarray, line: tuple[float, float], codes: np.ndarray,
+                 confidence: float) -> tuple[tuple[float, float], tuple[float, float], str]:
+    """Intervals of slope and intercept by the jackknife that leaves out each patient."""
+    m = int(codes.max()) + 1
+    if m < FEWEST or len(x) > MOST_READINGS:
+        return NAN_PAIR, NAN_PAIR, (f"fewer than {FEWEST} patients: no interval" if m < FEWEST else
+                                    f"no interval by patients above {MOST_READINGS} pairs")
+    group = groups_left_out(m)[codes]
+    without = np.array([_shifted_median(x[group != k], y[group != k], confidence)[0]
+                        for k in range(int(group.max()) + 1)])
+    if not np.isfinite(without).all():
+        return NAN_PAIR, NAN_PAIR, "no interval: without one patient there is no slope"
+    half = float(stats.t.ppf((1 + confidence) / 2, len(without) - 1)) * jackknife_error(without)
+    ends = [(float(value - by), float(value + by)) for value, by in zip(line, half, strict=True)]
+    return ends[0], ends[1], ""
+
+
+def passing_bablok(reference: Any, test: Any, *, cluster: Any = None, confidence: float = 0.95,
                    missing: str = "raise") -> MethodRegression:
     """Passing-Bablok regression: the shifted median of all pairwise slopes.
 
@@ -130,6 +183,9 @@ def passing_bablok(reference: Any, test: Any, *, confidence: float = 0.95,
     ----------
     reference, test
         Paired readings, 1-D.
+    cluster
+        Which patient each pair is of, one value a pair; None: each is of another one. Where one
+        has several, intervals are by the jackknife of patients, up to 3,000 pairs.
     confidence, missing
         Of the intervals, 0 to 1; `raise` on an empty reading, or `drop` and count.
 
@@ -161,36 +217,24 @@ def passing_bablok(reference: Any, test: Any, *, confidence: float = 0.95,
     (1.04, -0.02)
     """
     check_confidence(confidence)
-    x, y, n_missing = two_arrays(reference, test, missing)
-    n = len(x)
-    why = ""
+    x, y, codes, n_missing = clustered_pairs(reference, test, cluster, missing)
+    n, m = len(x), int(codes.max(initial=-1)) + 1
+
+    def result(line: tuple[float, float], slope_ci: tuple[float, float] = NAN_PAIR,
+               intercept_ci: tuple[float, float] = NAN_PAIR, why: str = "") -> MethodRegression:
+        return MethodRegression(n, m, line[0], slope_ci, line[1], intercept_ci, "passing-bablok",
+                                n_missing, why)
+
     if n < 3:
-        why = f"{n} pairs: needs 3 or more"
-    elif np.ptp(x) == 0 or np.ptp(y) == 0:
-        why = "a reader is constant"
-    if why:
-        return MethodRegression(n, NAN, NAN_PAIR, NAN, NAN_PAIR, "passing-bablok", n_missing, why)
-    if n <= MOST_READINGS:
-        slopes = _listed_slopes(x, y)
-        m, shift = len(slopes), int((slopes < -1).sum())
-    else:
-        slopes = Slopes(x, y)
-        m, shift = slopes.n_pairs, slopes.shift
-
-    def at(rank: int) -> float:  # 1-based
-        return float(slopes[rank - 1]) if 1 <= rank <= m else NAN
-
-    low, high = (m + 1) // 2 + shift, (m + 2) // 2 + shift
-    slope = at(low) if low == high else (at(low) + at(high)) / 2
-    if not np.isfinite(slope):
-        return MethodRegression(n, NAN, NAN_PAIR, NAN, NAN_PAIR, "passing-bablok", n_missing,
-                                "no rising relation: too many slopes below -1, or vertical")
-    spread = float(stats.norm.ppf((1 + confidence) / 2)) * np.sqrt(n * (n - 1) * (2 * n + 5) / 18)
-    first = round((m - spread) / 2)
-    ends = (at(first + shift), at(m - first + 1 + shift))
+        return result(NAN_PAIR, why=f"{n} pairs: needs 3 or more")
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return result(NAN_PAIR, why="a reader is constant")
+    line, ends = _shifted_median(x, y, confidence)
+    if not np.isfinite(line[0]):
+        return result(NAN_PAIR, why="no rising relation: too many slopes below -1, or vertical")
+    if m < n:
+        return result(line, *_by_patients(x, y, line, codes, confidence))
     if not np.isfinite(ends).all():
-        ends, why = NAN_PAIR, "too few pairs for an interval at this confidence"
-    intercept = float(np.median(y - slope * x))
-    across = ((float(np.median(y - ends[1] * x)), float(np.median(y - ends[0] * x)))
-              if np.isfinite(ends).all() else NAN_PAIR)
-    return MethodRegression(n, slope, ends, intercept, across, "passing-bablok", n_missing, why)
+        return result(line, why="too few pairs for an interval at this confidence")
+    return result(line, ends, (float(np.median(y - ends[1] * x)),
+                               float(np.median(y - ends[0] * x))))

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from deeplung_nb.stats._patients import effective_number, spread_of_pairs
 from deeplung_nb.stats._results import (
     NAN_PAIR,
     Result,
@@ -17,6 +18,7 @@ from deeplung_nb.stats._results import (
     readings_by_reader,
     rounding,
 )
+from deeplung_nb.stats.limits import limit_intervals, plain
 
 NAN = float("nan")
 METHODS = ("anova", "reml", "replicates")
@@ -60,6 +62,8 @@ class ClusteredLimits(Result):
     sd: float
     loa_lower: float
     loa_upper: float
+    loa_lower_ci: tuple[float, float]
+    loa_upper_ci: tuple[float, float]
     variance_between: float
     variance_within: float
     method: str
@@ -227,7 +231,8 @@ def clustered_limits(
     ClusteredLimits
         `sd` is of the difference of one pair of single readings; variances of the differences
         between and within subjects (`replicates`: of the subjects' mean differences, and what is
-        added for single readings).
+        added for single readings). Intervals of the limits are MOVER's, for as many pairs as
+        these are worth (`replicates`: as many as there are subjects, which is cautious).
 
     Formula
     -------
@@ -263,8 +268,8 @@ def clustered_limits(
     total, n = len(codes), len(sizes)
     if n < 2 or total == n:
         why = "fewer than 2 subjects" if n < 2 else "one pair a subject: use bland_altman"
-        return ClusteredLimits(total, n, NAN, NAN_PAIR, NAN, NAN, NAN, NAN, NAN, method,
-                               n_missing, why)
+        return ClusteredLimits(total, n, NAN, NAN_PAIR, NAN, NAN, NAN, NAN_PAIR, NAN_PAIR, NAN, NAN,
+                               method, n_missing, why)
 
     def split(values: np.ndarray) -> tuple[np.ndarray, float]:
         """Means of the subjects, and the mean square within them."""
@@ -274,8 +279,9 @@ def clustered_limits(
     reason, d = "", b - a
     if method != "replicates" and np.ptp(d) <= rounding(a, b):
         bias = float(d.mean())
-        return ClusteredLimits(total, n, bias, (bias, bias), 0.0, bias, bias, 0.0, 0.0, method,
-                               n_missing, "all differences are equal: no variance to split")
+        return ClusteredLimits(total, n, bias, (bias, bias), 0.0, bias, bias, (bias, bias),
+                               (bias, bias), 0.0, 0.0, method, n_missing,
+                               "all differences are equal: no variance to split")
     means, within = split(d)
     if method == "replicates":
         bias, between = float(means.mean()), float(means.var(ddof=1))
@@ -284,20 +290,15 @@ def clustered_limits(
         extra = (split(a)[1] + split(b)[1]) * (1 - float(np.mean(1 / sizes)))
         se, within = float(np.sqrt(between / n)), extra
     elif method == "anova":
-        bias = float(d.mean())
-        mean_square = float((sizes * (means - bias) ** 2).sum() / (n - 1))
-        typical = (total**2 - float((sizes**2).sum())) / ((n - 1) * total)
-        between = (mean_square - within) / typical
-        if between < 0:
-            # The mean square within may rest on a degree of freedom or two; all pairs tell better.
-            between, within = 0.0, float(d.var(ddof=1))
-            reason = ("variance between subjects came out negative: taken as 0, and the limits "
-                      "from the SD of all pairs")
-        se = float(np.sqrt(between * (sizes**2).sum() / total**2 + within / total))
+        bias, se, between, within, _, _, reason = spread_of_pairs(d, codes)
     else:
         bias, se, between, within, reason = _reml(d, codes)
     sd = float(np.sqrt(between + within))
     z = float(stats.norm.ppf(0.975)) if multiplier is None else float(multiplier)
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * se
+    worth = float(n) if method == "replicates" else effective_number(
+        sizes, between / sd**2 if sd > 0 else 1.0)
+    lower, upper = limit_intervals(max(2.0, worth), bias, sd, "mover", confidence, z)
     return ClusteredLimits(total, n, bias, (bias - half, bias + half), sd, bias - z * sd,
-                           bias + z * sd, between, within, method, n_missing, reason)
+                           bias + z * sd, plain(lower), plain(upper), between, within, method,
+                           n_missing, reason)

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from deeplung_nb import measurements
 from deeplung_nb.labels import LESION_STRUCTURES
-from deeplung_nb.stats import agreement, correlation
-from deeplung_nb.stats.comparison import Fitting, agreement_row, fitting_limits, of_row
+from deeplung_nb.stats.agreement import BlandAltman
+from deeplung_nb.stats.comparison import Fitting, compare
+from deeplung_nb.stats.correlation import Correlation
 from deeplung_nb.stats.description import describe
 from deeplung_nb.stats.detection import detection
 from deeplung_nb.stats.dice import groups_of
 
-__all__ = ["agreement_results", "agreement_row", "agreement_table", "describe", "detection",
-           "of_row"]
+__all__ = ["agreement_results", "agreement_row", "agreement_table", "compare", "describe",
+           "detection"]
 
 
 def agreement_results(
     frame: pd.DataFrame, role: str, structures: Sequence[str] = ("ggo", "high_opacity"), *,
     reference: str = "expert", test: str = "model", value: str = "volume_ml",
-) -> tuple[dict[str, pd.DataFrame], dict[str, agreement.BlandAltman],
-           dict[str, correlation.Correlation], dict[str, Fitting | None]]:
+) -> tuple[dict[str, pd.DataFrame], dict[str, BlandAltman], dict[str, Correlation],
+           dict[str, Fitting | None]]:
     """What Fig. 6 and Fig. i draw: pairs, Bland-Altman, Spearman, limits that fit; by structure.
 
     Parameters
@@ -37,20 +39,27 @@ def agreement_results(
     """
     pairs = {name: measurements.pair(frame, reference, test, name, value, role=role)
              for name in structures}
-    limits, ranks, fitting = {}, {}, {}
-    for name, pair in pairs.items():
-        both, row = (pair["reference"], pair["test"]), agreement_row(pair)
-        limits[name], ranks[name] = of_row(
-            row, agreement.bland_altman(*both), correlation.spearman(*both))
-        fitting[name] = fitting_limits(pair, row)
-    return pairs, limits, ranks, fitting
+    found = {name: compare(pair) for name, pair in pairs.items()}
+    return (pairs, *({name: getattr(one, part) for name, one in found.items()}
+                     for part in ("limits", "spearman", "fitting")))
+
+
+def agreement_row(pairs: pd.DataFrame, confidence: float = 0.95, **given: Any) -> dict[str, Any]:
+    """One table of pairs as a row of `agreement_table`: `comparison.compare(pairs).row()`.
+
+    Parameters
+    ----------
+    pairs, confidence
+        As `comparison.compare`, and so are `cluster`, `ci` and `missing`.
+    """
+    return compare(pairs, confidence=confidence, **given).row()
 
 
 def agreement_table(
     frame: pd.DataFrame, by: Sequence[str] = ("cohort", "role", "structure", "protocol"), *,
     reference: str = "expert", test: str = "model", value: str = "volume_ml",
     subset: str = "all", confidence: float = 0.95, missing: str = "raise",
-    clusters: str = "auto", ci: str = "auto",
+    cluster: str | None = "auto", ci: str = "auto",
 ) -> pd.DataFrame:
     """One row of agreement statistics for each group, and for all protocols together.
 
@@ -67,25 +76,25 @@ def agreement_table(
         zeros, show detection first, then agreement among these, then all.
     missing
         Of an empty `value`: `raise`, or `drop` and count in `n_missing`.
-    clusters
-        As `agreement_row`: by patients where one has several pairs in a group, or `ignore`.
-    ci
-        As `agreement_row`: intervals of the correlations that hold with zeros and skew (`auto`),
-        or `classical`; the column `intervals` says which.
+    cluster, ci
+        As `comparison.compare`: by patients where one has several pairs in a group, or None; and
+        intervals of the correlations that hold with zeros and skew (`auto`), or `classical`: the
+        column `intervals` says which.
 
     Returns
     -------
     DataFrame
-        The group's columns, `subset`, then those of `agreement_row`: who is compared (`reference`,
-        `test`; columns that begin so are that reader's), counts (pairs, patients, zeros, failed,
-        missing, the 2 x 2 of detection), both readers, the kind of `intervals`, bias, median
-        difference, the limits to report (`limits` says constant or quantile; `limit_*`), then
-        constant limits (MOVER), those by quantiles and by regression, slope and spread,
-        correlations, CCC, signed-rank p with its method, `flags` (what to mind), `reasons` (why a
-        field is empty) and `same_p_as`: the numbers of the other rows (from 0) with the very same
-        signed-rank p, which real data of two groups hardly give. `independent` says whether
-        intervals take `pairs` or `patients` as such. A group with fewer than three pairs keeps
-        its row, with NaN where nothing can be estimated.
+        The group's columns, `subset`, then those of `comparison.ROW`: who is compared (`reference`,
+        `test`), counts (pairs, patients, zeros, failed, missing, the 2 x 2 of detection), both
+        readers, the kind of `intervals`, bias, median difference, correlation and concordance, the
+        limits to report (`limits` says constant, ratio or quantile; `limit_*`, a ratio being
+        without unit; `limit_percent_outside` of the `limit_n` pairs that have one), then constant
+        limits (MOVER), those of the ratio, by quantiles and by regression, slope and spread,
+        signed-rank p with its method, `flags` (what to mind), `reasons` (why a field is empty) and
+        `same_p_as`: the numbers of the other rows (from 0) with the very same signed-rank p, which
+        real data of two groups hardly give. `independent` says whether intervals take `pairs` or
+        `patients` as such. A group with fewer than three pairs keeps its row, with NaN where
+        nothing can be estimated.
 
     Raises
     ------
@@ -110,8 +119,7 @@ def agreement_table(
                 pair = measurements.pair(part, reference, test, structure, value)
                 if subset == "both-positive":
                     pair = pair[~((pair["reference"] <= 0) | (pair["test"] <= 0))]
-                row = agreement_row(pair, confidence, missing=missing, clusters=clusters,
-                                    ci=ci)
+                row = agreement_row(pair, confidence, missing=missing, cluster=cluster, ci=ci)
                 over = len(read[read["reader"].isin([reference, test])
                                 & (read["burden_percent"] > 100)][["cohort", "case_id"]]
                            .drop_duplicates())

@@ -14,6 +14,7 @@ from deeplung_nb.stats._results import (
     Result,
     check_confidence,
     clustered_pairs,
+    in_order,
     rounding,
 )
 from deeplung_nb.stats.limits import differences, spread_of
@@ -57,8 +58,9 @@ class _Wild:
             return np.bincount(codes, weight * values, m)
 
         # Weighted sums of each patient.
-        self.w, self.x, self.y, self.xx, self.xy = map(
-            total, (np.ones(len(x)), x, y, x * x, x * y))
+        sums = [total(values) for values in (np.ones(len(x)), x, y, x * x, x * y)]
+        order = in_order(*sums)
+        self.w, self.x, self.y, self.xx, self.xy = (values[order] for values in sums)
         residual = self.xy - self.slope * self.xx
         self.error = float(np.sqrt(residual @ residual))
 
