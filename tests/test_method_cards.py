@@ -6,13 +6,14 @@ import re
 
 import pytest
 
-MODULES = ("agreement", "correlation", "dice", "equivalence", "overlap", "paired", "regression",
-           "reliability", "surface", "clusters", "description", "detection", "comparison", "robust",
-           "followup", "readers", "mixed", "classes", "concordance", "tolerance", "lesions",
-           "trend")
+MODULES = ("agreement", "classes", "clusters", "comparison", "concordance", "correlation",
+           "description", "detection", "dice", "equivalence", "followup", "lesions", "mixed",
+           "overlap", "paired", "planning", "readers", "regression", "reliability", "rivals",
+           "robust", "surface", "tolerance", "trend")
 SECTIONS = ("Parameters", "Returns", "Formula", "Source", "Checked against", "Examples")
 ASSEMBLED = {
     "agreement_row", "agreement_table", "agreement_results", "compare", "dice_table", "groups_of",
+    "rivals_table",
 }
 """Tables put together from statistics, which have cards of their own."""
 

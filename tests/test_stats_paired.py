@@ -116,7 +116,8 @@ def test_the_interval_of_mann_whitney_is_the_test_turned_round(shift):
 def test_mann_whitney_edges():
     assert paired.mann_whitney([], [1.0]).reason == "a sample is empty"
     assert np.isnan(paired.mann_whitney([1.0, 1], [1.0, 1]).p_value)
-    assert paired.mann_whitney([1, 2, 2], [2, 3]).method == "asymptotic"
+    assert paired.mann_whitney([1, 2, 2], [2, 3]).method == "exact"
+    assert paired.mann_whitney([1, 2, 2], [2, 3], method="asymptotic").method == "asymptotic"
     with pytest.raises(ValueError, match="NaN"):
         paired.mann_whitney([1.0, np.nan], [1.0])
     assert paired.mann_whitney([1.0, np.nan], [1.5], missing="drop").n_missing == 1

@@ -273,3 +273,105 @@ def fleiss_kappa(frame: pd.DataFrame, subject: str, reader: str, category: str, 
                      "all are of one class")
     return Kappa(n, n_readers, classes, agreed, by_chance, found,
                  (found - half, min(1.0, found + half)), "none", subjects - n, "")
+
+
+def gwet_ac(frame: pd.DataFrame, subject: str, reader: str, category: str, *,
+            weights: str = "none", levels: Sequence[Any] | None = None,
+            patient: str | None = None, confidence: float = 0.95) -> Kappa:
+    """Gwet's AC1 (`weights="none"`) and AC2: agreement beyond chance that rare classes don't upset.
+
+    Where nearly all cases are of one class, kappa may be near 0 though readers nearly always agree:
+    its chance agreement is then near 1. Gwet's is small there.
+
+    Parameters
+    ----------
+    frame
+        One row per reading.
+    subject, reader, category
+        Its columns; who reads which subject may differ, and some may be missing.
+    weights
+        `none` (AC1), `linear` or `quadratic` (AC2, by how many of the classes lie between).
+    levels
+        All classes in their order, also those that nobody used, also texts; None: those that
+        occur, sorted.
+    patient
+        Column of who a subject is of, where a patient has several.
+
+    Returns
+    -------
+    Kappa
+        `kappa` is the coefficient. Subjects with one reading count in `n_missing`.
+
+    Formula
+    -------
+    (P - P_e) / (1 - P_e): P the mean over subjects with two readings or more of the weighted share
+    of agreeing pairs; P_e = sum of all weights / (q (q - 1)) x sum pi_k (1 - pi_k), pi_k the mean
+    share of class k, q classes. Interval: ± t SE, SE by the jackknife of patients.
+
+    Source
+    ------
+    Gwet 2008, Br J Math Stat Psychol 61:29; weights and missing readings: Gwet 2014, Handbook of
+    Inter-Rater Reliability, ch. 5.
+
+    Checked against
+    ---------------
+    The formula by hand; the paradox of Feinstein & Cicchetti 1990 (J Clin Epidemiol 43:543);
+    coverage by simulation.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"case": [*range(10)] * 2, "reader": ["a"] * 10 + ["b"] * 10,
+    ...                       "class": [0] * 9 + [1] + [0] * 10})
+    >>> round(gwet_ac(frame, "case", "reader", "class").kappa, 3)
+    0.89
+    """
+    check_confidence(confidence)
+    if weights not in WEIGHTS:
+        raise ValueError(f"weights {weights!r}: expected one of {', '.join(WEIGHTS)}")
+    full_rows(frame, (subject, reader, *([] if patient is None else [patient])), "raise", ())
+    if category not in frame:
+        raise ValueError(f"no column {category!r}; the frame has "
+                         f"{', '.join(map(str, frame.columns))}")
+    read = frame[frame[category].notna()]
+    check_once(read, subject, reader)
+    names = list(levels) if levels is not None else sorted(read[category].unique())
+    n_subjects, n_readers, q = frame[subject].nunique(), read[reader].nunique(), len(names)
+    if q < 2:
+        return Kappa(0, n_readers, q, NAN, NAN, NAN, NAN_PAIR, weights, n_subjects,
+                     "all readings are of one class: say levels=")
+    place = _places(read[category], names, category).astype(int)
+    codes, subjects = pd.factorize(read[subject])
+    counts = np.zeros((len(subjects), q))
+    np.add.at(counts, (codes, place), 1)
+    apart = np.abs(np.subtract.outer(np.arange(q), np.arange(q)))
+    weight = {"none": (apart == 0).astype(float), "linear": 1 - apart / (q - 1),
+              "quadratic": 1 - (apart / (q - 1)) ** 2}[weights]
+    sizes = counts.sum(axis=1)
+    several = sizes >= 2
+    n = int(several.sum())
+    if not n:
+        return Kappa(0, n_readers, q, NAN, NAN, NAN, NAN_PAIR, weights, n_subjects,
+                     "no subject with two readings")
+    with np.errstate(all="ignore"):
+        agreed = np.where(several, (counts * (counts @ weight - 1)).sum(axis=1)
+                          / (sizes * (sizes - 1)), 0.0)
+    rows = np.column_stack([several, agreed, np.ones(len(subjects)), counts / sizes[:, None]])
+    whose = patient_codes(read, subject, patient, pd.Index(subjects))
+    m = int(whose.max()) + 1
+
+    def coefficient(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        share = sums[..., 3:] / sums[..., 2:3]
+        by_chance = weight.sum() / (q * (q - 1)) * (share * (1 - share)).sum(axis=-1)
+        found = sums[..., 1] / sums[..., 0]
+        return found, by_chance, (found - by_chance) / (1 - by_chance)
+
+    total = rows.sum(axis=0)
+    agreement, by_chance, found = map(float, coefficient(total))
+    of_patients = np.stack([np.bincount(whose, column, m) for column in rows.T], axis=1)
+    with np.errstate(all="ignore"):
+        without = coefficient(total - of_patients)[2]
+    half = float(stats.t.ppf((1 + confidence) / 2, max(m - 1, 1)) * jackknife_error(without))
+    few = m < FEWEST or not (half > 1e-12 and np.isfinite(half))
+    return Kappa(n, n_readers, q, agreement, by_chance, found,
+                 NAN_PAIR if few else (found - half, min(1.0, found + half)), weights,
+                 n_subjects - n, "no interval: few patients, or all agree" if few else "")

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from deeplung_nb.stats import clusters, robust
+from deeplung_nb.stats._exact import null_distribution, rank_sum_distribution, tied_rank_sum_p
 from deeplung_nb.stats._pairwise import Pairwise, pair_differences, walsh_averages
 from deeplung_nb.stats._results import (
     Result,
@@ -87,32 +88,6 @@ def _nothing(d: np.ndarray) -> str:
     return "all differences are zero: nothing to test" if len(d) else "no pair"
 
 
-def _null_distribution(ranks: np.ndarray) -> np.ndarray:
-    """Probabilities of 2 W+ = 0, 1, ... over all signs, by shifting.
-
-    The ranks are doubled, so that those of ties are whole.
-    """
-    doubled = np.rint(2 * ranks).astype(int)
-    chances = np.zeros(int(doubled.sum()) + 1)
-    chances[0] = 1.0
-    for rank in doubled:
-        chances[rank:] = (chances[rank:] + chances[:len(chances) - rank]) / 2
-        chances[:rank] /= 2
-    return chances
-
-
-def _rank_sum_distribution(n_a: int, n_b: int) -> np.ndarray:
-    """Probabilities of U = 0 ... n_a n_b without ties, from Gauss's binomial coefficient."""
-    counts = [1] + [0] * (n_a * n_b)  # Python's integers: the counts outgrow 64 bits
-    for i in range(1, n_a + 1):
-        for u in range(len(counts) - 1, n_b + i - 1, -1):  # times 1 - q^(n_b + i)
-            counts[u] -= counts[u - n_b - i]
-        for u in range(i, len(counts)):  # divided by 1 - q^i
-            counts[u] += counts[u - i]
-    total = sum(counts)
-    return np.array([count / total for count in counts])
-
-
 def _ordered_interval(ordered: Pairwise, chances: np.ndarray | None, spread: float,
                       confidence: float) -> tuple[tuple[float, float], str]:
     """Interval between two of the ordered pairwise values, by the distribution of their rank.
@@ -140,7 +115,7 @@ def _hodges_lehmann(values: np.ndarray, confidence: float
     """Median of the Walsh averages and its distribution-free interval."""
     n = len(values)
     walsh = walsh_averages(values)
-    chances = (_null_distribution(np.arange(1, n + 1) / 2) if n <= EXACT_INTERVAL_UP_TO else None)
+    chances = (null_distribution(np.arange(1, n + 1) / 2) if n <= EXACT_INTERVAL_UP_TO else None)
     spread = float(np.sqrt(n * (n + 1) * (2 * n + 1) / 24))
     interval, reason = _ordered_interval(walsh, chances, spread, confidence)
     return walsh.median(), interval, reason
@@ -247,7 +222,7 @@ def wilcoxon_signed_rank(
                              f"{EXACT_AT_MOST} it takes minutes and tells no more. Use 'auto' or "
                              "'asymptotic'")
         low = {"two-sided": min(w_plus, w_minus), "greater": w_minus, "less": w_plus}[alternative]
-        p_value = float(_null_distribution(ranks)[:round(2 * low) + 1].sum())
+        p_value = float(null_distribution(ranks)[:round(2 * low) + 1].sum())
     else:
         p_value = float(stats.norm.sf(abs(z) if alternative == "two-sided" else z * side))
     p_value = min(1.0, 2 * p_value if alternative == "two-sided" else p_value)
@@ -256,7 +231,7 @@ def wilcoxon_signed_rank(
                       chosen, zeros, biserial, biserial_ci, estimate, interval, n_missing, reason)
 
 
-def mann_whitney(a: Any, b: Any, *, confidence: float = 0.95,
+def mann_whitney(a: Any, b: Any, *, method: str = "auto", confidence: float = 0.95,
                  missing: str = "raise") -> MannWhitney:
     """Mann-Whitney's rank-sum test of two independent samples, such as Dice by protocol.
 
@@ -266,13 +241,16 @@ def mann_whitney(a: Any, b: Any, *, confidence: float = 0.95,
     ----------
     a, b
         1-D samples, of any two lengths.
+    method
+        `exact` (all ways to choose the first sample, also with ties), `asymptotic` (ties and
+        continuity corrected, as R with ties), or `auto`: exact where both have fewer than 50
+        values. `exact` is refused above 200.
 
     Returns
     -------
     MannWhitney
-        `u` counts pairs with a > b (ties half); `method` is `exact` where both samples have fewer
-        than 50 values and no tie (as R), else `asymptotic` with ties and continuity corrected.
-        Hodges-Lehmann is the median of all a - b, its interval of the same method; that of the
+        `u` counts pairs with a > b (ties half). Hodges-Lehmann is the median of all a - b, its
+        interval by the exact distribution without ties, or the normal one; that of the
         rank-biserial correlation is `robust.rank_sum_interval`.
 
     Formula
@@ -281,11 +259,12 @@ def mann_whitney(a: Any, b: Any, *, confidence: float = 0.95,
 
     Source
     ------
-    Mann & Whitney 1947, Ann Math Stat 18:50; interval: Hollander, Wolfe & Chicken 2014, ch. 4.
+    Mann & Whitney 1947, Ann Math Stat 18:50; interval: Hollander, Wolfe & Chicken 2014, ch. 4;
+    exact with ties: Streitberg & Roehmel 1986, Stat Software Newsletter 12:10.
 
     Checked against
     ---------------
-    scipy.stats.mannwhitneyu, R stats::wilcox.test.
+    scipy.stats.mannwhitneyu, R stats::wilcox.test; with ties, all permutations.
 
     Examples
     --------
@@ -299,18 +278,26 @@ def mann_whitney(a: Any, b: Any, *, confidence: float = 0.95,
         return MannWhitney(n_x, n_y, NAN, NAN, NAN, (NAN, NAN), NAN, (NAN, NAN), "none",
                            lost_x + lost_y, "a sample is empty")
     tied = len(np.unique(np.concatenate([x, y]))) < n_x + n_y
-    method = "asymptotic" if tied or max(n_x, n_y) >= 50 else "exact"
+    if method not in ("auto", "exact", "asymptotic"):
+        raise ValueError(f"method {method!r}: expected one of auto, exact, asymptotic")
+    if method == "exact" and max(n_x, n_y) > 200:
+        raise ValueError(f"method='exact' with {max(n_x, n_y)} values: above 200 it takes minutes "
+                         "and tells no more. Use 'auto' or 'asymptotic'")
+    if method == "auto":
+        method = "asymptotic" if max(n_x, n_y) >= 50 else "exact"
     constant = len(np.unique(np.concatenate([x, y]))) == 1
-    tested = stats.mannwhitneyu(x, y, alternative="two-sided", method=method)
+    tested = stats.mannwhitneyu(x, y, alternative="two-sided",
+                                method="asymptotic" if tied else method)
     u = float(tested.statistic)
+    p_value = tied_rank_sum_p(x, y) if tied and method == "exact" else float(tested.pvalue)
     differences = pair_differences(x, y)
     estimate = differences.median()
-    chances = _rank_sum_distribution(n_x, n_y) if method == "exact" else None
+    chances = rank_sum_distribution(n_x, n_y) if method == "exact" else None
     spread = float(np.sqrt(n_x * n_y * (n_x + n_y + 1) / 12))
     interval, reason = _ordered_interval(differences, chances, spread, confidence)
     if constant:
         reason = "all values are equal: nothing to test"
-    return MannWhitney(n_x, n_y, u, NAN if constant else float(tested.pvalue), estimate, interval,
+    return MannWhitney(n_x, n_y, u, NAN if constant else p_value, estimate, interval,
                        2 * u / (n_x * n_y) - 1,
                        robust.rank_sum_interval(x, y, confidence=confidence), method,
                        lost_x + lost_y, reason)
