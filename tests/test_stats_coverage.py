@@ -18,19 +18,22 @@ from deeplung_nb.stats import (
     agreement,
     classes,
     clusters,
+    concordance,
     correlation,
     limits,
     mixed,
     paired,
     readers,
     regression,
+    robust,
     summary,
+    tolerance,
     trend,
 )
 
 Z = stats.norm.ppf(0.975)
-SIZES = (20, 67, 197)
-"""A small study, and the external and the training cohort of the paper."""
+SIZES = (20, 40, 67, 197)
+"""Small studies, and the external and the training cohort of the paper."""
 
 
 def held(interval, truth):
@@ -74,10 +77,12 @@ def of_correlations(rng, n):
     y = shift + rho * x + np.sqrt(1 - rho**2) * rng.normal(0, 1, n)
     population = 6 / np.pi * np.arcsin(rho / 2)  # Spearman's rho of the binormal
     return {
-        "Pearson, Fisher": held(correlation.pearson(x, y).ci, rho),
-        "Spearman, Bonett-Wright": held(correlation.spearman(x, y).ci, population),
+        "Pearson, Fisher": held(correlation.pearson(x, y, ci="fisher").ci, rho),
+        "Spearman, Bonett-Wright": held(correlation.spearman(x, y, ci="bonett-wright").ci,
+                                        population),
         "Spearman, Fisher": held(correlation.spearman(x, y, ci="fisher").ci, population),
-        "CCC, Lin": held(agreement.concordance(x, y).ccc_ci, 2 * rho / (2 + shift**2)),
+        "CCC, Lin": held(agreement.concordance(x, y, ci="lin").ccc_ci,
+                         2 * rho / (2 + shift**2)),
         **of_defaults(row_of(x, y, None), {"pearson": rho, "spearman": population,
                                    "ccc": 2 * rho / (2 + shift**2)}),
     }
@@ -103,7 +108,8 @@ DEFAULTS = {
     "bias": "bias *", "median_difference": "median difference *",
     "hodges_lehmann_all": "Hodges-Lehmann of all *", "quantile_upper_ci": "97.5 % quantile *",
     "spearman": "Spearman, jackknife *", "pearson": "Pearson, studentized *",
-    "ccc": "CCC, studentized *",
+    "ccc": "CCC, studentized *", "ccc_rank": "concordance of ranks, jackknife *",
+    "ratio_loa_upper_ci": "upper limit of the ratio, MOVER *",
 }
 """Columns of a row of `agreement_table`, whose intervals are the default."""
 
@@ -132,6 +138,27 @@ def clustered(rng, n):
     return a, a + 5 + rng.normal(0, 8, n)[who] + rng.normal(0, 6, len(who)), who
 
 
+def gross(rng, n):
+    """Gamma sizes, 40 % zeros, errors of 15 %, and 3 % of one reader wrong five times over."""
+    size = rng.gamma(0.7, 60, n) * (rng.random(n) > 0.4)
+    a, b = (size * np.maximum(1 + 0.15 * rng.normal(size=n), 0) for _ in range(2))
+    return a, np.where(rng.random(n) < 0.03, b * rng.choice([0.2, 5.0], n), b), None
+
+
+def few_repeats(rng, n):
+    """n patients, three of them scanned twice."""
+    who = np.concatenate([np.arange(n), np.arange(3)])
+    a = rng.normal(300, 60, n)[who] + rng.normal(0, 20, len(who))
+    return a, a + 5 + rng.normal(0, 6, n)[who] + rng.normal(0, 6, len(who)), who
+
+
+def exchangeable(rng, n):
+    """Two readers with the same 15 % of error, lognormal sizes."""
+    size = rng.lognormal(3, 1, n)
+    a, b = (size * np.maximum(1 + 0.15 * rng.normal(size=n), 0.01) for _ in range(2))
+    return a, b, None
+
+
 @functools.cache
 def truths(world):
     """What the intervals are of, from fifty studies of 100,000."""
@@ -139,6 +166,7 @@ def truths(world):
     for k in range(50):
         a, b, _ = world(np.random.default_rng([12345, k]), 100_000)
         d = b - a
+        logs = np.log(b[(a > 0) & (b > 0)] / a[(a > 0) & (b > 0)])
         r = np.corrcoef(a, b)[0, 1]
         s_a, s_b = a.std(), b.std()
         rows.append({
@@ -146,6 +174,8 @@ def truths(world):
             "quantile_upper_ci": np.quantile(d, 0.975),
             "spearman": stats.spearmanr(a, b)[0],
             "pearson": r, "ccc": 2 * r * s_a * s_b / (s_a**2 + s_b**2 + d.mean()**2),
+            "ccc_rank": concordance.rank_concordance(a, b).coefficient,
+            "ratio_loa_upper_ci": np.exp(logs.mean() + Z * logs.std()),
             "limit": d.mean() + Z * d.std()})
     return pd.DataFrame(rows).mean().to_dict()
 
@@ -155,10 +185,14 @@ def of_world(world, rng, n):
     truth = dict(truths(world))
     limit = truth.pop("limit")
     row = {}
-    if who is None:
+    if world in (skewed, exchangeable):
         # differences are symmetric about 0
         truth |= {"bias": 0.0, "hodges_lehmann_all": 0.0, "median_difference": 0.0}
     default = row_of(a, b, who)
+    lead = {"constant": limit, "ratio": truth["ratio_loa_upper_ci"],
+            "quantile": truth["quantile_upper_ci"]}[default["limits"]]
+    row["limits that lead *"] = held((default["limit_upper_ci_lower"],
+                                      default["limit_upper_ci_upper"]), lead)
     row |= of_defaults(default, truth)
 
     def bias(x, y, _):
@@ -174,9 +208,10 @@ def of_world(world, rng, n):
     if who is not None:
         row["mean + 1.96 SD, MOVER by patients *"] = held(
             (default["loa_upper_ci_lower"], default["loa_upper_ci_upper"]), limit)
-    row["Spearman, Bonett-Wright"] = held(correlation.spearman(a, b).ci, truth["spearman"])
-    row["Pearson, Fisher"] = held(correlation.pearson(a, b).ci, truth["pearson"])
-    row["CCC, Lin"] = held(agreement.concordance(a, b).ccc_ci, truth["ccc"])
+    row["Spearman, Bonett-Wright"] = held(correlation.spearman(a, b, ci="bonett-wright").ci,
+                                          truth["spearman"])
+    row["Pearson, Fisher"] = held(correlation.pearson(a, b, ci="fisher").ci, truth["pearson"])
+    row["CCC, Lin"] = held(agreement.concordance(a, b, ci="lin").ccc_ci, truth["ccc"])
     return row
 
 
@@ -273,10 +308,45 @@ def of_slopes(rng, n):
     return found
 
 
+def of_patients(rng, n):
+    """n patients with one to seven pairs that belong together: what else takes `cluster=`."""
+    a, b, who = clustered(rng, n)
+    found = {"median Dice, order statistics *": held(robust.quantile_interval(
+        stats.norm.cdf((b - a) / 10), 0.5, who), stats.norm.cdf(0.5))}
+    line = regression.deming(a, b, cluster=who)
+    found["Deming slope, by patients *"] = held(line.slope_ci, 1.0)
+    found["Passing-Bablok slope, by patients *"] = held(
+        regression.passing_bablok(a, b, cluster=who).slope_ci, 1.0)
+    whole = tolerance.tolerance_limits(a, b, cluster=who)
+    sd = np.hypot(8, 6)
+    found["tolerance interval holds 95 % *"] = np.diff(stats.norm.cdf(
+        [whole.lower, whole.upper], 5, sd))[0] >= 0.95
+    yes = rng.random(n)[who] < 0.6
+    seen = np.where(rng.random(len(who)) < 0.7, yes, rng.random(n)[who] < 0.6)
+    kappa = classes.weighted_kappa(yes, seen, weights="none", cluster=who)
+    found["kappa, by patients *"] = held(kappa.kappa_ci, 0.7)
+    table = pd.DataFrame({"s": [*range(len(who))] * 2, "p": [*who] * 2,
+                          "r": ["a"] * len(who) + ["b"] * len(who), "c": [*yes, *seen]})
+    agreed, share = 0.7 + 0.3 * (0.36 + 0.16), 0.6
+    by_chance = 2 * share * (1 - share)
+    found["Gwet's AC1, by patients *"] = held(classes.gwet_ac(
+        table, "s", "r", "c", patient="p").kappa_ci, (agreed - by_chance) / (1 - by_chance))
+    u = rng.normal(0, 3, n)[who]
+    within = rng.normal(size=(2, len(who)))
+    x, y = u + within[0], -u + 0.8 * within[0] + 0.6 * within[1]
+    found["repeated-measures correlation *"] = held(correlation.repeated_measures(
+        x, y, who).ci, 0.8)
+    return found
+
+
 WORLDS = {
     "normal": (of_differences, pair_of_limits, of_correlations, of_lines, of_two_samples),
     "skewed": (functools.partial(of_world, skewed),),
     "clustered": (functools.partial(of_world, clustered),),
+    "gross": (functools.partial(of_world, gross),),
+    "repeats": (functools.partial(of_world, few_repeats),),
+    "exchangeable": (functools.partial(of_world, exchangeable),),
+    "patients": (of_patients,),
     "slopes": (of_slopes,),
     "readers": (of_readers, of_intraclass, of_classes, of_shifts),
 }
