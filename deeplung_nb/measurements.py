@@ -206,7 +206,8 @@ def from_csv(path: str | os.PathLike, readers: Mapping[str, str] | None = None, 
     Returns
     -------
     DataFrame
-        A checked table. Without `readers` and `reading` the file must be a measurements.csv.
+        A checked table, whose `attrs["made_by"]` is this call. Without `readers` and `reading` the
+        file must be a measurements.csv.
 
     Raises
     ------
@@ -226,14 +227,22 @@ def from_csv(path: str | os.PathLike, readers: Mapping[str, str] | None = None, 
     if readers is not None and reading is not None:
         raise ValueError("readers= is for one row per case, reading= for one row per case and "
                          "reader: give one of them")
+    given = "".join(f", {name}={value!r}" for name, value in (
+        ("readers", None if readers is None else dict(readers)), ("reading", reading),
+        *options.items()) if value is not None)
+
+    def told(table: pd.DataFrame) -> pd.DataFrame:
+        table.attrs["made_by"] = f"measurements.from_csv({os.fspath(path)!r}{given})"
+        return table
+
     if readers is not None:
-        return from_wide(path, readers, **options)
+        return told(from_wide(path, readers, **options))
     if reading is not None:
-        return from_long(path, reading=reading, **options)
+        return told(from_long(path, reading=reading, **options))
     columns = list(read_table(path).columns)
     if options or not {*KEY, "status"} <= set(columns):
         raise ValueError(f"{path}: its columns are {some(columns, 12)}. Say which hold the "
                          "readings: with one row per case readers={'expert': 'its column', "
                          "'model': 'its column'}, with one row per case and reader reading='the "
                          "column of the numbers', reader='the column of who read'")
-    return read(path)
+    return told(read(path))

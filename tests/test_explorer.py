@@ -15,6 +15,7 @@ from PIL import Image
 
 from deeplung_nb import measurements
 from deeplung_nb.report.explore import LeftOut, Question, answer, with_and_without
+from deeplung_nb.report.export import export
 from deeplung_nb.stats import agreement, correlation, regression, summary
 from deeplung_nb.widgets import AgreementExplorer
 
@@ -299,3 +300,23 @@ def test_where_no_widget_can_live_a_picture_and_words_stand(explorer):
     data, _ = explorer._repr_mimebundle_()
     assert data["image/png"].startswith(b"\x89PNG")
     assert "42 pairs" in data["text/plain"]
+
+
+def test_a_file_is_answered_and_exported_without_a_notebook_and_the_script_runs(tmp_path):
+    (tmp_path / "mine.csv").write_text(
+        "Patient;Scan;manual;auto\n1;1;10,5;11\n1;2;20;22\n2;1;<0,5;0\n3;1;30;-\n4;1;44;40\n"
+        "5;1;12;13\n6;1;0;0\n7;1;;9\n")
+    found = answer(measurements.from_csv(
+        tmp_path / "mine.csv", {"expert": "manual", "model": "auto"}, unit="mL",
+        case_id=["Patient", "Scan"], below="half", unread=["-"]), Question())
+    assert "5 patients" in found.text
+    assert "2 cases not read by both could not be compared" in found.text
+    assert "failed" not in found.text
+    paths = {path.suffix: path for path in export(found, tmp_path)}
+    done = subprocess.run([sys.executable, str(paths[".py"])], capture_output=True, text=True,
+                          check=True, cwd=tmp_path)
+    assert done.stdout.startswith(found.text)
+    bare = answer(measurements.from_wide(
+        pd.DataFrame({"a": [1.0, 2, 3], "b": [1.0, 2, 4]}), {"expert": "a", "model": "b"},
+        unit="mL", case_id=None), Question())
+    assert "table = ...  # put here how the table is made" in bare.code

@@ -39,7 +39,7 @@ def command(arguments):
 
 def export_answer(table, folder):
     """One answer, as files."""
-    export(answer(read(table), Question(structure="ggo")), "# code", Path(folder))
+    export(answer(read(table), Question(structure="ggo")), Path(folder), "# code")
 
 
 def train_packaged(checkpoint, output, results):

@@ -116,6 +116,8 @@ class Answer:
     line: regression.MethodRegression
     comparison: Comparison
     """All else: on the scale of differences, whatever is drawn."""
+    source: str
+    """How the table was made, as code."""
 
     def __repr__(self) -> str:
         question = self.question
@@ -148,6 +150,11 @@ class Answer:
         notes += [f"left out: {row.cohort}/{row.case_id} ({row.reason})"
                   for row in self.left_out.itertuples()]
         return notes
+
+    @property
+    def code(self) -> str:
+        """A notebook cell, or a script, that makes this answer again."""
+        return self.question.code(self.source)
 
     @cached_property
     def statistics(self) -> pd.DataFrame:
@@ -306,7 +313,8 @@ def answer(table: pd.DataFrame, question: Question) -> Answer:
     return Answer(
         question, kept, left, int((~full).sum()),
         agreement.bland_altman(a, b, limits=question.limits, scale=question.scale, ci=ci, **given),
-        regression.deming(a, b, **given), compare(kept, confidence=question.confidence))
+        regression.deming(a, b, **given), compare(kept, confidence=question.confidence),
+        table.attrs.get("made_by", "...  # put here how the table is made"))
 
 
 def with_and_without(table: pd.DataFrame, question: Question) -> pd.DataFrame:

@@ -25,13 +25,15 @@ def _free_stem(folder: Path, name: str) -> str:
     return stem
 
 
-def export(found: Answer, code: str, folder: Path) -> list[Path]:
+def export(found: Answer, folder: Path, code: str | None = None) -> list[Path]:
     """Write figure (PDF, SVG, PNG), table (CSV in full precision, LaTeX, Word), paragraph and code.
 
     Parameters
     ----------
+    folder
+        Where to.
     code
-        The cell that makes the answer again.
+        What makes the answer again; None: `found.code`.
 
     Returns
     -------
@@ -63,6 +65,6 @@ def export(found: Answer, code: str, folder: Path) -> list[Path]:
                 document.save(str(part))
             else:
                 text = {"csv": rows, "tex": to_latex(table) + "\n", "txt": found.text + "\n",
-                        "py": code}[suffix]
+                        "py": found.code if code is None else code}[suffix]
                 part.write_text(text, encoding="utf-8")
     return paths

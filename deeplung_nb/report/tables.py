@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -149,6 +150,16 @@ def _group(frame: pd.DataFrame) -> list[str]:
     return [", ".join(row) for row in zip(*parts, strict=True)] if parts else [""] * len(frame)
 
 
+def _fitting_limits(row: Any) -> str:
+    """Of a row of `agreement_table`, where constant limits don't fit."""
+    if row.limits == "ratio":
+        held = round(row.ratio_n * (1 - row.ratio_percent_outside / 100))
+        return (f"× {fixed(row.ratio_loa_lower, 2)} to {fixed(row.ratio_loa_upper, 2)} "
+                f"({held} of {row.ratio_n})")
+    return f"{fixed(row.quantile_lower)} to {fixed(row.quantile_upper)} mL" \
+        if row.limits == "quantile" else ""
+
+
 def format_agreement(frame: pd.DataFrame) -> GT:
     """Agreement of two readers' volumes, from `stats.summary.agreement_table`."""
     display = pd.DataFrame({
@@ -166,9 +177,7 @@ def format_agreement(frame: pd.DataFrame) -> GT:
             for row in rows]
     display["Bias, mL"] = [with_interval(row.bias, row.bias_lower, row.bias_upper) for row in rows]
     display["Limits, mL"] = [f"{fixed(row.loa_lower)} to {fixed(row.loa_upper)}" for row in rows]
-    display["Quantiles, mL"] = [
-        f"{fixed(row.quantile_lower)} to {fixed(row.quantile_upper)}"
-        if row.limits == "quantile" else "" for row in rows]
+    display["Limits that fit"] = [_fitting_limits(row) for row in rows]
     for name, title in (("spearman", "Spearman ρ"), ("ccc", "CCC")):
         display[title] = [with_interval(getattr(row, name), getattr(row, f"{name}_lower"),
                                         getattr(row, f"{name}_upper"), 3) for row in rows]
@@ -182,8 +191,9 @@ def format_agreement(frame: pd.DataFrame) -> GT:
         notes=[
             "n (a 0): pairs, and those in which one or both readings are 0 mL. Volumes: median "
             "[quartiles, type 7]. Bias, ρ, CCC: estimate [95 % interval]; limits: bias ± 1.96 SD; "
-            "quantiles: 2.5 % and 97.5 % of the differences, where these are not normal or change "
-            "with size, and so stand in place of the limits.",
+            "limits that fit, where the differences are not normal or change with size: of the "
+            "ratio in the pairs that both measured (how many of these they hold; expected 95 %), "
+            "or the 2.5 % and 97.5 % quantiles of the differences.",
             "Slope p: no proportional bias (difference on mean, slope 0). Signed-rank p: "
             "differences symmetric about 0; no interval of p stands for agreement.",
             *([f"{failed} failed readings are not in these rows."] if failed else []),
@@ -213,6 +223,52 @@ def format_dice(frame: pd.DataFrame) -> GT:
         stub="Structure", group="Group")
     return (gt.tab_spanner("Cases with an empty mask", ["both", "expert", "automatic"])
             .cols_align("left", columns=["Averaging", "Empty masks"]))
+
+
+MEASURES = {"dice": ("Dice, mean of cases", 3), "dice pooled": ("Dice, pooled", 3),
+            "volume error": ("|Volume error|, mL", 1)}
+
+
+def format_rivals(frame: pd.DataFrame) -> GT:
+    """Two readers on the same cases against the expert, from `stats.rivals.rivals_table`."""
+    names = [MODELS.get(name, READERS.get(name, name)) for name in (
+        frame["first_reader"].iloc[0], frame["second_reader"].iloc[0])]
+    display = pd.DataFrame({"Group": _group(frame), "Structure": frame["structure"].map(TITLES),
+                            "Measure": frame["measure"].map(lambda name: MEASURES[name][0])})
+    rows = list(frame.itertuples())
+    display["n (patients)"] = [f"{row.n} ({row.n_patients})" for row in rows]
+    for side, name in zip(("first", "second"), names, strict=True):
+        display[name] = [fixed(getattr(row, side), MEASURES[row.measure][1]) for row in rows]
+    display["Difference"] = [with_interval(row.difference, row.lower, row.upper,
+                                           MEASURES[row.measure][1]) for row in rows]
+    display["Signed-rank p"] = [p_cell(row.p_value) for row in rows]
+    return format_frame(
+        display, "rivals", f"{names[1]} less {names[0]}, on the same cases",
+        notes=["[95 % interval]: Student’s t of the differences case by case, the jackknife of "
+               "pooled Dice, on patients. More Dice is better, less error of volume.",
+               "Trained for different numbers of steps (Table 4): these rows compare trainings, "
+               "not designs."], stub="Structure", group="Group").cols_align(
+                   "left", columns=["Measure"])
+
+
+def format_lesions(frame: pd.DataFrame) -> GT:
+    """Lesion by lesion, from `stats.detection.lesion_table`."""
+    rows = list(frame.itertuples())
+    display = pd.DataFrame({"Group": _group(frame), "Structure": frame["structure"].map(TITLES)})
+    display["Scans"] = [str(row.n_cases) for row in rows]
+    display["Expert’s lesions"] = [str(row.lesions) for row in rows]
+    display["Found"] = [str(row.found) for row in rows]
+    display["Sensitivity"] = [with_interval(row.sensitivity, row.sensitivity_lower,
+                                            row.sensitivity_upper, 2) for row in rows]
+    display["Marked"] = [str(row.marked) for row in rows]
+    display["False"] = [str(row.false) for row in rows]
+    display["False a scan"] = [with_interval(row.false_per_case, row.false_per_case_lower,
+                                             row.false_per_case_upper, 2) for row in rows]
+    return format_frame(
+        display, "lesions", "Lesion by lesion",
+        notes=["A lesion is connected voxels of 0.1 mL or more; one is found where the other mask "
+               "holds a voxel of it. [95 % interval]: patients resampled."],
+        stub="Structure", group="Group")
 
 
 def format_flow(frame: pd.DataFrame) -> GT:

@@ -196,7 +196,7 @@ class Comparison:
         if limits.n_zero > limits.n / 3:
             found.append("many zeros")
         if self.leverage > MOST_LEVERAGE:
-            found.append("one patient decides CCC and Pearson's r: see those of ranks")
+            found.append("one patient decides CCC and Pearson's r")
         return "; ".join(found)
 
     @cached_property

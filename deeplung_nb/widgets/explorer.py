@@ -355,7 +355,7 @@ class AgreementExplorer(ipywidgets.VBox):
         """
         if self.found is None:
             return []
-        files = export(self.found, self.code, Path(folder or self.folder))
+        files = export(self.found, Path(folder or self.folder), self.code)
         self._exported.value = "written: " + ", ".join(escape(str(path)) for path in files)
         return files
 
