@@ -318,6 +318,11 @@ def test_gwets_coefficient_by_hand_and_where_kappa_fails():
     assert more.n_classes == 3
     with pytest.raises(ValueError, match="none of the levels"):
         classes.gwet_ac(words, "s", "r", "c", levels=["no", "maybe"])
+    named = classes.fleiss_kappa(words, "s", "r", "c", levels=["no", "maybe", "yes"])
+    assert named.kappa == classes.fleiss_kappa(words, "s", "r", "c").kappa
+    assert named.n_classes == 3
+    with pytest.raises(ValueError, match="none of the levels"):
+        classes.fleiss_kappa(words, "s", "r", "c", levels=["no", "maybe"])
 
 
 def test_repeated_measures_correlation_is_the_analysis_of_covariance():

@@ -232,6 +232,9 @@ def report_text(
             f"({_interval(ratio.loa_lower_ci, level)}) to "
             f"{_number(ratio.loa_upper)} ({_interval(ratio.loa_upper_ci, level)}), which held "
             f"{_number(100 - ratio.percent_outside)} % of them.")
+        if ratio.shapiro_p < 0.05:
+            results.append(f"The ratios were not normal ({p_words(ratio.shapiro_p)}): where single "
+                           "pairs lie far off, their limits hold less than they say.")
     if called_for["regression"] and np.isfinite(regression.loa_lower):
         by_size = agreement.limits_by_size(
             a, b, np.quantile((a + b) / 2, [0.25, 0.75]), confidence=confidence,

@@ -192,7 +192,8 @@ def _kappa(counts: np.ndarray, lost: np.ndarray) -> tuple[float, float, float]:
 
 
 def fleiss_kappa(frame: pd.DataFrame, subject: str, reader: str, category: str, *,
-                 patient: str | None = None, confidence: float = 0.95) -> Kappa:
+                 levels: Sequence[Any] | None = None, patient: str | None = None,
+                 confidence: float = 0.95) -> Kappa:
     """Fleiss' kappa of several readers who name classes without an order.
 
     Parameters
@@ -201,6 +202,9 @@ def fleiss_kappa(frame: pd.DataFrame, subject: str, reader: str, category: str, 
         One row per reading.
     subject, reader, category
         Its columns; who reads which subject may differ, and some may be missing.
+    levels
+        All classes, also those that nobody used; another one is an error. They change no number
+        but `n_classes`: without an order an unused class is none.
     patient
         Column of who a subject is of, where a patient has several.
 
@@ -242,11 +246,14 @@ def fleiss_kappa(frame: pd.DataFrame, subject: str, reader: str, category: str, 
     read = frame[frame[category].notna()]
     check_once(read, subject, reader)
     table = pd.crosstab(read[subject], read[category])
+    if levels is not None:
+        _places(read[category], levels, category)
+        table = table.reindex(columns=list(levels), fill_value=0)
     counts, n_readers = table.to_numpy(float), read[reader].nunique()
     sizes = counts.sum(axis=1)
     several = sizes >= 2
     n, classes = int(several.sum()), table.shape[1] if len(table) else 0
-    if classes < 2 or not n:
+    if (counts.sum(axis=0) > 0).sum() < 2 or not n:
         return Kappa(n, n_readers, classes, NAN, NAN, NAN, NAN_PAIR, "none", subjects - n,
                      "all readings are of one class" if n else "no subject with two readings")
     pairs = np.where(several, sizes * (sizes - 1), 1.0)

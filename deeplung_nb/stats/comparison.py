@@ -267,6 +267,11 @@ def compare(pairs: pd.DataFrame, *, cluster: Hashable | None = "auto", ci: str =
     """
     if ci not in INTERVALS:
         raise ValueError(f"ci={ci!r}: expected one of {', '.join(INTERVALS)}")
+    absent = [name for name in ("reference", "test") if name not in pairs]
+    if absent:
+        raise ValueError(f"pairs has no column {', '.join(absent)}: expected 'reference' and "
+                         f"'test', as measurements.pair gives them; it has "
+                         f"{', '.join(map(str, pairs.columns))}")
     attrs = pairs.attrs
     both = with_patients(pairs)
     if missing == "drop":
