@@ -231,6 +231,8 @@ def _as_measurements(frame: pd.DataFrame, reader: pd.Series, case_id: str, readi
             found[name] = frame[name]
     found["case_id"] = frame[case_id]
     found["patient_id"] = frame[case_id if patient_id is None else patient_id]
+    if patient_id is None and found["cohort"].nunique() > 1:  # two sites may both have a case 1
+        found["patient_id"] = found["cohort"].astype(str) + "/" + found["case_id"].astype(str)
     found["run_id"], found["reader"], found[value] = where, reader, readings
     empty = found[value].isna()
     found["status"] = empty.map({True: "unread", False: "ok"})

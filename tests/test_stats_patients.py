@@ -448,3 +448,107 @@ def test_sample_sizes_give_what_they_promise():
                   lambda: planning.for_mean(1, 1, alike=2)):
         with pytest.raises(ValueError, match=r"expected|margin"):
             wrong()
+
+
+# --- what a stranger's input does
+
+
+def test_a_case_1_of_two_sites_is_two_patients():
+    from deeplung_nb import measurements
+
+    wide = pd.DataFrame({"case_id": [*range(1, 11)] * 2, "cohort": ["A"] * 10 + ["B"] * 10,
+                         "e": np.arange(20.0), "m": np.arange(20.0) + np.tile([1.0, 0], 10)})
+    table = measurements.from_wide(wide, {"expert": "e", "model": "m"}, unit="mL")
+    found = compare(measurements.pair(table, "expert", "model", "lesion"))
+    assert (found.n_patients, found.independent) == (20, "pairs")
+
+
+def test_patients_whose_differences_cancel_are_no_crash():
+    who = np.repeat(np.arange(15), 2)
+    a = np.repeat(np.arange(5.0, 20), 2)
+    found = compare(pd.DataFrame({"reference": a, "test": a + np.tile([1.0, -1], 15),
+                                  "patient_id": who}))
+    assert found.rank.p_value == 1
+
+
+def test_few_patients_with_several_pairs_have_a_reason_everywhere():
+    rng = np.random.default_rng(20)
+    a = rng.normal(10, 3, 9)
+    b, who = a + rng.normal(0, 1, 9), [*"aaabbbccc"]
+    for name, function in PAIRED.items():
+        result = function(a, b, cluster=who)
+        assert result is not None, name
+    assert "3 patients" in equivalence.total_deviation_index(a, b, cluster=who).reason
+
+
+def test_a_named_column_is_found_as_it_is_spelt_and_an_empty_one_is_asked_about():
+    a, b, who = lesions(21)
+    pairs = pd.DataFrame({"reference": a, "test": b, "PatientID": who})
+    assert compare(pairs, cluster="PatientID").n_patients == 18 == compare(pairs).n_patients
+    with pytest.raises(ValueError, match=r"PatientID: empty in \d+ of \d+ pairs"):
+        compare(pairs.assign(PatientID=None), cluster="PatientID")
+
+
+def test_series_with_other_labels_are_refused_whoever_they_are():
+    a, b, who = lesions(22)
+    frame = pd.DataFrame({"a": a, "b": b, "who": who})
+    shuffled = frame.sample(frac=1, random_state=3)
+    with pytest.raises(ValueError, match="reference and cluster are Series with different labels"):
+        agreement.bland_altman(frame.a, frame.b, cluster=shuffled.who)
+    classed = pd.Series([0, 1, 2, 0, 1])
+    with pytest.raises(ValueError, match="different labels"):
+        classes.weighted_kappa(classed, classed.iloc[::-1], levels=[0, 1, 2])
+
+
+def test_the_order_of_classes_that_are_texts_is_asked_for():
+    order = ["none", "mild", "severe"]
+    rng = np.random.default_rng(23)
+    frame = pd.DataFrame({"s": [*range(30)] * 2, "r": ["a"] * 30 + ["b"] * 30,
+                          "c": rng.choice(order, 60)})
+    with pytest.raises(ValueError, match="say their order, levels="):
+        classes.gwet_ac(frame, "s", "r", "c", weights="linear")
+    by_name = classes.gwet_ac(frame, "s", "r", "c", weights="linear", levels=order)
+    ordered = frame.assign(c=pd.Categorical(frame.c, order, ordered=True))
+    assert classes.gwet_ac(ordered, "s", "r", "c", weights="linear").kappa == by_name.kappa
+
+
+def test_dice_is_against_the_expert_alone():
+    row = {"cohort": "c", "role": "cv", "structure": "lesion", "status": "ok", "tp": 5, "fp": 1,
+           "fn": 1, "dice": 10 / 12}
+    frame = pd.DataFrame([{**row, "case_id": k, "patient_id": k, "reader": reader,
+                           "volume_ml": 10.0 + k + shift}
+                          for k in range(6) for reader, shift in (
+                              ("expert", 0), ("second", 5), ("m", 1), ("u", 4))])
+    assert set(rivals.rivals_table(frame, "m", "u").measure) == {"dice", "dice pooled",
+                                                                 "volume error"}
+    other = rivals.rivals_table(frame, "m", "u", reference="second")
+    assert other.measure.tolist() == ["volume error"]
+    assert other.difference.tolist() == [-3.0]
+
+
+@pytest.mark.slow
+def test_lesions_found_have_an_interval_that_holds_near_one():
+    held = []
+    for seed in range(200):
+        rng = np.random.default_rng([24, seed])
+        n = rng.integers(1, 4, 25)
+        table = pd.DataFrame({
+            "cohort": "c", "role": "cv", "reader": "model", "status": "ok", "structure": "lesion",
+            "patient_id": np.arange(25), "n_lesions": n, "n_lesions_false": rng.poisson(0.5, 25),
+            "n_lesions_expert": n, "n_lesions_found": rng.binomial(n, 0.95)})
+        row = detection.lesion_table(table).iloc[0]
+        held.append(row.sensitivity_lower <= 0.95 <= row.sensitivity_upper)
+        assert 0 <= row.false_per_case_lower < row.false_per_case_upper
+    assert np.mean(held) > 0.93 - 3 * np.sqrt(0.05 * 0.95 / 200)
+
+
+def test_readers_of_several_lesions_a_patient_have_wider_limits():
+    rng = np.random.default_rng(25)
+    shared = np.repeat(rng.normal(0, 3, (10, 3)), 6, axis=0)
+    table = rng.normal(100, 20, (60, 1)) + shared + rng.normal(0, 1, (60, 3))
+    frame = pd.DataFrame({"s": np.repeat(np.arange(60), 3), "r": [*"abc"] * 60,
+                          "v": table.ravel(), "p": np.repeat(np.arange(10), 18)})
+    alone = readers.limits_with_mean(frame, "s", "r", "v")
+    grouped = readers.limits_with_mean(frame, "s", "r", "v", patient="p")
+    assert grouped.half_width == alone.half_width
+    assert np.ptp(grouped.half_width_ci) > 1.2 * np.ptp(alone.half_width_ci)

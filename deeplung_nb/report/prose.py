@@ -88,12 +88,13 @@ def report_text(
     if absent:
         raise ValueError(f"pairs has no column {', '.join(absent)}: expected 'reference' and "
                          "'test', as measurements.pair gives them")
-    pairs = with_patients(pairs)
     a, b = (pairs[name].to_numpy(float, na_value=np.nan) for name in ("reference", "test"))
     found = compare(pairs, confidence=confidence, cluster=cluster)
     row, regression, ratio = found.row(), found.regression, found.ratio
     by_patients = found.limits.by_patients
-    patients = pairs["patient_id" if cluster == "auto" else cluster] if by_patients else None
+    patients = None
+    if by_patients:
+        patients = with_patients(pairs)["patient_id"] if cluster == "auto" else pairs[cluster]
     n = row["n"]
     level = f"{100 * confidence:g} %"
     how = {"exact": "exact", "asymptotic": "normal approximation with continuity correction",

@@ -267,7 +267,8 @@ def format_lesions(frame: pd.DataFrame) -> GT:
     return format_frame(
         display, "lesions", "Lesion by lesion",
         notes=["A lesion is connected voxels of 0.1 mL or more; one is found where the other mask "
-               "holds a voxel of it. [95 % interval]: patients resampled."],
+               "holds a voxel of it. [95 % interval]: Wilson’s for as many lesions as those of the "
+               "patients are worth; Student’s t on patients."],
         stub="Structure", group="Group")
 
 

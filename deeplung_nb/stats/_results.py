@@ -216,6 +216,11 @@ def clustered_pairs(reference: Any, test: Any, cluster: Any, missing: str,
                     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """As `two_arrays`, with the codes of the pairs' clusters before how many were dropped."""
     a, b, n_missing = two_arrays(reference, test, missing, names)
+    for values, name in ((reference, names[0]), (test, names[1])):
+        if isinstance(cluster, pd.Series) and isinstance(values, pd.Series) \
+                and not cluster.index.equals(values.index):
+            raise ValueError(f"{name} and cluster are Series with different labels: take both from "
+                             "one frame, or pass arrays")
     keep = ~(pd.isna(pd.Series(np.asarray(reference))) | pd.isna(pd.Series(np.asarray(test)))
              ).to_numpy()
     codes = cluster_codes(cluster, len(keep))

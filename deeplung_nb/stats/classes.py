@@ -133,7 +133,9 @@ def weighted_kappa(first: Any, second: Any, *, weights: str = "linear",
     if weights not in WEIGHTS:
         raise ValueError(f"weights {weights!r}: expected one of {', '.join(WEIGHTS)}")
     if levels is not None:
-        first, second = (_places(values, levels, name) for values, name in
+        labelled = isinstance(first, pd.Series) and isinstance(second, pd.Series)
+        first, second = (_places(values, levels, name) if labelled else
+                         _places(values, levels, name).to_numpy() for values, name in
                          ((first, "first"), (second, "second")))
     a, b, codes, n_missing = clustered_pairs(first, second, cluster, missing, ("first", "second"))
     n, m = len(a), int(codes.max(initial=-1)) + 1
@@ -170,17 +172,18 @@ def weighted_kappa(first: Any, second: Any, *, weights: str = "linear",
                  (kappa - half, min(1.0, kappa + half)), weights, n_missing, "")
 
 
-def _places(values: Any, levels: Sequence[Any], name: str) -> np.ndarray:
+def _places(values: Any, levels: Sequence[Any], name: str) -> pd.Series:
     """Where each class stands in the levels; NaN where it is empty."""
     if len(set(levels)) != len(levels) or len(levels) < 2:
         raise ValueError(f"levels {list(levels)!r}: expected two classes or more, each once")
     place = {level: float(k) for k, level in enumerate(levels)}
-    series = pd.Series(list(values), dtype=object)
+    index = values.index if isinstance(values, pd.Series) else None
+    series = pd.Series(list(values), dtype=object, index=index)
     unknown = sorted({str(value) for value in series.dropna() if value not in place})
     if unknown:
         raise ValueError(f"{name}: class {', '.join(unknown[:5])} is none of the levels "
                          f"{', '.join(map(str, levels))}")
-    return series.map(place).to_numpy(float)
+    return series.map(place).astype(float)
 
 
 def _kappa(counts: np.ndarray, lost: np.ndarray) -> tuple[float, float, float]:
@@ -341,12 +344,18 @@ def gwet_ac(frame: pd.DataFrame, subject: str, reader: str, category: str, *,
                          f"{', '.join(map(str, frame.columns))}")
     read = frame[frame[category].notna()]
     check_once(read, subject, reader)
+    if levels is None and isinstance(read[category].dtype, pd.CategoricalDtype) \
+            and read[category].dtype.ordered:
+        levels = list(read[category].dtype.categories)
+    if levels is None and weights != "none" and not pd.api.types.is_numeric_dtype(read[category]):
+        raise ValueError(f"weights={weights!r} of classes that are texts: say their order, levels=")
     names = list(levels) if levels is not None else sorted(read[category].unique())
     n_subjects, n_readers, q = frame[subject].nunique(), read[reader].nunique(), len(names)
     if q < 2:
-        return Kappa(0, n_readers, q, NAN, NAN, NAN, NAN_PAIR, weights, n_subjects,
+        n = int((read.groupby(subject).size() > 1).sum()) if len(read) else 0
+        return Kappa(n, n_readers, q, NAN, NAN, NAN, NAN_PAIR, weights, n_subjects - n,
                      "all readings are of one class: say levels=")
-    place = _places(read[category], names, category).astype(int)
+    place = _places(read[category], names, category).to_numpy(int)
     codes, subjects = pd.factorize(read[subject])
     counts = np.zeros((len(subjects), q))
     np.add.at(counts, (codes, place), 1)

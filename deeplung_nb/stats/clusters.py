@@ -150,6 +150,8 @@ def turned_p(sums: np.ndarray, *, side: float = 0.0, exact: bool | None = None) 
     0.25
     """
     sums = sums[sums != 0]
+    if not len(sums):
+        return 1.0
     total = float(sums.sum())
     if len(sums) <= EXACT_UP_TO if exact is None else exact:
         turns = np.zeros(1)

@@ -224,6 +224,8 @@ def _patients(pairs: pd.DataFrame, cluster: Hashable | None) -> Any:
     """Who each pair is of; None: nobody says, or nobody is to mind."""
     if cluster is None:
         return None
+    if cluster == "auto":
+        pairs = with_patients(pairs)
     name = "patient_id" if cluster == "auto" else cluster
     if name not in pairs:
         if cluster == "auto":
@@ -231,7 +233,7 @@ def _patients(pairs: pd.DataFrame, cluster: Hashable | None) -> Any:
         raise ValueError(f"cluster={cluster!r}: no such column; the pairs have "
                          f"{', '.join(map(str, pairs.columns))}")
     nameless = pairs[name].isna()
-    if nameless.all():
+    if nameless.all() and cluster == "auto":
         return None
     if nameless.any():
         raise ValueError(f"{name}: empty in {int(nameless.sum())} of {len(pairs)} pairs (first "
@@ -273,7 +275,7 @@ def compare(pairs: pd.DataFrame, *, cluster: Hashable | None = "auto", ci: str =
                          f"'test', as measurements.pair gives them; it has "
                          f"{', '.join(map(str, pairs.columns))}")
     attrs = pairs.attrs
-    both = with_patients(pairs)
+    both = pairs
     if missing == "drop":
         both = both.dropna(subset=["reference", "test"])
     a, b = (both[name].to_numpy(float) for name in ("reference", "test"))
@@ -285,7 +287,10 @@ def compare(pairs: pd.DataFrame, *, cluster: Hashable | None = "auto", ci: str =
         raise ValueError("ci='classical' takes pairs as independent, and patients have several: "
                          "say cluster=None as well, or leave ci out")
     d = b - a
-    known = _patients(both.dropna(subset=["patient_id"]), "auto") if "patient_id" in both else None
+    whose = with_patients(both)
+    known = None
+    if "patient_id" in whose:
+        known = _patients(whose.dropna(subset=["patient_id"]), "auto")
     n_patients = limits.n_clusters if cluster is not None or known is None else (
         len(set(known)) + len(both) - len(known))
     return Comparison(

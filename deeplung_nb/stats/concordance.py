@@ -179,5 +179,6 @@ def rank_concordance(reference: Any, test: Any, *, cluster: Any = None, confiden
 
     added = u * v + moved(v, u) - found * ((u * u + v * v) / 2 + moved(u, v))
     ends = from_influence(found, (added - added.mean()) / spread, codes, confidence)
-    why = f"no interval: fewer than {FEWEST} patients" if np.isnan(ends[0]) else ""
+    why = "" if np.isfinite(ends[0]) else (f"no interval: fewer than {FEWEST} patients"
+                                           if m < FEWEST else "no interval: the coefficient is -1")
     return RankConcordance(n, m, found, ends, n_missing, why)

@@ -13,8 +13,8 @@ from scipy import stats
 from deeplung_nb.labels import LESION_STRUCTURES
 from deeplung_nb.stats import classes, clusters
 from deeplung_nb.stats._patients import spread_of_pairs
-from deeplung_nb.stats._results import NAN_PAIR, Result, check_confidence, clustered_pairs
-from deeplung_nb.stats.dice import bootstrap_ratio_ci, groups_of
+from deeplung_nb.stats._results import FEWEST, NAN_PAIR, Result, check_confidence, clustered_pairs
+from deeplung_nb.stats.dice import groups_of
 
 NAN = float("nan")
 
@@ -174,6 +174,18 @@ def accuracy(reference: Any, test: Any, *, threshold: float = 0.0, cluster: Any 
         n_missing=n_missing, reason=f"no case to tell of: {', '.join(empty)}" if empty else "")
 
 
+def _mean_interval(counts: np.ndarray, patients: np.ndarray, confidence: float
+                   ) -> tuple[float, float]:
+    """Student's t on patients, of a mean of counts; NaN for few patients or where all are equal."""
+    codes = pd.factorize(patients)[0]
+    m = int(codes.max(initial=-1)) + 1
+    if m < FEWEST or np.ptp(counts) == 0:
+        return NAN_PAIR
+    found = spread_of_pairs(counts, codes)
+    half = float(stats.t.ppf((1 + confidence) / 2, m - 1)) * found.se
+    return max(0.0, found.bias - half), found.bias + half
+
+
 def lesion_table(frame: pd.DataFrame, *, test: str = "model",
                  by: Sequence[str] = ("cohort", "role"), confidence: float = 0.95) -> pd.DataFrame:
     """Lesion by lesion, from the columns of a run: what was found, and what was found besides.
@@ -193,21 +205,23 @@ def lesion_table(frame: pd.DataFrame, *, test: str = "model",
     -------
     DataFrame
         A row a group and structure: `n_cases`, `lesions` of the expert, `found` of them,
-        `sensitivity` with `sensitivity_lower` and `_upper` (patients resampled), `marked` lesions
-        of the test, `false` ones, `precision`, and `false_per_case` with its interval.
+        `sensitivity` with `sensitivity_lower` and `_upper`, `marked` lesions of the test, `false`
+        ones, `precision`, and `false_per_case` with its interval (NaN where no case has any).
 
     Formula
     -------
-    sensitivity = sum found / sum lesions; precision = 1 - sum false / sum marked; intervals by the
-    percentile bootstrap of patients.
+    sensitivity = sum found / sum lesions, interval by Wilson's score for as many lesions as those
+    of the patients are worth (design effect); precision = 1 - sum false / sum marked; the interval
+    of false marks a case by Student's t on patients.
 
     Source
     ------
-    Reinke et al. 2024, Nat Methods 21:182 (detection by overlap; say the rule).
+    Reinke et al. 2024, Nat Methods 21:182 (detection by overlap; say the rule); Korn & Graubard
+    1998, Surv Methodol 24:193 (shares of clusters).
 
     Checked against
     ---------------
-    Counts by hand.
+    Counts by hand; coverage by simulation.
 
     Examples
     --------
@@ -230,12 +244,16 @@ def lesion_table(frame: pd.DataFrame, *, test: str = "model",
             n, wrong, lesions, found = (cases[f"n_lesions{name}"].to_numpy(float) for name in (
                 "", "_false", "_expert", "_found"))
             whose = cases["patient_id"].to_numpy()
-            sensitivity = bootstrap_ratio_ci(found, lesions, whose, confidence=confidence)
-            besides = bootstrap_ratio_ci(wrong, None, whose, confidence=confidence)
+            # A lesion is a yes or no, of a patient.
+            of_lesions = np.repeat(pd.factorize(whose)[0], lesions.astype(int))
+            hit = np.concatenate([np.arange(int(all_of)) < seen for all_of, seen in zip(
+                lesions, found, strict=True)])
+            share, sensitivity = _wilson(hit, np.ones(len(hit), bool), of_lesions, confidence)
+            besides = _mean_interval(wrong, whose, confidence)
             rows.append({
                 **group, "structure": structure, "n_cases": len(cases),
                 "lesions": int(lesions.sum()), "found": int(found.sum()),
-                "sensitivity": found.sum() / lesions.sum() if lesions.sum() else NAN,
+                "sensitivity": share,
                 "sensitivity_lower": sensitivity[0], "sensitivity_upper": sensitivity[1],
                 "marked": int(n.sum()), "false": int(wrong.sum()),
                 "precision": 1 - wrong.sum() / n.sum() if n.sum() else NAN,

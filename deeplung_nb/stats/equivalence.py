@@ -288,6 +288,8 @@ def total_deviation_index(reference: Any, test: Any, *, share: float = 0.95,
         return TotalDeviation(n, m, share, *[NAN] * 7, n_missing, why)
     found = tolerance.tolerance_limits(a, b, share=share, cluster=codes, confidence=confidence)
     bias, sd = found.bias, found.sd
+    if not np.isfinite(sd):
+        return TotalDeviation(n, m, share, *[NAN] * 7, n_missing, found.reason)
 
     def within(size: float) -> float:
         return float(stats.norm.cdf(size, bias, sd) - stats.norm.cdf(-size, bias, sd))

@@ -38,7 +38,7 @@ def lesions(reference: Any, predicted: Any, *, overlap: float = 0.0, smallest: i
     overlap
         Share of a lesion's voxels that the other mask must hold more than; 0: one voxel is enough.
     smallest
-        Lesions of fewer voxels are not counted, in either mask.
+        Lesions of fewer voxels are not counted, in either mask; a mark of any size can find one.
 
     Returns
     -------

@@ -94,7 +94,10 @@ def _carkeet_factor(n: int, confidence: float, multiplier: float) -> float:
     def held(k: float) -> float:
         return float(density @ stats.chi2.sf((n - 1) * (half / k) ** 2, n - 1))
 
-    return float(optimize.brentq(lambda k: held(k) - confidence, 1e-3, 1e3, xtol=1e-11))
+    most = 1e3
+    while held(most) < confidence:  # two pairs, and a confidence near 1
+        most *= 10
+    return float(optimize.brentq(lambda k: held(k) - confidence, 1e-3, most, xtol=1e-11))
 
 
 def limit_intervals(n: int, bias: float, sd: float, ci: str, confidence: float,

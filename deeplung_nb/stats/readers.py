@@ -18,6 +18,8 @@ from deeplung_nb.stats._results import (
     NAN_PAIR,
     Result,
     check_confidence,
+    groups_left_out,
+    jackknife_error,
     patient_codes,
     readings_by_reader,
 )
@@ -260,8 +262,18 @@ class LimitsWithMean(Result):
     reason: str
 
 
+def _mean_squares(x: np.ndarray) -> tuple[float, float, float]:
+    """Of subjects, readers and what is left; [subjects, readers]."""
+    n, k = x.shape
+    rows, columns, mean = x.mean(axis=1), x.mean(axis=0), x.mean()
+    return (k * float(((rows - mean) ** 2).sum()) / (n - 1),
+            n * float(((columns - mean) ** 2).sum()) / (k - 1),
+            float(((x - rows[:, None] - columns + mean) ** 2).sum()) / ((n - 1) * (k - 1)))
+
+
 def limits_with_mean(frame: pd.DataFrame, subject: str, reader: str, value: str, *,
-                     confidence: float = 0.95, missing: str = "raise") -> LimitsWithMean:
+                     patient: str | None = None, confidence: float = 0.95,
+                     missing: str = "raise") -> LimitsWithMean:
     """Limits of agreement of several readers with their mean (LOAM).
 
     Parameters
@@ -270,6 +282,9 @@ def limits_with_mean(frame: pd.DataFrame, subject: str, reader: str, value: str,
         One row per subject and reader; every reader has read every subject once.
     subject, reader, value
         Its columns.
+    patient
+        Column of who a subject (a lesion, a scan) is of, where one has several: the interval is
+        then by the jackknife of patients, and speaks of these readers.
     missing
         `raise`, or `drop`: a subject without a reading of every reader is left out and counted.
 
@@ -307,22 +322,33 @@ def limits_with_mean(frame: pd.DataFrame, subject: str, reader: str, value: str,
         lost = wide.index[wide.isna().any(axis=1)][0]
         raise ValueError(f"subject {str(lost)!r} lacks a reader's reading: leave the subject out "
                          "(missing='drop') or the reader")
-    x = wide.dropna().to_numpy(float)
+    wide = wide.dropna()
+    x = wide.to_numpy(float)
     n_missing = frame[subject].nunique() - len(x)
     n, k = x.shape
     if n < 2 or k < 2 or np.ptp(x) == 0:
         why = "all readings are equal" if x.size and np.ptp(x) == 0 else "needs 2 subjects, readers"
         return LimitsWithMean(n, k, NAN, NAN_PAIR, NAN, NAN, NAN, n_missing, why)
-    rows, columns, mean = x.mean(axis=1), x.mean(axis=0), x.mean()
-    msr = k * float(((rows - mean) ** 2).sum()) / (n - 1)
-    msc = n * float(((columns - mean) ** 2).sum()) / (k - 1)
-    mse = float(((x - rows[:, None] - columns + mean) ** 2).sum()) / ((n - 1) * (k - 1))
+    msr, msc, mse = _mean_squares(x)
     parts = msc / n, (n - 1) / n * mse
     within = sum(parts)
     half = float(stats.norm.ppf(0.975) * np.sqrt((k - 1) / k * within))
     sds = (float(np.sqrt(max(v, 0.0))) for v in ((msc - mse) / n, mse, (msr - mse) / k))
     if within <= 0:
         return LimitsWithMean(n, k, half, NAN_PAIR, *sds, n_missing, "the readers never differ")
+    codes = pd.factorize(patient_codes(frame, subject, patient, wide.index))[0]
+    if codes.max() + 1 < n:
+        group = groups_left_out(int(codes.max()) + 1)[codes]
+        others = [_mean_squares(x[group != one]) for one in range(int(group.max()) + 1)
+                  if (group != one).sum() > 1]
+        logs = np.log([c / m + (m - 1) / m * e for (_, c, e), m in zip(
+            others, [int((group != one).sum()) for one in range(len(others))], strict=True)]) / 2
+        few = len(logs) < FEWEST
+        spread = np.inf if few else float(stats.t.ppf((1 + confidence) / 2, len(logs) - 1)
+                                          * jackknife_error(logs))
+        ends = NAN_PAIR if few else (half * float(np.exp(-spread)), half * float(np.exp(spread)))
+        return LimitsWithMean(n, k, half, ends, *sds, n_missing,
+                              f"fewer than {FEWEST} patients: no interval" if few else "")
     free = within**2 / (parts[0] ** 2 / (k - 1) + parts[1] ** 2 / ((n - 1) * (k - 1)))
     low, high = (half * float(np.sqrt(free / stats.chi2.ppf(q, free)))
                  for q in ((1 + confidence) / 2, (1 - confidence) / 2))

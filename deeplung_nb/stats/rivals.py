@@ -93,7 +93,8 @@ def rivals_table(frame: pd.DataFrame, first: str, second: str, *, reference: str
     frame
         A checked table of measurements.
     first, second, reference
-        Readers; a reader without masks (a second radiologist's volumes) has no Dice.
+        Readers; a reader without masks (a second radiologist's volumes) has no Dice. Dice is
+        against the expert: with another reference only errors of volume are compared.
     by
         Columns that make the groups.
     confidence
@@ -121,6 +122,8 @@ def rivals_table(frame: pd.DataFrame, first: str, second: str, *, reference: str
             truth = of[reference]["volume_ml"].reindex(cases)
             measures = {"dice": (a["dice"], b["dice"]),
                         "volume error": tuple((one["volume_ml"] - truth).abs() for one in (a, b))}
+            if reference != "expert":
+                del measures["dice"]
             for measure, (x, y) in measures.items():
                 both = (x.notna() & y.notna()).to_numpy(bool)
                 if not both.any():
@@ -135,7 +138,7 @@ def rivals_table(frame: pd.DataFrame, first: str, second: str, *, reference: str
                              "lower": limits.bias_ci[0], "upper": limits.bias_ci[1],
                              "p_value": rank.p_value})
             counts = [one[["tp", "fp", "fn"]].to_numpy(float, na_value=NAN) for one in (a, b)]
-            full = np.isfinite(counts).all(axis=(0, 2))
+            full = np.isfinite(counts).all(axis=(0, 2)) & (reference == "expert")
             if full.any():
                 x, y = (one[full] for one in counts)
                 whose = a["patient_id"].to_numpy()[full]

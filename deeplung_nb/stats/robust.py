@@ -21,6 +21,7 @@ from deeplung_nb.stats._results import (
     cluster_codes,
     clustered_pairs,
     in_order,
+    one_array,
 )
 
 GRAIN = 1e-9
@@ -245,7 +246,7 @@ def quantile_interval(values: Any, share: float, cluster: Any = None, *, confide
     (30.0, 69.0)
     """
     check_confidence(confidence)
-    d = np.asarray(values, float)
+    d, _ = one_array(values)
     codes = cluster_codes(cluster, len(d))
     if not len(d):
         return NAN_PAIR
