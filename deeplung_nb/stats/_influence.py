@@ -8,12 +8,19 @@ from scipy import stats
 from deeplung_nb.stats._results import FEWEST, NAN_PAIR
 
 
+def places_of(*arrays: np.ndarray) -> list[np.ndarray]:
+    """Where each value stands among the different values of all arrays, as whole numbers from 0."""
+    places = np.unique(np.concatenate(arrays), return_inverse=True)[1]
+    return np.split(places, np.cumsum([len(array) for array in arrays])[:-1])
+
+
 def weight_above(at: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """For each place, the mean of the weights of the values above it, and half of its equals'."""
-    order = np.argsort(values)
-    ordered, sums = values[order], np.concatenate([[0.0], np.cumsum(weights[order])])
-    ends = sums[np.searchsorted(ordered, at, "left")], sums[np.searchsorted(ordered, at, "right")]
-    return (sums[-1] - (ends[0] + ends[1]) / 2) / len(values)
+    """For each place, the mean of the weights of the values above it, and half of its equals'.
+
+    `at` and `values` are places of `places_of`.
+    """
+    there = np.bincount(values, weights, int(max(at.max(), values.max())) + 1)
+    return ((there[::-1].cumsum()[::-1] - there / 2) / len(values))[at]
 
 
 def from_influence(value: float, influence: np.ndarray, codes: np.ndarray, confidence: float

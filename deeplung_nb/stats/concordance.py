@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from deeplung_nb.stats import robust
-from deeplung_nb.stats._influence import from_influence, weight_above
+from deeplung_nb.stats._influence import from_influence, places_of, weight_above
 from deeplung_nb.stats._results import FEWEST, Result, check_confidence, clustered_pairs
 from deeplung_nb.stats.limits import NAN, NO_CI, plain
 
@@ -172,10 +172,12 @@ def rank_concordance(reference: Any, test: Any, *, cluster: Any = None, confiden
     if np.array_equal(x, y):
         return RankConcordance(n, m, 1.0, NO_CI, n_missing, "no interval: all pairs are equal")
 
+    at_x, at_y = places_of(x, y)
+
     def moved(of_x: np.ndarray, of_y: np.ndarray) -> np.ndarray:
         """What a pair adds by moving the ranks of all others."""
-        return sum(weight_above(at, x, of_x) + weight_above(at, y, of_y)
-                   for at in (x, y)) / 2
+        return sum(weight_above(at, at_x, of_x) + weight_above(at, at_y, of_y)
+                   for at in (at_x, at_y)) / 2
 
     added = u * v + moved(v, u) - found * ((u * u + v * v) / 2 + moved(u, v))
     ends = from_influence(found, (added - added.mean()) / spread, codes, confidence)

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from deeplung_nb.stats import limits
-from deeplung_nb.stats._influence import from_influence, weight_above
+from deeplung_nb.stats._influence import from_influence, places_of, weight_above
 from deeplung_nb.stats._patients import spread_of_pairs
 from deeplung_nb.stats._results import (
     FEWEST,
@@ -197,9 +197,10 @@ def spearman_interval(x: Any, y: Any, cluster: Any = None, *, confidence: float 
     u, v = ((stats.rankdata(values) - (n + 1) / 2) / n for values in (a, b))
     shared, var_u, var_v = np.mean(u * v), np.mean(u * u), np.mean(v * v)
     rho = shared / np.sqrt(var_u * var_v)
+    (at_a,), (at_b,) = places_of(a), places_of(b)
     inside = [values - values.mean() for values in (
-        u * v + weight_above(a, a, v) + weight_above(b, b, u),
-        u * u + 2 * weight_above(a, a, u), v * v + 2 * weight_above(b, b, v))]
+        u * v + weight_above(at_a, at_a, v) + weight_above(at_b, at_b, u),
+        u * u + 2 * weight_above(at_a, at_a, u), v * v + 2 * weight_above(at_b, at_b, v))]
     added = (inside[0] / np.sqrt(var_u * var_v)
              - rho / 2 * (inside[1] / var_u + inside[2] / var_v))
     return from_influence(float(rho), added, codes, confidence)
