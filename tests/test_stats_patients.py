@@ -204,6 +204,12 @@ def test_ratio_limits_lead_for_zeros_and_skew_and_quantiles_where_there_is_no_ra
     few = compare(pd.DataFrame({"reference": [0.0] * 20 + list(a[a > 0][:5]),
                                 "test": [0.0] * 20 + list(b[a > 0][:5] * 3)}))
     assert few.lead.kind == "quantile"
+    size = rng.gamma(0.9, 60, 300)
+    heavy = size * np.exp(0.1 * rng.standard_t(2, 300))
+    large = compare(pd.DataFrame({"reference": size, "test": heavy}))
+    assert large.ratio.shapiro_p < 0.05
+    assert large.lead.kind == "quantile"  # three hundred bound them
+    assert compare(pd.DataFrame({"reference": size[:60], "test": heavy[:60]})).lead.kind == "ratio"
     even = rng.uniform(50, 60, 40)
     plain = compare(pd.DataFrame({"reference": even, "test": even + rng.normal(0, 1, 40)}))
     assert plain.lead.kind == "constant"

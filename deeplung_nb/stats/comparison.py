@@ -151,15 +151,18 @@ class Comparison:
     def lead(self) -> Lead:
         """The limits to report: constant ones where nothing speaks against them (normal
         differences, as wide for large readings as for small); else those of the ratio, where ten
-        pairs or more have one; else quantiles of the differences, which a small study can't bound.
+        pairs or more have one, if ratios are normal or the study is too small to bound quantiles;
+        else quantiles of the differences.
         """
         too_many = self.limits.n > agreement.MOST_FOR_SHAPIRO  # nobody tested
         if not self.against and not too_many:
             return Lead("constant", self.limits)
-        if self.ratio is not None and self.ratio.n >= FEWEST_RATIOS \
-                and np.isfinite(self.ratio.loa_lower) and not too_many:
-            return Lead("ratio", self.ratio)
-        return Lead("quantile", self.quantiles)
+        if self.ratio is None or self.ratio.n < FEWEST_RATIOS \
+                or np.isnan(self.ratio.loa_lower) or too_many:
+            return Lead("quantile", self.quantiles)
+        bounded = np.isfinite([self.quantiles.loa_lower_ci, self.quantiles.loa_upper_ci]).all()
+        return Lead("quantile", self.quantiles) if bounded and self.ratio.shapiro_p < ALPHA \
+            else Lead("ratio", self.ratio)
 
     @property
     def fitting(self) -> Fitting | None:
