@@ -66,3 +66,12 @@ def effective_number(sizes: np.ndarray, alike: float) -> float:
     """
     total = float(sizes.sum())
     return total / (1 + ((sizes**2).sum() / total - 1) * alike)
+
+
+def mean_squares(x: np.ndarray) -> tuple[float, float, float]:
+    """Of subjects, readers and what is left; [subjects, readers]."""
+    n, k = x.shape
+    rows, columns, mean = x.mean(axis=1), x.mean(axis=0), x.mean()
+    return (k * float(((rows - mean) ** 2).sum()) / (n - 1),
+            n * float(((columns - mean) ** 2).sum()) / (k - 1),
+            float(((x - rows[:, None] - columns + mean) ** 2).sum()) / ((n - 1) * (k - 1)))

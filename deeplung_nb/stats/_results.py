@@ -147,6 +147,20 @@ def readings_by_reader(frame: pd.DataFrame, subject: str, reader: str, value: st
     return wide.reindex(index=frame[subject].unique(), columns=sorted(frame[reader].unique()))
 
 
+def complete_readings(frame: pd.DataFrame, subject: str, reader: str, value: str, missing: str,
+                      other: str = "") -> tuple[pd.DataFrame, int]:
+    """As `readings_by_reader`, of the subjects that all have read; and how many were left out.
+
+    `other` is what one may do besides, for the message.
+    """
+    wide = readings_by_reader(frame, subject, reader, value, missing)
+    short = wide.isna().any(axis=1)
+    if short.any() and missing == "raise":
+        raise ValueError(f"subject {str(wide.index[short][0])!r} lacks a reader's reading: leave "
+                         f"the subject out (missing='drop') or the reader{other}")
+    return wide[~short], int(short.sum())
+
+
 def patient_codes(frame: pd.DataFrame, subject: str, patient: str | None, subjects: pd.Index
                   ) -> np.ndarray:
     """Which patient each of these subjects is of, as whole numbers from 0; None: each is one.

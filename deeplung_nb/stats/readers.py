@@ -13,11 +13,13 @@ import pandas as pd
 from scipy import stats
 
 from deeplung_nb.contract import check
+from deeplung_nb.stats._patients import mean_squares
 from deeplung_nb.stats._results import (
     FEWEST,
     NAN_PAIR,
     Result,
     check_confidence,
+    complete_readings,
     groups_left_out,
     jackknife_error,
     patient_codes,
@@ -262,13 +264,11 @@ class LimitsWithMean(Result):
     reason: str
 
 
-def _mean_squares(x: np.ndarray) -> tuple[float, float, float]:
-    """Of subjects, readers and what is left; [subjects, readers]."""
-    n, k = x.shape
-    rows, columns, mean = x.mean(axis=1), x.mean(axis=0), x.mean()
-    return (k * float(((rows - mean) ** 2).sum()) / (n - 1),
-            n * float(((columns - mean) ** 2).sum()) / (k - 1),
-            float(((x - rows[:, None] - columns + mean) ** 2).sum()) / ((n - 1) * (k - 1)))
+def _away(x: np.ndarray) -> float:
+    """SD of a reading about the truth but for the subject; [subjects, readers]."""
+    n = len(x)
+    _, readers, rest = mean_squares(x)
+    return float(np.sqrt(readers / n + (n - 1) / n * rest))
 
 
 def limits_with_mean(frame: pd.DataFrame, subject: str, reader: str, value: str, *,
@@ -317,19 +317,13 @@ def limits_with_mean(frame: pd.DataFrame, subject: str, reader: str, value: str,
     2.61
     """
     check_confidence(confidence)
-    wide = readings_by_reader(frame, subject, reader, value, missing)
-    if wide.isna().to_numpy().any() and missing == "raise":
-        lost = wide.index[wide.isna().any(axis=1)][0]
-        raise ValueError(f"subject {str(lost)!r} lacks a reader's reading: leave the subject out "
-                         "(missing='drop') or the reader")
-    wide = wide.dropna()
+    wide, n_missing = complete_readings(frame, subject, reader, value, missing)
     x = wide.to_numpy(float)
-    n_missing = frame[subject].nunique() - len(x)
     n, k = x.shape
     if n < 2 or k < 2 or np.ptp(x) == 0:
         why = "all readings are equal" if x.size and np.ptp(x) == 0 else "needs 2 subjects, readers"
         return LimitsWithMean(n, k, NAN, NAN_PAIR, NAN, NAN, NAN, n_missing, why)
-    msr, msc, mse = _mean_squares(x)
+    msr, msc, mse = mean_squares(x)
     parts = msc / n, (n - 1) / n * mse
     within = sum(parts)
     half = float(stats.norm.ppf(0.975) * np.sqrt((k - 1) / k * within))
@@ -337,18 +331,15 @@ def limits_with_mean(frame: pd.DataFrame, subject: str, reader: str, value: str,
     if within <= 0:
         return LimitsWithMean(n, k, half, NAN_PAIR, *sds, n_missing, "the readers never differ")
     codes = pd.factorize(patient_codes(frame, subject, patient, wide.index))[0]
-    if codes.max() + 1 < n:
-        group = groups_left_out(int(codes.max()) + 1)[codes]
-        others = [_mean_squares(x[group != one]) for one in range(int(group.max()) + 1)
-                  if (group != one).sum() > 1]
-        logs = np.log([c / m + (m - 1) / m * e for (_, c, e), m in zip(
-            others, [int((group != one).sum()) for one in range(len(others))], strict=True)]) / 2
-        few = len(logs) < FEWEST
-        spread = np.inf if few else float(stats.t.ppf((1 + confidence) / 2, len(logs) - 1)
-                                          * jackknife_error(logs))
-        ends = NAN_PAIR if few else (half * float(np.exp(-spread)), half * float(np.exp(spread)))
-        return LimitsWithMean(n, k, half, ends, *sds, n_missing,
-                              f"fewer than {FEWEST} patients: no interval" if few else "")
+    m = int(codes.max()) + 1
+    if m < FEWEST and m < n:
+        return LimitsWithMean(n, k, half, NAN_PAIR, *sds, n_missing,
+                              f"fewer than {FEWEST} patients: no interval")
+    if m < n:
+        group = groups_left_out(m)[codes]
+        logs = np.log([_away(x[group != one]) for one in range(int(group.max()) + 1)])
+        by = np.exp(stats.t.ppf((1 + confidence) / 2, len(logs) - 1) * jackknife_error(logs))
+        return LimitsWithMean(n, k, half, (half / float(by), half * float(by)), *sds, n_missing, "")
     free = within**2 / (parts[0] ** 2 / (k - 1) + parts[1] ** 2 / ((n - 1) * (k - 1)))
     low, high = (half * float(np.sqrt(free / stats.chi2.ppf(q, free)))
                  for q in ((1 + confidence) / 2, (1 - confidence) / 2))

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from deeplung_nb.stats._patients import effective_number, spread_of_pairs
+from deeplung_nb.stats._patients import effective_number, mean_squares, spread_of_pairs
 from deeplung_nb.stats._results import (
     NAN_PAIR,
     Result,
     check_confidence,
+    complete_readings,
     full_rows,
-    readings_by_reader,
     rounding,
 )
 from deeplung_nb.stats.limits import limit_intervals, plain
@@ -121,24 +121,15 @@ def icc(frame: pd.DataFrame, subject: str, reader: str, value: str, *,
     (0.961039, 1.0)
     """
     check_confidence(confidence)
-    subjects = frame[subject].nunique() if subject in frame else 0
-    wide = readings_by_reader(frame, subject, reader, value, missing)
-    if wide.isna().to_numpy().any() and missing == "raise":
-        lost = wide.index[wide.isna().any(axis=1)][0]
-        raise ValueError(f"subject {str(lost)!r} lacks a reader's reading: leave the subject out "
-                         "(missing='drop') or the reader, or take mixed.icc")
-    wide = wide.dropna()
-    n_missing = subjects - len(wide)
+    wide, n_missing = complete_readings(frame, subject, reader, value, missing,
+                                        ", or take mixed.icc")
     x = wide.to_numpy(float)
     n, k = x.shape
     if n < 2 or k < 2 or np.ptp(x) == 0:
         why = "all readings are equal" if x.size and np.ptp(x) == 0 else "needs 2 subjects, readers"
         return Intraclass(n, k, *[NAN, NAN_PAIR] * 6, NAN, NAN, NAN, NAN, n_missing, why)
-    rows, columns, mean = x.mean(axis=1), x.mean(axis=0), x.mean()
-    msr = k * float(((rows - mean) ** 2).sum()) / (n - 1)
-    msc = n * float(((columns - mean) ** 2).sum()) / (k - 1)
-    msw = float(((x - rows[:, None]) ** 2).sum()) / (n * (k - 1))
-    mse = float(((x - rows[:, None] - columns + mean) ** 2).sum()) / ((n - 1) * (k - 1))
+    msr, msc, mse = mean_squares(x)
+    msw = float(((x - x.mean(axis=1, keepdims=True)) ** 2).sum()) / (n * (k - 1))
     if mse < 1e-24 * max(msr, msc):
         mse = 0.0  # rounding left over from readers that differ by a constant
     upper_tail = (1 + confidence) / 2

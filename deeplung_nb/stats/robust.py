@@ -90,8 +90,8 @@ def studentized(reference: Any, test: Any, cluster: Any = None, *, confidence: f
     -------
     MomentIntervals
         (lower, upper) of each, and the CCC's `leverage`. They hold with zeros and skew, not where a
-        few pairs in a hundred are grossly wrong: there 80 to 87 %, nearly all missed on one side
-        (`concordance.rank_concordance` and Spearman's rho resist). NaN with fewer than four
+        few pairs in a hundred are grossly wrong (docs/statistics.md says how seldom;
+        `concordance.rank_concordance` and Spearman's rho resist). NaN with fewer than four
         patients, where a reader is constant, or where more than a twentieth of the resamples give
         no number.
 
