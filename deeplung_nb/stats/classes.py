@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from deeplung_nb.stats._results import (
 
 NAN = float("nan")
 WEIGHTS = ("linear", "quadratic", "none")
+NO_INTERVAL = "no interval: few patients, all agree, or without one patient all are of one class"
 SEVERITY_CUTS = (0.0, 25.0, 50.0, 75.0)
 """Burden in percent: none, minimal, mild, moderate, severe."""
 
@@ -146,9 +147,7 @@ def weighted_kappa(first: Any, second: Any, *, weights: str = "linear",
     places = np.searchsorted(names, a), np.searchsorted(names, b)
     counts = np.zeros((len(names), len(names)))
     np.add.at(counts, places, 1)
-    distance = np.abs(np.subtract.outer(np.arange(len(names)), np.arange(len(names))))
-    lost = {"linear": distance / (len(names) - 1), "none": (distance > 0).astype(float),
-            "quadratic": (distance / (len(names) - 1)) ** 2}[weights]
+    lost = _lost(len(names), weights)
     agreed, by_chance, kappa = _kappa(counts, lost)
     if m == n:  # without one pair of a cell; cells that hold more weigh more
         cells = np.argwhere(counts)
@@ -192,6 +191,33 @@ def _kappa(counts: np.ndarray, lost: np.ndarray) -> tuple[float, float, float]:
     agreed = 1 - float((lost * counts).sum() / n)
     by_chance = 1 - float((lost * np.outer(counts.sum(axis=1), counts.sum(axis=0))).sum() / n**2)
     return agreed, by_chance, (agreed - by_chance) / (1 - by_chance) if by_chance < 1 else NAN
+
+
+def _lost(q: int, weights: str) -> np.ndarray:
+    """What each pair of q classes loses of agreement, 0 to 1."""
+    apart = np.abs(np.subtract.outer(np.arange(q), np.arange(q)))
+    return {"none": (apart > 0).astype(float), "linear": apart / (q - 1),
+            "quadratic": (apart / (q - 1)) ** 2}[weights]
+
+
+def _by_patients(coefficient: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]],
+                 rows: np.ndarray, codes: np.ndarray, confidence: float
+                 ) -> tuple[float, float, float, tuple[float, float]]:
+    """Agreement, what chance would reach, the coefficient and its interval.
+
+    `coefficient` gives the three from sums over subjects, of which `rows` holds a row each; the
+    interval is ± t SE, SE by the jackknife of patients.
+    """
+    m = int(codes.max()) + 1
+    total = rows.sum(axis=0)
+    agreed, by_chance, found = map(float, coefficient(total))
+    of_patients = np.stack([np.bincount(codes, column, m) for column in rows.T], axis=1)
+    with np.errstate(all="ignore"):
+        without = coefficient(total - of_patients)[2]
+    half = float(stats.t.ppf((1 + confidence) / 2, max(m - 1, 1)) * jackknife_error(without))
+    if m < FEWEST or not (half > 1e-12 and np.isfinite(half)):
+        return agreed, by_chance, found, NAN_PAIR
+    return agreed, by_chance, found, (found - half, min(1.0, found + half))
 
 
 def fleiss_kappa(frame: pd.DataFrame, subject: str, reader: str, category: str, *,
@@ -264,25 +290,15 @@ def fleiss_kappa(frame: pd.DataFrame, subject: str, reader: str, category: str, 
     rows = np.column_stack([several, (counts * (counts - 1)).sum(axis=1) / pairs,
                             np.ones(len(table)), counts / sizes[:, None]])
     codes = patient_codes(read, subject, patient, table.index)
-    m = int(codes.max()) + 1
 
     def kappa(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         agreed = sums[..., 1] / sums[..., 0]
         by_chance = ((sums[..., 3:] / sums[..., 2:3]) ** 2).sum(axis=-1)
         return agreed, by_chance, (agreed - by_chance) / (1 - by_chance)
 
-    total = rows.sum(axis=0)
-    agreed, by_chance, found = map(float, kappa(total))
-    of_patients = np.stack([np.bincount(codes, column, m) for column in rows.T], axis=1)
-    with np.errstate(all="ignore"):
-        without = kappa(total - of_patients)[2]
-    half = float(stats.t.ppf((1 + confidence) / 2, max(m - 1, 1)) * jackknife_error(without))
-    if m < FEWEST or not (half > 1e-12 and np.isfinite(half)):
-        return Kappa(n, n_readers, classes, agreed, by_chance, found, NAN_PAIR, "none",
-                     subjects - n, "no interval: few patients, all agree, or without one patient "
-                     "all are of one class")
-    return Kappa(n, n_readers, classes, agreed, by_chance, found,
-                 (found - half, min(1.0, found + half)), "none", subjects - n, "")
+    *found, ends = _by_patients(kappa, rows, codes, confidence)
+    return Kappa(n, n_readers, classes, *found, ends, "none", subjects - n,
+                 NO_INTERVAL if np.isnan(ends[0]) else "")
 
 
 def gwet_ac(frame: pd.DataFrame, subject: str, reader: str, category: str, *,
@@ -359,9 +375,7 @@ def gwet_ac(frame: pd.DataFrame, subject: str, reader: str, category: str, *,
     codes, subjects = pd.factorize(read[subject])
     counts = np.zeros((len(subjects), q))
     np.add.at(counts, (codes, place), 1)
-    apart = np.abs(np.subtract.outer(np.arange(q), np.arange(q)))
-    weight = {"none": (apart == 0).astype(float), "linear": 1 - apart / (q - 1),
-              "quadratic": 1 - (apart / (q - 1)) ** 2}[weights]
+    weight = 1 - _lost(q, weights)
     sizes = counts.sum(axis=1)
     several = sizes >= 2
     n = int(several.sum())
@@ -373,7 +387,6 @@ def gwet_ac(frame: pd.DataFrame, subject: str, reader: str, category: str, *,
                           / (sizes * (sizes - 1)), 0.0)
     rows = np.column_stack([several, agreed, np.ones(len(subjects)), counts / sizes[:, None]])
     whose = patient_codes(read, subject, patient, pd.Index(subjects))
-    m = int(whose.max()) + 1
 
     def coefficient(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         share = sums[..., 3:] / sums[..., 2:3]
@@ -381,13 +394,6 @@ def gwet_ac(frame: pd.DataFrame, subject: str, reader: str, category: str, *,
         found = sums[..., 1] / sums[..., 0]
         return found, by_chance, (found - by_chance) / (1 - by_chance)
 
-    total = rows.sum(axis=0)
-    agreement, by_chance, found = map(float, coefficient(total))
-    of_patients = np.stack([np.bincount(whose, column, m) for column in rows.T], axis=1)
-    with np.errstate(all="ignore"):
-        without = coefficient(total - of_patients)[2]
-    half = float(stats.t.ppf((1 + confidence) / 2, max(m - 1, 1)) * jackknife_error(without))
-    few = m < FEWEST or not (half > 1e-12 and np.isfinite(half))
-    return Kappa(n, n_readers, q, agreement, by_chance, found,
-                 NAN_PAIR if few else (found - half, min(1.0, found + half)), weights,
-                 n_subjects - n, "no interval: few patients, or all agree" if few else "")
+    *found, ends = _by_patients(coefficient, rows, whose, confidence)
+    return Kappa(n, n_readers, q, *found, ends, weights, n_subjects - n,
+                 NO_INTERVAL if np.isnan(ends[0]) else "")
