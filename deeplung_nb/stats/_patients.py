@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
+RESAMPLES = 2000
 NEGATIVE = ("variance between subjects came out negative: taken as 0, and the limits from the SD "
             "of all pairs")
 
@@ -75,3 +77,10 @@ def mean_squares(x: np.ndarray) -> tuple[float, float, float]:
     return (k * float(((rows - mean) ** 2).sum()) / (n - 1),
             n * float(((columns - mean) ** 2).sum()) / (k - 1),
             float(((x - rows[:, None] - columns + mean) ** 2).sum()) / ((n - 1) * (k - 1)))
+
+
+def drawn_patients(m: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """How often each of m patients is drawn, [some resamples, m], until there are `RESAMPLES`."""
+    rng, rows = np.random.default_rng(seed), max(1, 1_000_000 // m)  # at a time
+    for start in range(0, RESAMPLES, rows):
+        yield rng.multinomial(m, np.full(m, 1 / m), min(rows, RESAMPLES - start)).astype(float)

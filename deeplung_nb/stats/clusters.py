@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from deeplung_nb.stats._patients import RESAMPLES
 from deeplung_nb.stats._results import (
     NAN_PAIR,
     Result,
@@ -23,7 +24,6 @@ from deeplung_nb.stats._results import (
     plain_differences,
     two_arrays,
 )
-from deeplung_nb.stats.robust import RESAMPLES
 
 NAN = float("nan")
 EXACT_UP_TO = 14

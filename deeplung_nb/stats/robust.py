@@ -13,7 +13,7 @@ from scipy import stats
 
 from deeplung_nb.stats import limits
 from deeplung_nb.stats._influence import from_influence, places_of, weight_above
-from deeplung_nb.stats._patients import spread_of_pairs
+from deeplung_nb.stats._patients import drawn_patients, spread_of_pairs
 from deeplung_nb.stats._results import (
     FEWEST,
     NAN_PAIR,
@@ -25,7 +25,6 @@ from deeplung_nb.stats._results import (
 )
 
 GRAIN = 1e-9
-RESAMPLES = 2000
 RESAMPLED_UP_TO = 5000
 """Patients up to which the studentized bootstrap is drawn; beyond, Student's t serves as well."""
 
@@ -135,11 +134,9 @@ def studentized(reference: Any, test: Any, cluster: Any = None, *, confidence: f
         leverage = float(parts[1].max() / parts[1].sum())
         factors = np.full(2, stats.t.ppf((1 + confidence) / 2, m - 1))
         if m <= RESAMPLED_UP_TO:
-            rng, ratios = np.random.default_rng(seed), []
-            rows = max(1, 1_000_000 // m)  # at a time
-            for start in range(0, RESAMPLES, rows):
-                weights = rng.multinomial(m, np.full(m, 1 / m), min(rows, RESAMPLES - start))
-                drawn, its, _ = _with_errors(sums, sizes, weights.astype(float))
+            ratios = []
+            for weights in drawn_patients(m, seed):
+                drawn, its, _ = _with_errors(sums, sizes, weights)
                 ratios.append(np.abs(drawn - estimate[:, None]) / its)
             factors = np.array([_quantile(row, confidence) for row in np.hstack(ratios)])
         half = factors * error

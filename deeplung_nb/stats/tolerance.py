@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from deeplung_nb.stats import robust
-from deeplung_nb.stats._patients import spread_of_pairs
+from deeplung_nb.stats._patients import drawn_patients, spread_of_pairs
 from deeplung_nb.stats._results import (
     FEWEST,
     Result,
@@ -79,13 +79,10 @@ def _variance_by_patients(d: np.ndarray, codes: np.ndarray, confidence: float
         (found,), (error,) = _log_variances(means, squares, np.ones((1, m)))
         low = -float(stats.t.ppf(confidence, m - 1))
         if m <= robust.RESAMPLED_UP_TO:
-            rng, rows, ratios = np.random.default_rng(0), max(1, 1_000_000 // m), []
-            for start in range(0, robust.RESAMPLES, rows):
-                weights = rng.multinomial(m, np.full(m, 1 / m),
-                                          min(rows, robust.RESAMPLES - start)).astype(float)
-                drawn, its = _log_variances(means, squares, weights)
-                ratios.append((drawn - found) / its)
-            ratios = np.concatenate(ratios)
+            drawn, errors = (np.concatenate(parts) for parts in zip(*(
+                _log_variances(means, squares, weights) for weights in drawn_patients(m)),
+                strict=True))
+            ratios = (drawn - found) / errors
             usable = ratios[np.isfinite(ratios)]
             low = float(np.quantile(usable, 1 - confidence)) \
                 if len(usable) >= 0.95 * len(ratios) else NAN
