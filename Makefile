@@ -18,13 +18,14 @@ LOCKED = --requirement requirements.lock
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env browser test reproduce lint lock hashes clean
+.PHONY: help env browser test lowest reproduce lint lock hashes clean
 
 help:
 	@echo "make reproduce                              embedded synthetic cohort, minutes on a laptop"
 	@echo "make reproduce PROFILE=public DATA=<folder>  the same on real CT (RESULTS=<folder> for its runs)"
 	@echo "make reproduce PROFILE=rehearsal             264 simulated readings, no CT, seconds"
 	@echo "make test                                    the whole test suite"
+	@echo "make lowest                                  the tests with the lowest versions that are allowed"
 	@echo "make env | lint | lock | hashes              environment (HASHES=1: files compared), style, pins"
 	@echo "make clean                                   list the runs that YES=1 would remove"
 	@echo ".venv/bin/python -m deeplung_nb segment --help   segment one CT"
@@ -65,12 +66,21 @@ lock: env
 
 hashes:
 	@work=`mktemp -d` && $(PYTHON) -m venv $$work/venv && \
-	$$work/venv/bin/python -m pip install --quiet --disable-pip-version-check pip-tools && \
+	$$work/venv/bin/python -m pip install --quiet --disable-pip-version-check uv && \
 	sed -e '/^#/d' -e '/^torch==/d' requirements.lock > $$work/wanted.txt && \
 	( sed -n '/^#/p' requirements-hashes.lock; \
-	  $$work/venv/bin/pip-compile --quiet --generate-hashes --no-annotate --no-header --no-emit-options \
-	    --allow-unsafe --strip-extras --pip-args=--no-deps --output-file - $$work/wanted.txt ) > $$work/hashes && \
+	  $$work/venv/bin/uv pip compile --quiet --generate-hashes --no-deps --no-annotate --no-header \
+	    --no-emit-index-url --universal --python-version 3.11 $$work/wanted.txt ) > $$work/hashes && \
 	mv $$work/hashes requirements-hashes.lock; rm -rf $$work
+
+# The lowest versions that pyproject.toml allows, in an environment of their own; some fifteen minutes.
+lowest:
+	@work=`mktemp -d` && base=`$(FIND_PYTHON)` && $$base -m venv $$work/venv && \
+	$$work/venv/bin/python -m pip install --quiet --disable-pip-version-check uv `grep '^torch==' requirements.lock` && \
+	VIRTUAL_ENV=$$work/venv $$work/venv/bin/uv pip install --quiet --resolution lowest-direct \
+	  --editable ".[imaging,network,widgets,notebooks,test]" && \
+	OMP_NUM_THREADS=1 $$work/venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow and not browser"; \
+	status=$$?; rm -rf $$work; exit $$status
 
 # Trainings take hours: nothing goes without a second word, and the recorded example stays.
 clean:

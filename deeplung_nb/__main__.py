@@ -1,4 +1,4 @@
-"""Command line: `python -m deeplung_nb <command>`."""
+"""Command line: `deeplung-nb <command>`, or `python -m deeplung_nb <command>`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from deeplung_nb import __version__
 from deeplung_nb.cohorts.adapters import names
 from deeplung_nb.files import explain
 
@@ -47,20 +49,30 @@ def _segment(options: argparse.Namespace) -> None:
         print(f"{name:<11}{path}")
 
 
+def _notebooks(options: argparse.Namespace) -> None:
+    from deeplung_nb.resources import lay_out
+
+    laid = lay_out(options.folder)
+    print(f"{len(laid)} files and an example run are in {options.folder}. Begin with\n\n"
+          f"    cd {options.folder} && jupyter lab 00_start_here.ipynb\n\n"
+          "The example run is read with DEEPLUNG_RUN=results/example, and needs no torch")
+
+
 def _digest(options: argparse.Namespace) -> None:
     from deeplung_nb import measurements
     from deeplung_nb.report.digest import write_digest
+    from deeplung_nb.runs import find_run
 
-    path = options.run_folder
+    path = find_run(options.run_folder)
     print(write_digest(measurements.read(path / "measurements.csv" if path.is_dir() else path)))
 
 
 def _manifest(options: argparse.Namespace) -> None:
     from deeplung_nb.cohorts.adapters import make_manifest
-    from deeplung_nb.registry import manifest_folder
+    from deeplung_nb.registry import own_manifest_folder
 
     manifest, splits = make_manifest(options.dataset, options.folder,
-                                     options.output or manifest_folder(), options.overwrite)
+                                     options.output or own_manifest_folder(), options.overwrite)
     print(f"wrote {manifest} and {splits}")
 
 
@@ -96,14 +108,7 @@ def _dashboard(options: argparse.Namespace) -> None:
     serve(options.source, options.port, options.unit)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line's options."""
-    top = argparse.ArgumentParser(
-        prog="python -m deeplung_nb",
-        description="COVID-19 pneumonia on chest CT: segment, measure, compare with experts.",
-    )
-    commands = top.add_subparsers(title="commands", required=True, metavar="<command>")
-
+def _add_segment(commands: Any) -> None:
     command = commands.add_parser(
         "segment", help="segment one CT: a mask on its own grid and a table of volumes",
         description="Write <case>_lesions.nii.gz, <case>_measurements.csv and "
@@ -129,6 +134,8 @@ def parser() -> argparse.ArgumentParser:
                          "the results then say so")
     command.set_defaults(run=_segment)
 
+
+def _add_reproduce(commands: Any) -> None:
     command = commands.add_parser("reproduce", help="run the notebooks and write the report")
     command.add_argument("--profile", help="quick (default), public, rehearsal, paper, or a "
                          ".json file")
@@ -136,12 +143,25 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--results", help="folder for runs (default: results/)")
     command.set_defaults(run=_reproduce)
 
+
+def _add_notebooks(commands: Any) -> None:
+    command = commands.add_parser(
+        "notebooks", help="lay out the notebooks and the example run in a folder",
+        description="Copy the notebooks, and the example run that they can be read with, into a "
+                    "folder of your own; nothing there is replaced.")
+    command.add_argument("folder", type=Path)
+    command.set_defaults(run=_notebooks)
+
+
+def _add_digest(commands: Any) -> None:
     command = commands.add_parser(
         "digest", help="print a run's main numbers as Markdown",
         description="Volumes and Dice by case (of few), then agreement by role, as Markdown.")
     command.add_argument("run_folder", type=Path, help="results/<run>, or a measurements.csv")
     command.set_defaults(run=_digest)
 
+
+def _add_dashboard(commands: Any) -> None:
     command = commands.add_parser(
         "dashboard", help="look at a run or a table of readings in a browser",
         description="Serve explorer, cohort browser and viewer with Voila, to this machine only; "
@@ -152,6 +172,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--port", type=int, help="default: any free one")
     command.set_defaults(run=_dashboard)
 
+
+def _add_benchmark(commands: Any) -> None:
     command = commands.add_parser(
         "benchmark", help="how long everything takes on this machine",
         description="Time networks, files and training steps in turns, each one's memory in a "
@@ -168,6 +190,8 @@ def parser() -> argparse.ArgumentParser:
                          help="slices of a training step (default: 8 32)")
     command.set_defaults(run=_benchmark)
 
+
+def _add_manifest(commands: Any) -> None:
     command = commands.add_parser(
         "manifest", help="write a manifest of a data set on disk",
         description="Write <set>.csv and its frozen folds splits_<set>.csv, from the files found.")
@@ -176,6 +200,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--output", type=Path, help="folder to write to (default: data_manifests)")
     command.add_argument("--overwrite", action="store_true", help="replace what is there")
     command.set_defaults(run=_manifest)
+
+
+def _add_train_packaged(commands: Any) -> None:
     command = commands.add_parser(
         "train-packaged", help="train the network that comes with the package anew",
         description="Train on every public case (profile 'public') and write deeplung_nb/weights/. "
@@ -186,6 +213,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seeds", type=int, default=3, help="networks to average (default 3)")
     command.add_argument("--results", type=Path, help="folder for the run (default: results/)")
     command.set_defaults(run=_train_packaged)
+
+
+def _add_ablate(commands: Any) -> None:
     command = commands.add_parser(
         "ablate", help="what each part of the recipe is worth",
         description="Train profile 'public' with one part changed at a time and test on patients "
@@ -195,6 +225,19 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seeds", type=int, default=3, help="trainings of each (default 3)")
     command.add_argument("--results", type=Path, help="folder for the run (default: results/)")
     command.set_defaults(run=_ablate)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's options."""
+    top = argparse.ArgumentParser(
+        prog="deeplung-nb",
+        description="COVID-19 pneumonia on chest CT: segment, measure, compare with experts.",
+    )
+    top.add_argument("--version", action="version", version=f"deeplung_nb {__version__}")
+    commands = top.add_subparsers(title="commands", required=True, metavar="<command>")
+    for add in (_add_segment, _add_reproduce, _add_notebooks, _add_digest, _add_dashboard,
+                _add_benchmark, _add_manifest, _add_train_packaged, _add_ablate):
+        add(commands)
     return top
 
 

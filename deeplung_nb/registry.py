@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
+
+from deeplung_nb.resources import clone, shipped, work_folder
 
 KINDS = ("patients", "phantoms", "simulated readings")
 """What a cohort's cases are; `patients` where nothing is said."""
 
 
+REGISTRY = "cohorts.toml"
+
+
 def manifest_folder() -> Path:
-    """Where the manifests lie: `DEEPLUNG_MANIFESTS`, else `data_manifests/` beside the package."""
-    return Path(os.environ.get("DEEPLUNG_MANIFESTS")
-                or Path(__file__).resolve().parent.parent / "data_manifests")
+    """Where the manifests lie: `DEEPLUNG_MANIFESTS`, else `data_manifests/`.
+
+    In a clone that of the clone; where the package is installed that of the current folder if it
+    holds a `cohorts.toml`, and else the package's own.
+    """
+    if os.environ.get("DEEPLUNG_MANIFESTS"):
+        return Path(os.environ["DEEPLUNG_MANIFESTS"])
+    own = work_folder() / "data_manifests"
+    return own if (own / REGISTRY).is_file() else shipped("data_manifests")
+
+
+def own_manifest_folder() -> Path:
+    """The folder that a new manifest goes to: `manifest_folder`, never inside the package.
+
+    Where the package is installed, its manifests are copied to `data_manifests/` of the current
+    folder first, which holds from then on.
+    """
+    found = manifest_folder()
+    if clone() is None and found == shipped("data_manifests"):
+        return Path(shutil.copytree(found, work_folder() / "data_manifests",
+                                    copy_function=shutil.copyfile, dirs_exist_ok=True))
+    return found
 
 
 def read_registry() -> dict[str, dict[str, Any]]:
@@ -25,7 +50,7 @@ def read_registry() -> dict[str, dict[str, Any]]:
     ValueError
         The file is missing or no TOML, or a cohort is of an unknown kind.
     """
-    path = manifest_folder() / "cohorts.toml"
+    path = manifest_folder() / REGISTRY
     try:
         registry = tomllib.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -65,3 +90,14 @@ def read_encoders() -> dict[str, dict[str, str]]:
     """What `encoders.toml` says of pretrained encoders: file, SHA-256, source, licence, how."""
     path = manifest_folder() / "encoders.toml"
     return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def terms_table() -> str:
+    """The terms of every data set and encoder that this project knows, as Markdown."""
+    rows = ["| what | terms | source |", "|---|---|---|"]
+    for name, entry in (read_registry() | read_encoders()).items():
+        source = entry.get("doi") or entry.get("url") or entry.get("source") or "this project"
+        terms = "MIT, as this project" if entry["licence"] == "as this project" \
+            else entry["licence"]
+        rows.append(f"| `{name}` | {terms} | {source} |")
+    return "\n".join(rows)

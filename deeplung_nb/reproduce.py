@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 
 from deeplung_nb.files import atomic_path, remove_leftovers
 from deeplung_nb.progress import ENVIRONMENT, Overview, State, read_states, words_for
-from deeplung_nb.runs import PACKAGE_FOLDER, Run, open_run
-
-NOTEBOOK_FOLDER = PACKAGE_FOLDER.parent / "notebooks"
+from deeplung_nb.registry import manifest_folder
+from deeplung_nb.resources import clone, shipped
+from deeplung_nb.runs import Run, open_run
 
 
 class NotebookError(RuntimeError):
@@ -30,12 +30,7 @@ class NotebookError(RuntimeError):
 def notebooks(run: Run) -> list[Path]:
     """The notebooks of a run, in order: 00-10, or E2 alone where readings are only simulated."""
     pattern = "E2_*.ipynb" if run.simulated else "[0-9][0-9]_*.ipynb"
-    found = sorted(NOTEBOOK_FOLDER.glob(pattern))
-    if not found:
-        raise FileNotFoundError(
-            f"{NOTEBOOK_FOLDER}: no notebooks. Run from a clone of the repository."
-        )
-    return found
+    return sorted(shipped("notebooks").glob(pattern))
 
 
 def run_notebook(notebook: Path, run: Run, progress: Path | None = None) -> float:
@@ -50,9 +45,9 @@ def run_notebook(notebook: Path, run: Run, progress: Path | None = None) -> floa
         "DEEPLUNG_RUN": str(run.folder),
         "DEEPLUNG_RESULTS": str(run.folder.parent),
         "DEEPLUNG_DATA": str(run.data or ""),
-        "PYTHONPATH": os.pathsep.join(
-            filter(None, [str(PACKAGE_FOLDER.parent), os.environ.get("PYTHONPATH")])
-        ),
+        "DEEPLUNG_MANIFESTS": str(manifest_folder().resolve()),
+        "PYTHONPATH": os.pathsep.join(map(str, filter(None, [
+            clone(), os.environ.get("PYTHONPATH")]))),
         **({ENVIRONMENT: str(progress)} if progress is not None else {}),
         # A frozen module's debugger warning would stand in each notebook's output.
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",

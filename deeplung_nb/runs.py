@@ -31,8 +31,8 @@ from deeplung_nb.registry import (
     read_encoders,
     read_registry,
 )
+from deeplung_nb.resources import EXAMPLE, PACKAGE_FOLDER, clone, shipped, work_folder
 
-PACKAGE_FOLDER = Path(__file__).resolve().parent
 MEASURING_CODE = (
     "contract.py", "kernels.py", "labels.py", "measurements.py", "spreadsheets.py",
     "imaging/grid.py",
@@ -51,8 +51,8 @@ MEASURING_CODE = (
 )
 """Code that can change measurements.csv, and `imaging/phantom/` where phantoms are used."""
 
-WITHOUT_NUMBERS = ("config.py", "files.py", "progress.py", "readings.py", "registry.py", "runs.py",
-                   "imaging/errors.py", "stats/_results.py")
+WITHOUT_NUMBERS = ("config.py", "files.py", "progress.py", "readings.py", "registry.py",
+                   "resources.py", "runs.py", "imaging/errors.py", "stats/_results.py")
 """What that code imports besides and that changes no number; `config` enters by its values, the
 registry by `manifest_digest`."""
 
@@ -63,8 +63,8 @@ REPORTED_PACKAGES = (
 
 
 def results_folder() -> Path:
-    """Where runs lie: `DEEPLUNG_RESULTS`, else `results/` beside the package."""
-    return Path(os.environ.get("DEEPLUNG_RESULTS") or PACKAGE_FOLDER.parent / "results")
+    """Where runs lie: `DEEPLUNG_RESULTS`, else `results/` of the clone or the current folder."""
+    return Path(os.environ.get("DEEPLUNG_RESULTS") or work_folder() / "results")
 
 
 def _code_without_comments(path: Path) -> str:
@@ -165,9 +165,13 @@ class Run:
         Raises
         ------
         ValueError
-            It would lie elsewhere, as with a case id of `../x`.
+            It would lie elsewhere, as with a case id of `../x`; the run is the package's own.
         """
         path = self._within(*parts)
+        if clone() is None and path.is_relative_to(PACKAGE_FOLDER):
+            raise ValueError(f"{self.folder}: the example inside the package is not written to. "
+                             "'deeplung-nb notebooks <folder>' lays out a copy with its notebooks: "
+                             "work there")
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -308,22 +312,31 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
+def find_run(folder: str | os.PathLike) -> Path:
+    """Where a run folder lies; a relative path that is not here may start at the clone.
+
+    `results/example` is the example that comes with the package, where no such folder is here.
+    """
+    folder = Path(folder)
+    if folder.is_absolute() or folder.exists():
+        return folder
+    return shipped(EXAMPLE) if folder == Path(EXAMPLE) else work_folder() / folder
+
+
 def read_run(folder: str | os.PathLike, data: str | os.PathLike | None = None) -> Run:
     """A run as it was recorded, whatever the code is today: to look at, not to go on with.
 
     Parameters
     ----------
     folder
-        A run folder; a relative path may also start at the repository.
+        A run folder, as `find_run` finds it.
 
     Raises
     ------
     FileNotFoundError, ValueError
         The folder holds no run.json, or one that is cut or of something else.
     """
-    folder = Path(folder)
-    if not folder.is_absolute() and not folder.exists():
-        folder = PACKAGE_FOLDER.parent / folder
+    folder = find_run(folder)
     record = folder / "run.json"
     if not record.exists():
         raise FileNotFoundError(f"{folder}: no run.json. Expected the folder of a run, as "
@@ -348,7 +361,7 @@ def open_run(
     ----------
     profile, data, results
         Default to the environment: `DEEPLUNG_PROFILE` (`quick`), `DEEPLUNG_DATA`,
-        `DEEPLUNG_RESULTS` (`results` beside the package).
+        `DEEPLUNG_RESULTS` (`results_folder`).
     config
         Settings instead of a profile's.
 

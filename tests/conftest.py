@@ -67,7 +67,7 @@ def chest_file(tmp_path_factory):
     from deeplung_nb.imaging.io import write_scan
     from deeplung_nb.imaging.phantom.make import make_phantom
     from deeplung_nb.imaging.phantom.spec import read_specs
-    from deeplung_nb.runs import PACKAGE_FOLDER
+    from deeplung_nb.resources import PACKAGE_FOLDER
 
     path = tmp_path_factory.mktemp("chest") / "ct.nii.gz"
     spec = read_specs(PACKAGE_FOLDER.parent / "data_manifests" / "phantom.csv")[1]

@@ -10,7 +10,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from deeplung_nb.reproduce import NOTEBOOK_FOLDER, NotebookError, run_notebook
+from deeplung_nb.reproduce import NotebookError, run_notebook
+from deeplung_nb.resources import shipped
 from deeplung_nb.runs import open_run, read_run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,14 +42,14 @@ def no_torch(tmp_path, monkeypatch):
     ("E1_solutions", "run.json"),
 ])
 def test_a_reader_without_torch_can_start_here(example, no_torch, name, made):
-    run_notebook(NOTEBOOK_FOLDER / f"{name}.ipynb", example)
+    run_notebook(shipped("notebooks") / f"{name}.ipynb", example)
     assert (example.folder / made).exists()
 
 
 @pytest.mark.parametrize("name", ["00_start_here", "07_agreement"])
 def test_plain_jupyter_runs_a_notebook_from_anywhere(example, tmp_path, name):
     """The package is installed in the environment: no path is set, the folder is another one."""
-    shutil.copy(NOTEBOOK_FOLDER / f"{name}.ipynb", tmp_path)
+    shutil.copy(shipped("notebooks") / f"{name}.ipynb", tmp_path)
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     subprocess.run(
         [sys.executable, "-m", "jupyter", "nbconvert", "--to", "notebook", "--execute",
@@ -83,12 +84,12 @@ def exercises():
 
 @pytest.mark.parametrize(("name", "solved"), [("E1_exercises", False), ("E1_solutions", True)])
 def test_exercises_are_made_from_their_source(exercises, name, solved):
-    found = nbformat.read(NOTEBOOK_FOLDER / f"{name}.ipynb", as_version=4)
+    found = nbformat.read(shipped("notebooks") / f"{name}.ipynb", as_version=4)
     assert found.cells == exercises.make(solved).cells, "run docs/make_exercises.py"
 
 
 def test_every_exercise_has_an_answer_in_the_solutions_only(exercises):
-    asked = [path.name.split("_")[0] for path in sorted(NOTEBOOK_FOLDER.glob("*.ipynb"))
+    asked = [path.name.split("_")[0] for path in sorted(shipped("notebooks").glob("*.ipynb"))
              if "**Exercise.**" in path.read_text(encoding="utf-8")]
     assert len(asked) >= 11
     open_, solved = ("\n".join(cell.source for cell in exercises.make(way).cells)

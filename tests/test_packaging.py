@@ -1,14 +1,17 @@
 """What the repository promises: pins in step, clean notebooks, nothing of one machine in it."""
 
+import ast
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import nbformat
 import pytest
+from packaging.requirements import Requirement
 
-from deeplung_nb import measurements
+from deeplung_nb import measurements, registry
 from deeplung_nb.runs import read_run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,16 +38,50 @@ def tracked():
     return [ROOT / name for name in listed.stdout.decode().split("\0") if name]
 
 
-def test_pyproject_and_lock_are_in_step():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    pins = [*project["dependencies"],
-            *(pin for pins in project["optional-dependencies"].values() for pin in pins)]
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def requirements():
+    found = project()
+    lines = [*found["dependencies"],
+             *(line for lines in found["optional-dependencies"].values() for line in lines)]
+    return [one for one in map(Requirement, lines) if one.name != "deeplung_nb"]
+
+
+def test_the_lock_holds_one_version_within_each_range():
     locked = lock()
-    for pin in pins:
-        name, version = pin.split("==")
-        assert locked[normal(name)] == version, pin
+    for one in requirements():
+        assert one.specifier.contains(locked[normal(one.name)]), one
+        assert str(one.specifier).startswith("==") == (one.name == "torch"), one
+
+
+def test_everything_imported_is_a_dependency():
+    """A package that only another one brings would be missing the day that one drops it."""
+    names = {"SimpleITK": "simpleitk", "docx": "python-docx", "great_tables": "great-tables",
+             "PIL": "pillow", "itkwidgets": None}  # in an environment of its own (docs/widgets.md)
+    asked = {normal(one.name) for one in requirements()}
+    asked |= {"traitlets", "ipython", "markupsafe"}  # ipywidgets and Jinja are made of them
+    for path in (ROOT / "deeplung_nb").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            found = [name.name for name in node.names] if isinstance(node, ast.Import) else \
+                [node.module] if isinstance(node, ast.ImportFrom) else []
+            for top in {name.split(".")[0] for name in found} - sys.stdlib_module_names:
+                need = names.get(top, top)
+                assert top == "deeplung_nb" or need is None or normal(need) in asked, (path, top)
+
+
+def test_citation_and_changelog_name_this_version():
     from deeplung_nb import __version__
-    assert project["version"] == __version__
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"version: {__version__}\n" in citation
+    day = re.search(r"date-released: (\S+)", citation).group(1)
+    assert f"## {__version__} ({day})" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_terms_of_every_data_set_stand_in_one_place():
+    text = (ROOT / "data_manifests" / "README.md").read_text(encoding="utf-8")
+    assert registry.terms_table() in text
 
 
 def test_torch_is_pinned_exactly_and_brings_nothing_unwanted():

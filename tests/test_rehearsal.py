@@ -8,7 +8,8 @@ from scipy import stats
 from deeplung_nb import measurements
 from deeplung_nb.cohorts import rehearsal
 from deeplung_nb.report import counts, figures, published
-from deeplung_nb.reproduce import NOTEBOOK_FOLDER, run_notebook
+from deeplung_nb.reproduce import run_notebook
+from deeplung_nb.resources import shipped
 from deeplung_nb.runs import open_run
 from deeplung_nb.stats import paired
 
@@ -124,7 +125,7 @@ def test_the_printed_p_value_of_external_ground_glass_is_not_to_be_had():
 
 def test_the_notebook_runs_in_a_folder_of_its_own_and_says_simulated(tmp_path):
     run = open_run("rehearsal", results=tmp_path)
-    run_notebook(NOTEBOOK_FOLDER / "E2_rehearsal.ipynb", run)
+    run_notebook(shipped("notebooks") / "E2_rehearsal.ipynb", run)
     assert run.synthetic
     assert measurements.read(run.measurements_csv).case_id.nunique() == 264
     for name in figures.AGREEMENT_NAMES.values():

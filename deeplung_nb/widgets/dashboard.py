@@ -16,7 +16,8 @@ from typing import Any
 import ipywidgets
 import nbformat
 
-from deeplung_nb.runs import Run, read_run
+from deeplung_nb.resources import EXAMPLE
+from deeplung_nb.runs import Run, find_run, read_run
 from deeplung_nb.widgets.browser import CohortBrowser, cases_of_table
 from deeplung_nb.widgets.explorer import AgreementExplorer
 
@@ -58,7 +59,7 @@ def show_dashboard(source: str | os.PathLike | Run, unit: str | None = None
         if explorer.picked == (cohort, case_id):
             tabs.selected_index = 0
 
-    if isinstance(source, Run) or Path(source).is_dir():
+    if isinstance(source, Run) or find_run(source).is_dir():
         run = source if isinstance(source, Run) else read_run(source)
         explorer = AgreementExplorer(run.measurements_csv)
         browser = CohortBrowser(run, on_pick=pick)
@@ -87,9 +88,9 @@ def serve(source: Path, port: int | None = None, unit: str | None = None) -> int
     ValueError, FileNotFoundError
         As `show_dashboard`, before anything is served.
     """
-    source = Path(source).resolve()
+    source = find_run(source).resolve()
     if not source.exists():
-        raise FileNotFoundError(f"{source}: no such run folder or table. Try results/example")
+        raise FileNotFoundError(f"{source}: no such run folder or table. Try {EXAMPLE}")
     show_dashboard(source, unit)  # what is wrong with it is said here, not in a browser
     port, token = port or _free_port(), secrets.token_urlsafe(24)
     with tempfile.TemporaryDirectory(prefix="deeplung-dashboard-") as folder:

@@ -1,0 +1,70 @@
+"""What lies beside the package in a clone and inside it once installed.
+
+Notebooks, manifests and the example run are part of what is installed: commands find them here and
+never by a path of the clone.
+"""
+
+from __future__ import annotations
+
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
+from deeplung_nb.files import check_writable
+
+PACKAGE_FOLDER = Path(str(files("deeplung_nb"))).resolve()
+SHIPPED = ("notebooks", "data_manifests", "results/example")
+"""Folders of the clone that a wheel holds, as `deeplung_nb/shipped/<name>`."""
+EXAMPLE = "results/example"
+
+
+def clone() -> Path | None:
+    """The clone that this package is used from; None where it is installed."""
+    folder = PACKAGE_FOLDER.parent
+    return folder if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir() \
+        else None
+
+
+def shipped(name: str) -> Path:
+    """The folder that came with the package under this name, one of `SHIPPED`; not to write to.
+
+    Raises
+    ------
+    FileNotFoundError
+        The installation is not whole.
+    """
+    folder = (clone() or PACKAGE_FOLDER / "shipped") / name
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: missing, expected to come with the package. Install "
+                                "deeplung_nb again from its wheel, or work in a clone")
+    return folder
+
+
+def work_folder() -> Path:
+    """Where results and own manifests lie by default: the clone, else the current folder."""
+    return clone() or Path.cwd()
+
+
+def lay_out(folder: Path) -> list[Path]:
+    """Copy the notebooks and the example run into a folder of one's own; the notebooks' paths.
+
+    The example lies in `<folder>/results/example`, where the notebooks look for it.
+
+    Raises
+    ------
+    FileExistsError
+        One of these files is there already: work in it is never replaced.
+    OSError
+        The folder can't be written to.
+    """
+    notebooks = sorted(path for path in shipped("notebooks").iterdir()
+                       if path.suffix in (".ipynb", ".py"))
+    there = [path.name for path in notebooks if (folder / path.name).exists()]
+    there += [EXAMPLE] if (folder / EXAMPLE).exists() else []
+    if there:
+        raise FileExistsError(f"{folder}: {', '.join(there[:4])} is there already, and may hold "
+                              "your work. Choose another folder")
+    check_writable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(shipped(EXAMPLE), folder / EXAMPLE, copy_function=shutil.copyfile)
+    return [Path(shutil.copyfile(path, folder / path.name)) for path in notebooks]
