@@ -77,7 +77,7 @@ def _manifest(options: argparse.Namespace) -> None:
 
 
 def _train_packaged(options: argparse.Namespace) -> None:
-    from deeplung_nb.learning.packaged import train_packaged
+    from deeplung_nb.learning.release import train_packaged
 
     print(train_packaged(options.data, options.output, seeds=options.seeds,
                          results=options.results))
@@ -220,8 +220,7 @@ def _add_ablate(commands: Any) -> None:
         "ablate", help="what each part of the recipe is worth",
         description="Train profile 'public' with one part changed at a time and test on patients "
                     "left out; up to two hours on two cores, resumable.")
-    command.add_argument("--data", type=Path, required=True, help="as for train-packaged, and "
-                         "coronacases_slices/")
+    command.add_argument("--data", type=Path, required=True, help="as for train-packaged")
     command.add_argument("--seeds", type=int, default=3, help="trainings of each (default 3)")
     command.add_argument("--results", type=Path, help="folder for the run (default: results/)")
     command.set_defaults(run=_ablate)

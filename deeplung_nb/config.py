@@ -64,6 +64,9 @@ class UNetConfig:
 FULL_WIDTHS = {"unet2d": 64, "unet3d": 32}
 """First-level channels of the classic U-Nets, with which the paper compares."""
 
+RETIRED = {"pseudo_fraction", "unlabelled"}
+"""Settings of older versions."""
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -121,8 +124,6 @@ class TrainingConfig:
     """Share of windows that are blurred (Gaussian, SD 0.5 to 1.2 pixels)."""
     isolated_fraction: float | None = None
     """Share of a batch from cohorts of isolated slices; None: as they come."""
-    pseudo_fraction: float | None = None
-    """Share of a batch from the series of `Config.unlabelled`; None: as they come."""
     warmup_steps: int = 0
     """Steps in which the rate rises to its value."""
     last_rate: float = 0.0
@@ -161,9 +162,6 @@ class Config:
     first: TrainingConfig | None = None
     """A training of the main branch alone, with whose weights `training` begins; None: none. The
     branch sees one slice and costs a fraction of the whole."""
-    unlabelled: str | None = None
-    """A set of series without expert masks (a name in data_manifests/cohorts.toml), labelled by a
-    teacher: the same training without it. None: every target is an expert's."""
     baselines: tuple[UNetConfig, ...] = ()
     """U-Nets to train and test on the same folds (Table 4); none where time forbids."""
 
@@ -173,12 +171,24 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Config:
-        """The inverse of `to_dict` (lists from JSON become tuples again)."""
+        """The inverse of `to_dict` (lists from JSON become tuples again).
+
+        Settings that there are no more (`RETIRED`) may stand in records of older runs, as long as
+        they were not used.
+        """
+        def known(given: dict[str, Any]) -> dict[str, Any]:
+            for name in RETIRED & set(given):
+                if given[name] is not None:
+                    raise ValueError(f"setting {name}: {given[name]!r} is of an older version and "
+                                     "there is no more")
+            return {name: value for name, value in given.items() if name not in RETIRED}
+
         def training(given: dict[str, Any] | None) -> TrainingConfig | None:
-            return given and TrainingConfig(**{**given, "scale_range": tuple(given["scale_range"])})
+            return given and TrainingConfig(**{**known(given),
+                                               "scale_range": tuple(given["scale_range"])})
 
         return cls(**{
-            **values,
+            **known(values),
             "cohorts": tuple(values["cohorts"]),
             "network": NetworkConfig(**values["network"]),
             "training": training(values["training"]),

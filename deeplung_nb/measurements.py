@@ -19,9 +19,9 @@ from deeplung_nb.contract import COLUMNS, KEY, MeasurementsError, check, some
 from deeplung_nb.files import atomic_path
 from deeplung_nb.labels import STRUCTURES
 from deeplung_nb.readings import from_long, from_wide
-from deeplung_nb.spreadsheets import read_csv, read_table
+from deeplung_nb.spreadsheets import read_csv, read_sheet
 
-__all__ = ["COLUMNS", "KEY", "MeasurementsError", "check", "from_csv", "from_long", "from_wide",
+__all__ = ["COLUMNS", "KEY", "MeasurementsError", "check", "from_long", "from_wide",
            "pair", "read", "write"]
 
 FACTS = ("role", "patient_id", "protocol", "scanner", "centre", "fold")
@@ -188,14 +188,15 @@ def _cases(index: Any) -> list[str]:
     return [f"{cohort}/{case_id}" for cohort, case_id in index]
 
 
-def from_csv(path: str | os.PathLike, readers: Mapping[str, str] | None = None, *,
-             reading: str | None = None, **options: Any) -> pd.DataFrame:
-    """Measurements from a file, whatever its shape: a row a case, a row a reading, or our own.
+def read_table(source: str | os.PathLike | pd.DataFrame,
+               readers: Mapping[str, str] | None = None, *, reading: str | None = None,
+               **options: Any) -> pd.DataFrame:
+    """Measurements from any table of readings: a row a case, a row a reading, or our own columns.
 
     Parameters
     ----------
-    path
-        A CSV (comma, semicolon or tab) or an Excel file.
+    source
+        A CSV (comma, semicolon or tab) or an Excel file, or a table that is read already.
     readers
         For one row per case: reader -> its column, as `from_wide`.
     reading
@@ -206,13 +207,13 @@ def from_csv(path: str | os.PathLike, readers: Mapping[str, str] | None = None, 
     Returns
     -------
     DataFrame
-        A checked table, whose `attrs["made_by"]` is this call. Without `readers` and `reading` the
-        file must be a measurements.csv.
+        A checked table; of a file, its `attrs["made_by"]` is this call. Without `readers` and
+        `reading` the columns must be those of a measurements.csv.
 
     Raises
     ------
     MeasurementsError, ValueError
-        As those; neither said which columns hold the readings: the file's columns are listed.
+        As those; neither said which columns hold the readings: the table's columns are listed.
 
     Examples
     --------
@@ -220,29 +221,30 @@ def from_csv(path: str | os.PathLike, readers: Mapping[str, str] | None = None, 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = Path(folder, "mine.csv")
     ...     _ = file.write_text("case_id;A;B\\n1;2,5;3\\n2;0;0,5\\n")
-    ...     table = from_csv(file, {"expert": "A", "model": "B"}, unit="mL")
+    ...     table = read_table(file, {"expert": "A", "model": "B"}, unit="mL")
     >>> table.volume_ml.tolist()
     [2.5, 0.0, 3.0, 0.5]
     """
     if readers is not None and reading is not None:
         raise ValueError("readers= is for one row per case, reading= for one row per case and "
                          "reader: give one of them")
-    given = "".join(f", {name}={value!r}" for name, value in (
-        ("readers", None if readers is None else dict(readers)), ("reading", reading),
-        *options.items()) if value is not None)
-
-    def told(table: pd.DataFrame) -> pd.DataFrame:
-        table.attrs["made_by"] = f"measurements.from_csv({os.fspath(path)!r}{given})"
-        return table
-
     if readers is not None:
-        return told(from_wide(path, readers, **options))
-    if reading is not None:
-        return told(from_long(path, reading=reading, **options))
-    columns = list(read_table(path).columns)
-    if options or not {*KEY, "status"} <= set(columns):
-        raise ValueError(f"{path}: its columns are {some(columns, 12)}. Say which hold the "
-                         "readings: with one row per case readers={'expert': 'its column', "
-                         "'model': 'its column'}, with one row per case and reader reading='the "
-                         "column of the numbers', reader='the column of who read'")
-    return told(read(path))
+        found = from_wide(source, readers, **options)
+    elif reading is not None:
+        found = from_long(source, reading=reading, **options)
+    else:
+        in_hand = isinstance(source, pd.DataFrame)
+        columns = list((source if in_hand else read_sheet(source)).columns)
+        if options or not {*KEY, "status"} <= set(columns):
+            raise ValueError(
+                f"{'table' if in_hand else source}: its columns are {some(columns, 12)}. Say which "
+                "hold the readings: with one row per case readers={'expert': 'its column', "
+                "'model': 'its column'}, with one row per case and reader reading='the column of "
+                "the numbers', reader='the column of who read'")
+        found = check(source) if in_hand else read(source)
+    if not isinstance(source, pd.DataFrame):
+        given = "".join(f", {name}={value!r}" for name, value in (
+            ("readers", None if readers is None else dict(readers)), ("reading", reading),
+            *options.items()) if value is not None)
+        found.attrs["made_by"] = f"measurements.read_table({os.fspath(source)!r}{given})"
+    return found

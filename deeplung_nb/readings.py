@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from deeplung_nb.contract import COLUMNS, MeasurementsError, check, some
-from deeplung_nb.spreadsheets import numbers, patient_column, read_table
+from deeplung_nb.spreadsheets import numbers, patient_column, read_sheet
 
 UNITS = {
     "volume_ml": {"mL": 1.0, "cm3": 1.0, "cm³": 1.0, "cc": 1.0, "mm3": 1e-3, "mm³": 1e-3,
@@ -75,7 +75,7 @@ def from_long(
     [['expert', 1.5], ['model', 2.0]]
     """
     factor = _factor(value, unit)
-    frame = table if isinstance(table, pd.DataFrame) else read_table(table)
+    frame = table if isinstance(table, pd.DataFrame) else read_sheet(table)
     _present(frame, (*_columns(case_id), reader, reading, *_columns(patient_id)), "from_long")
     frame, case_id, places = _cases(frame, case_id, summary_rows, "from_long")
     patient_id = patient_id or patient_column(frame.columns, (case_id, reader, reading))
@@ -143,7 +143,7 @@ def from_wide(
     ['table/b']
     """
     factor = _factor(value, unit)
-    frame = table if isinstance(table, pd.DataFrame) else read_table(table)
+    frame = table if isinstance(table, pd.DataFrame) else read_sheet(table)
     _present(frame, (*_columns(case_id), *readers.values(), *_columns(patient_id)), "from_wide")
     frame, case_id, places = _cases(frame, case_id, summary_rows, "from_wide")
     patient_id = patient_id or patient_column(frame.columns, (case_id, *readers.values()))

@@ -86,7 +86,7 @@ def _start(profile: str | None, data: str | None, results: str | None) -> tuple[
 
     A run that can't start leaves no folder.
     """
-    from deeplung_nb.cohorts.study import load_cohorts
+    from deeplung_nb.cohorts.cases import load_cohorts
     from deeplung_nb.learning.plan import NOTEBOOK_SECONDS, plan_run
 
     run = open_run(profile or os.environ.get("DEEPLUNG_PROFILE") or "quick", data, results)

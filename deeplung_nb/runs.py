@@ -42,12 +42,12 @@ MEASURING_CODE = (
     "imaging/preprocess.py", "imaging/body.py", "imaging/anatomy.py",
     "imaging/lungs.py", "imaging/integrity.py", "imaging/orientation.py",
     "imaging/plausibility.py", "cohorts/manifest.py", "cohorts/schema.py", "cohorts/splits.py",
-    "cohorts/study.py", "stats/lesions.py", "stats/overlap.py",
+    "cohorts/cases.py", "stats/lesions.py", "stats/overlap.py",
     "stats/surface.py", "network/baselines.py", "network/checkpoint.py", "network/convlstm.py",
     "network/deeplung.py", "network/device.py", "network/fast.py", "network/fused.py",
     "network/fused_training.py", "network/losses.py", "network/pretrained.py",
-    "network/trunks.py", "reading/predict.py", "reading/measure.py", "learning/dataset.py",
-    "learning/pseudo.py", "learning/train.py", "learning/experiment.py",
+    "network/trunks.py", "reading/predict.py", "reading/volumes.py", "learning/dataset.py",
+    "learning/train.py", "learning/experiment.py",
 )
 """Code that can change measurements.csv, and `imaging/phantom/` where phantoms are used."""
 
@@ -384,7 +384,6 @@ def open_run(
         "manifests": manifest_digest(config.cohorts),
         "code": code_digest(config.cohorts),
         "pretrained": _pretrained_digest(config),
-        "unlabelled": read_registry().get(config.unlabelled or "", {}).get("sha256", "none"),
     }
     whole = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
     folder = results.resolve() / f"{check_name(config.profile, 'profile')}-{whole[:12]}"

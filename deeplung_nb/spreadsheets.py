@@ -23,7 +23,7 @@ DECIMALS = (".", ",")
 NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)", re.ASCII | re.IGNORECASE)
 
 
-def read_table(path: str | os.PathLike) -> pd.DataFrame:
+def read_sheet(path: str | os.PathLike) -> pd.DataFrame:
     """A CSV (comma, semicolon or tab, UTF-8) or the first sheet of an Excel file.
 
     Nothing of a CSV is converted: `007` and `NA` may be names. `numbers` reads what is a number.

@@ -107,7 +107,7 @@ def test_bfloat16_is_asked_of_the_processor():
 
 def test_the_page_of_performance_is_that_of_its_csv():
     docs = Path(benchmark.__file__).parents[2] / "docs"
-    made = runpy.run_path(str(docs / "make_performance.py"))["page"](
+    made = runpy.run_path(str(docs.parent / "tools" / "make_performance.py"))["page"](
         pd.read_csv(docs / "timings.csv"))
     assert made == (docs / "performance.md").read_text(encoding="utf-8")
     assert "{{" not in made

@@ -10,8 +10,8 @@ import SimpleITK as sitk
 
 from deeplung_nb import measurements
 from deeplung_nb.cohorts import manifest, splits
+from deeplung_nb.cohorts.cases import load_cohorts, load_splits
 from deeplung_nb.cohorts.schema import COLUMNS
-from deeplung_nb.cohorts.study import load_cohorts, load_splits
 from deeplung_nb.config import Config, NetworkConfig, TrainingConfig, UNetConfig
 from deeplung_nb.imaging.grid import Grid
 from deeplung_nb.imaging.io import write_mask, write_scan

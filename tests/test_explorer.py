@@ -306,7 +306,7 @@ def test_a_file_is_answered_and_exported_without_a_notebook_and_the_script_runs(
     (tmp_path / "mine.csv").write_text(
         "Patient;Scan;manual;auto\n1;1;10,5;11\n1;2;20;22\n2;1;<0,5;0\n3;1;30;-\n4;1;44;40\n"
         "5;1;12;13\n6;1;0;0\n7;1;;9\n")
-    found = answer(measurements.from_csv(
+    found = answer(measurements.read_table(
         tmp_path / "mine.csv", {"expert": "manual", "model": "auto"}, unit="mL",
         case_id=["Patient", "Scan"], below="half", unread=["-"]), Question())
     assert "5 patients" in found.text

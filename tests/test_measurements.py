@@ -301,11 +301,11 @@ def test_all_cells_that_are_no_numbers_are_named_at_once_with_a_way_to_read_them
     given = {"readers": {"A": "Reader A (ml)", "B": "Reader B (ml)"}, "unit": "mL",
              "case_id": ["Patient", "Scan"]}
     with pytest.raises(ValueError, match="2 cells are no numbers") as said:
-        measurements.from_csv(messy, **given)
+        measurements.read_table(messy, **given)
     for words in ("column 'Reader A (ml)', row 10: '<0,5'", "column 'Reader B (ml)', row 11: '-'",
                   "below='zero', 'half' or 'limit'", "unread=['-']"):
         assert words in str(said.value).replace("Say", "say")
-    table = measurements.from_csv(messy, below="half", unread=["-"], **given)
+    table = measurements.read_table(messy, below="half", unread=["-"], **given)
     pairs = measurements.pair(table, "A", "B", "lesion")
     assert pairs.set_index("case_id").loc["P09/1", "reference"] == 0.25
     assert pairs.set_index("case_id").loc["007/1", "reference"] == 1234.5
@@ -366,17 +366,17 @@ def test_one_reader_in_two_spellings_is_asked_about():
 def test_a_file_of_any_shape_is_read_by_one_function(tmp_path):
     wide = tmp_path / "wide.csv"
     wide.write_text("case_id,A,B\n1,2,3\n2,4,5\n")
-    found = measurements.from_csv(wide, {"e": "A", "m": "B"}, unit="mL")
+    found = measurements.read_table(wide, {"e": "A", "m": "B"}, unit="mL")
     tall = tmp_path / "tall.csv"
     tall.write_text("case_id,who,ml\n1,e,2\n2,e,4\n1,m,3\n2,m,5\n")
-    same = measurements.from_csv(tall, reading="ml", reader="who", unit="mL")
+    same = measurements.read_table(tall, reading="ml", reader="who", unit="mL")
     assert same.volume_ml.tolist() == found.volume_ml.tolist()
     ours = measurements.write(found, tmp_path / "measurements.csv")
-    assert sorted(measurements.from_csv(ours).volume_ml) == sorted(found.volume_ml)
+    assert sorted(measurements.read_table(ours).volume_ml) == sorted(found.volume_ml)
     with pytest.raises(ValueError, match=r"its columns are case_id, A, B\. Say which"):
-        measurements.from_csv(wide)
+        measurements.read_table(wide)
     with pytest.raises(ValueError, match="give one of them"):
-        measurements.from_csv(wide, {"e": "A"}, reading="B")
+        measurements.read_table(wide, {"e": "A"}, reading="B")
 
 
 def test_a_file_of_before_the_newer_columns_is_still_read(tmp_path):

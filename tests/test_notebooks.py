@@ -85,7 +85,7 @@ def exercises():
 @pytest.mark.parametrize(("name", "solved"), [("E1_exercises", False), ("E1_solutions", True)])
 def test_exercises_are_made_from_their_source(exercises, name, solved):
     found = nbformat.read(shipped("notebooks") / f"{name}.ipynb", as_version=4)
-    assert found.cells == exercises.make(solved).cells, "run docs/make_exercises.py"
+    assert found.cells == exercises.make(solved).cells, "run tools/make_exercises.py"
 
 
 def test_every_exercise_has_an_answer_in_the_solutions_only(exercises):

@@ -25,7 +25,7 @@ from deeplung_nb.imaging.slices import (
     read_slice_mask,
 )
 from deeplung_nb.labels import NO_ANSWER
-from deeplung_nb.learning import packaged
+from deeplung_nb.learning import release
 from deeplung_nb.learning.dataset import (
     PreparedCase,
     SliceSampler,
@@ -200,19 +200,13 @@ def test_a_share_of_each_batch_comes_from_isolated_slices():
         return PreparedCase(name, np.zeros((n, 8, 8), np.int16), target, source)
 
     cases = [case("v", 20, "volume", 1), case("w", 20, "volume", 2), case("a", 1, "slice", 1),
-             case("b", 1, "slice", 2), case("p", 20, "pseudo", 1), case("q", 20, "pseudo", 2)]
+             case("b", 1, "slice", 2)]
     settings = TrainingConfig(steps_per_epoch=4, batch_slices=10, isolated_fraction=0.3,
                               lesion_fraction=0.5)
-    both = dataclasses.replace(settings, pseudo_fraction=0.2)
-    for some, wanted in ((cases[:4], settings), (cases, both)):
-        for picks, _ in SliceSampler(some, wanted, seed=0).batches(0):
-            sources = [some[i].source for i, _ in picks]
-            assert sources.count("slice") == 3
-            assert sources.count("pseudo") == (2 if wanted is both else 0)
-            assert len(picks) == 10
-    with pytest.raises(ValueError, match=r"pseudo_fraction 0\.2: the training cases hold no"):
-        SliceSampler(cases[:4], both, seed=0)
-    with pytest.raises(ValueError, match=r"isolated_fraction 0\.3, .*: the training cases"):
+    for picks, _ in SliceSampler(cases, settings, seed=0).batches(0):
+        assert [cases[i].source for i, _ in picks].count("slice") == 3
+        assert len(picks) == 10
+    with pytest.raises(ValueError, match=r"isolated_fraction 0\.3: the training cases"):
         SliceSampler(cases[:2], settings, seed=0)
 
 
@@ -306,7 +300,7 @@ def test_the_papers_profile_has_none_of_it():
     config = load_profile("paper")
     assert config.training == TrainingConfig()
     assert config.network == NetworkConfig()
-    assert (config.first, config.unlabelled, config.pretrained) == (None, None, None)
+    assert (config.first, config.pretrained) == (None, None)
 
 
 def test_settings_with_a_first_training_survive_json():
@@ -375,12 +369,12 @@ def test_the_package_is_made_whole_or_not_at_all(tmp_path, monkeypatch, checkpoi
 
     seeds = []
     config = dataclasses.replace(load_profile("quick"), pretrained=None)
-    monkeypatch.setattr(packaged, "load_profile", lambda _: config)
-    monkeypatch.setattr(packaged, "load_cohorts", lambda run: [])
-    monkeypatch.setattr(packaged, "train_whole", quickly)
+    monkeypatch.setattr(release, "load_profile", lambda _: config)
+    monkeypatch.setattr(release, "load_cohorts", lambda run: [])
+    monkeypatch.setattr(release, "train_whole", quickly)
     output = tmp_path / "weights"
     arguments = {"results": tmp_path / "results", "progress": False, "seeds": 2, "name": "tiny"}
-    card = packaged.train_packaged(tmp_path, output, **arguments)
+    card = release.train_packaged(tmp_path, output, **arguments)
     assert len(set(seeds)) == 2
     files = packaged_checkpoints(output)
     assert [path.name for path in files] == ["tiny-0.pt", "tiny-1.pt"]
@@ -393,15 +387,15 @@ def test_the_package_is_made_whole_or_not_at_all(tmp_path, monkeypatch, checkpoi
 
     before = card.read_bytes()
     with pytest.raises(ValueError, match="seeds 0: expected 1 or more"):
-        packaged.train_packaged(tmp_path, output, **{**arguments, "seeds": 0})
-    monkeypatch.setattr(packaged, "_describe", lambda *_: 1 / 0)
+        release.train_packaged(tmp_path, output, **{**arguments, "seeds": 0})
+    monkeypatch.setattr(release, "_describe", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        packaged.train_packaged(tmp_path, output, **arguments)
+        release.train_packaged(tmp_path, output, **arguments)
     assert card.read_bytes() == before
     assert packaged_checkpoints(output) == files
 
 
 def test_a_missing_encoder_is_known_before_the_training(tmp_path):
     with pytest.raises(FileNotFoundError, match="mobilenet_v2_imagenet"):
-        packaged.train_packaged(tmp_path, tmp_path / "weights", results=tmp_path / "results")
+        release.train_packaged(tmp_path, tmp_path / "weights", results=tmp_path / "results")
     assert not (tmp_path / "results").exists()

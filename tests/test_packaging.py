@@ -154,7 +154,7 @@ def test_the_example_is_synthetic_and_small():
 
 
 def test_the_numbers_of_the_readme_are_those_of_the_example_run():
-    """`docs/make_example.py` records the run; `python -m deeplung_nb digest` gives its tables."""
+    """`tools/make_example.py` records the run; `python -m deeplung_nb digest` gives its tables."""
     from deeplung_nb.report.digest import write_digest
 
     measured = measurements.read(read_run("results/example").measurements_csv)

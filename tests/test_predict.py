@@ -12,8 +12,8 @@ from deeplung_nb.imaging.lungs import LungMask
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.network.baselines import UNet
 from deeplung_nb.network.deeplung import DeepLungNet
-from deeplung_nb.reading.measure import measure, outside_lungs
 from deeplung_nb.reading.predict import Predictor, lesion_first
+from deeplung_nb.reading.volumes import measure, outside_lungs
 
 SMALL = NetworkConfig(image_size=32, n_neighbours=2, dense_blocks=1, hidden=2)
 

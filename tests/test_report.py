@@ -26,7 +26,16 @@ from deeplung_nb.config import load_profile
 from deeplung_nb.labels import GGO, HIGH_OPACITY, LESION_STRUCTURES
 from deeplung_nb.measurements import COLUMNS, check, pair
 from deeplung_nb.registry import manifest_folder
-from deeplung_nb.report import counts, errors, figures, html, numbers, panels, published, tables
+from deeplung_nb.report import (
+    counts,
+    error_plots,
+    figures,
+    html,
+    numbers,
+    panels,
+    published,
+    tables,
+)
 from deeplung_nb.report.counts import read_history
 from deeplung_nb.report.discrepancies import check_published
 from deeplung_nb.report.style import MM, PAGE_MM, STYLE, new_figure, save_figure
@@ -429,7 +438,7 @@ def test_figures_and_tables_name_the_readers_that_were_compared(measured):
                      f"0 mL: second reader {(p.reference == 0).sum()}"):
         assert expected in said
     assert "automatic" not in said + figure.alt
-    waterfall = errors.draw_waterfall({"ggo": p})
+    waterfall = error_plots.draw_waterfall({"ggo": p})
     assert "expert − second reader, mL" in words(waterfall)
     assert "automatic" not in words(waterfall)
     table = summary.agreement_table(frame, reference="second reader", test="expert")
@@ -551,7 +560,7 @@ def test_numbers_in_figures_have_about_three_digits(value, printed):
 
 def test_waterfall_shows_every_error_in_order(measured):
     table = pair(measured, "expert", "model", "ggo", role="cv")
-    figure = errors.draw_waterfall({"ggo": table})
+    figure = error_plots.draw_waterfall({"ggo": table})
     bars = [patch.get_height() for patch in figure.axes[0].patches][len(table):]
     np.testing.assert_allclose(bars, np.sort(table.test - table.reference))
     assert f"{(table.test < table.reference).sum()} of {len(table)} cases read smaller" in (
@@ -563,13 +572,13 @@ def test_slice_profile_has_the_areas_of_both_masks():
     expert[1, :5, :4] = 1
     automatic[1:3, :5, :2] = 1
     automatic[2, 8:, 8:] = 2
-    figure = errors.draw_slice_profile(expert, automatic, (5.0, 2.0, 1.0), "a")
+    figure = error_plots.draw_slice_profile(expert, automatic, (5.0, 2.0, 1.0), "a")
     ggo, dense = figure.axes
     for line, areas in zip(ggo.lines, ([0, 0.4, 0, 0], [0, 0.2, 0.2, 0]), strict=True):
         np.testing.assert_allclose(line.get_ydata(), areas)
     np.testing.assert_allclose(dense.lines[1].get_ydata(), [0, 0, 0.08, 0])
     with pytest.raises(ValueError, match="case 'a': masks of shape"):
-        errors.draw_slice_profile(expert, automatic[:2], (5.0, 2.0, 1.0), "a")
+        error_plots.draw_slice_profile(expert, automatic[:2], (5.0, 2.0, 1.0), "a")
 
 
 def test_architecture_refuses_a_table_without_a_part():

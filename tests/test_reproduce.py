@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 from deeplung_nb import measurements
 from deeplung_nb.__main__ import main
-from deeplung_nb.cohorts import manifest, splits, study
+from deeplung_nb.cohorts import cases, manifest, splits
 from deeplung_nb.config import UNetConfig, load_profile
 from deeplung_nb.files import sha256_of
 from deeplung_nb.imaging.phantom.make import write_cohort
@@ -101,13 +101,13 @@ def test_measurements_hold_every_case_reader_and_structure(run):
                                  "fold-2", "ensemble"}
     assert (frame.status == "ok").all()
     cv = frame.query("role == 'cv' and reader == 'model' and structure == 'lesion'")
-    split = study.load_splits(run)
+    split = cases.load_splits(run)
     assert dict(zip(cv.case_id, cv.fold, strict=True)) == dict(
         zip(split.case_id, split.fold, strict=True))
 
 
 def test_volumes_of_the_expert_are_those_of_the_files(run):
-    cohort, = study.load_cohorts(run)
+    cohort, = cases.load_cohorts(run)
     row = measurements.read(run.measurements_csv).query(
         "case_id == 'P001' and reader == 'expert' and structure == 'ggo'").iloc[0]
     image = sitk.ReadImage(str(cohort.mask_path("P001")))
@@ -202,7 +202,7 @@ def test_another_folder_gives_the_same_bytes(small, run):
 
 
 def test_a_case_that_fails_stays_in_the_table_as_failed(small, run):
-    cohort, = study.load_cohorts(run)
+    cohort, = cases.load_cohorts(run)
     row = cohort.cases("external").iloc[0]
     path = cohort.mask_path(row.case_id)
     whole = path.read_bytes()
@@ -239,7 +239,7 @@ def test_a_kernel_that_dies_is_no_traceback(small, tmp_path):
 
 def test_segment_writes_mask_and_table_on_the_grid_of_the_scan(small, run, tmp_path, monkeypatch,
                                                                 capsys):
-    cohort, = study.load_cohorts(run)
+    cohort, = cases.load_cohorts(run)
     path = cohort.image_path("X001")
     folds = sorted(run.folder.glob("fold-*/checkpoint.pt"))
     arguments = ["segment", str(path), "--output", str(tmp_path / "out")]
@@ -276,11 +276,11 @@ def test_the_command_line_reports_errors_in_one_message(tmp_path, capsys):
 def test_a_real_cohort_without_its_folder_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.delenv("DEEPLUNG_DATA", raising=False)
     with pytest.raises(ValueError, match="DATA=<folder>"):
-        study.load_cohorts(open_run("public", results=tmp_path))
+        cases.load_cohorts(open_run("public", results=tmp_path))
 
 
 def test_phantoms_are_made_once(small, run):
-    cohort, = study.load_cohorts(run)
+    cohort, = cases.load_cohorts(run)
     before = cohort.image_path("P001").stat().st_mtime_ns
     write_cohort(read_specs(small["manifests"] / "phantom.csv"), cohort.data,
                          progress=False)

@@ -11,12 +11,12 @@ from deeplung_nb.imaging.io import read_scan
 from deeplung_nb.network.packaged import packaged_checkpoints
 from deeplung_nb.reading.predict import Predictor
 
-SCRIPT = Path(__file__).resolve().parent.parent / "docs" / "measure_variants.py"
+SCRIPT = Path(__file__).resolve().parent.parent / "tools" / "measure_variants.py"
 
 
 @pytest.fixture(scope="module")
 def script():
-    """docs/measure_variants.py, which makes docs/variants.md."""
+    """tools/measure_variants.py, which makes docs/variants.md."""
     spec = importlib.util.spec_from_file_location("measure_variants", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

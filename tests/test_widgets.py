@@ -28,7 +28,7 @@ from deeplung_nb.widgets.planes import (
     encode,
     pixel_mm,
 )
-from deeplung_nb.widgets.surface import smooth_field, view_surface
+from deeplung_nb.widgets.rendering import smooth_field, view_surface
 from deeplung_nb.widgets.viewer import CTViewer, view_ct
 
 
@@ -273,7 +273,7 @@ def test_a_viewer_that_is_not_there_is_one_line_and_the_picture(scan, masks, bac
 
 
 def test_a_case_of_a_run(monkeypatch, chest_file, tmp_path):
-    from deeplung_nb.cohorts.study import Case
+    from deeplung_nb.cohorts.cases import Case
     from deeplung_nb.widgets import viewer
     from deeplung_nb.widgets.viewer import view_case
     scan = read_scan(chest_file)

@@ -23,7 +23,7 @@ import deeplung_nb.__main__ as command_line
 from deeplung_nb.cohorts import adapters  # noqa: F401
 from deeplung_nb.config import load_profile
 from deeplung_nb.files import atomic_path, explain
-from deeplung_nb.learning import packaged
+from deeplung_nb.learning import release
 from deeplung_nb.measurements import read
 from deeplung_nb.reading import segment as reading  # noqa: F401
 from deeplung_nb.report.explore import Question, answer
@@ -49,10 +49,10 @@ def train_packaged(checkpoint, output, results):
             part.write_bytes(Path(checkpoint).read_bytes())
         return pd.DataFrame({"train_loss": [0.5]})
 
-    packaged.load_profile = lambda _: load_profile("quick")
-    packaged.load_cohorts = lambda run: []
-    packaged.train_whole = quickly
-    packaged.train_packaged(Path(results), Path(output), results=Path(results), progress=False,
+    release.load_profile = lambda _: load_profile("quick")
+    release.load_cohorts = lambda run: []
+    release.train_whole = quickly
+    release.train_packaged(Path(results), Path(output), results=Path(results), progress=False,
                             seeds=2, name="tiny")
 
 

@@ -70,8 +70,8 @@ class ImplausibleScan(ScanError):
         self.reasons = reasons
         lines = "".join(f"\n  - {reason}" for reason in reasons)
         super().__init__(f"case {case_id!r} is no plausible chest CT:{lines}\nCorrect the file or "
-                         "its header. If you know that it is right: --force (its outputs then "
-                         "carry the reason)")
+                         "its header. If you know that it is right: --force, in Python force=True "
+                         "(the outputs then carry the reason)")
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from deeplung_nb.cohorts.cases import load_cohorts, load_splits
 from deeplung_nb.cohorts.splits import fold_cases
-from deeplung_nb.cohorts.study import load_cohorts, load_splits
 from deeplung_nb.config import Config, TrainingConfig
 from deeplung_nb.files import atomic_path, write_text
 from deeplung_nb.imaging.preprocess import normalise_hu
 from deeplung_nb.learning.dataset import PreparedCase
 from deeplung_nb.learning.estimate import Unseen, count_overlap
 from deeplung_nb.learning.experiment import prepared_cases
-from deeplung_nb.learning.pseudo import teach
 from deeplung_nb.learning.train import LAST, train
 from deeplung_nb.network.checkpoint import CHECKPOINT, read_checkpoint, save_tensors
 from deeplung_nb.progress import track
@@ -35,8 +34,6 @@ SEEDS = 3
 HELD_OUT = (0, 4)
 """Folds that all variants are tested on: of the six volumes cases 1 and 8, a hard patient and one
 that is nearly empty, and two fifths of the slices."""
-UNLABELLED = "coronacases"
-PSEUDO_FRACTION = 1 / 3
 SHORTER = 0.5
 """Of the recipe's epochs."""
 BASE = "main branch alone"
@@ -51,8 +48,6 @@ class Variant:
     start: str | None = None
     """A variant whose weights, of the same seed, it goes on from."""
     volumes_only: bool = False
-    pseudo: bool = False
-    """Series that the base of the same seed has labelled train too."""
 
 
 def _fit(**changes: object) -> Callable[[Config], Config]:
@@ -84,7 +79,6 @@ def variants(config: Config) -> dict[str, Variant]:
         "without changes of HU": Variant(only(_fit(hu_gain=0.0, hu_offset=0.0, hu_noise=0.0,
                                                    blur_fraction=0.0))),
         "without isolated slices": Variant(only(_fit(isolated_fraction=None)), volumes_only=True),
-        "with pseudo-labels": Variant(only(_fit(pseudo_fraction=PSEUDO_FRACTION)), pseudo=True),
         "then as many steps again, no attention": Variant(lambda _: later, start=BASE),
         "then attention branch, 3 slices": Variant(attention(1), start=BASE),
         "then attention branch, 11 slices": Variant(attention(config.network.n_neighbours),
@@ -154,9 +148,6 @@ def ablate(run: Run, seeds: int = SEEDS, progress: bool = True) -> pd.DataFrame:
         variant, folder = todo[name], _folder(run, name, seed)
         cases: list[PreparedCase] = [case for case in known
                                      if not variant.volumes_only or case.source == "volume"]
-        if variant.pseudo:
-            cases += teach(_folder(run, BASE, seed) / CHECKPOINT, UNLABELLED, run.data,
-                           folder / "pseudo", run.config.network.image_size, progress)
         train(cases, [], variant.change(run.config), folder, seed=run.config.seed + 2000 + seed,
               data=run.data, progress=progress, label=f"{name} {seed}",
               start=variant.start and _folder(run, variant.start, seed) / CHECKPOINT)

@@ -27,7 +27,7 @@ from deeplung_nb.labels import GGO, HIGH_OPACITY, LABELS
 AERATED_HU = -850.0
 """Of healthy lung: contrast is changed about it."""
 BLUR_PIXELS = (0.5, 1.2)
-SOURCES = ("volume", "slice", "pseudo")
+SOURCES = ("volume", "slice")
 """Where a prepared case is from: see `PreparedCase.source`."""
 
 
@@ -42,8 +42,7 @@ class PreparedCase:
     hu: np.ndarray
     target: np.ndarray
     source: str = "volume"
-    """`volume`; `slice`: its slices are no neighbours of each other; `pseudo`: no expert has
-    drawn its target."""
+    """`volume`; `slice`: its slices are no neighbours of each other."""
 
 
 def prepare_case(scan: Scan, mask: LesionMask, size: int) -> PreparedCase:
@@ -201,20 +200,17 @@ class SliceSampler:
             raise ValueError("no case to train on: check the splits file and the column 'exclude'")
         self.cases, self.config, self.seed = list(cases), config, seed
         self.every = [(i, z) for i, case in enumerate(cases) for z in range(len(case.hu))]
-        shares = {source: share for source, share in (("slice", config.isolated_fraction),
-                                                      ("pseudo", config.pseudo_fraction))
-                  if share is not None}
-        # The first part is what no share speaks of.
-        parts = [(1.0 - sum(shares.values()), set(SOURCES) - set(shares)),
-                 *((share, {source}) for source, share in shares.items())]
+        share = config.isolated_fraction
+        parts = [(1.0, set(SOURCES))] if share is None else \
+            [(1.0 - share, {"volume"}), (share, {"slice"})]
         self.sources = []
         for share, sources in parts:
             picks = [pick for pick in self.every if cases[pick[0]].source in sources]
             if share > 0.0 and not picks:
                 raise ValueError(
-                    f"isolated_fraction {config.isolated_fraction}, pseudo_fraction "
-                    f"{config.pseudo_fraction}: the training cases hold no slices of source "
-                    f"{' or '.join(sorted(sources))}. Add a cohort of them, or leave it out")
+                    f"isolated_fraction {config.isolated_fraction}: the training cases hold no "
+                    f"slices of source {' or '.join(sorted(sources))}. Add a cohort of them, or "
+                    "leave it out")
             if share > 0.0:
                 self.sources.append((share, self._pools(picks)))
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from deeplung_nb.cohorts.cases import load_cohorts, load_splits
 from deeplung_nb.cohorts.splits import CaseKey, fold_cases
-from deeplung_nb.cohorts.study import load_cohorts, load_splits
 from deeplung_nb.files import write_text
 from deeplung_nb.imaging.preprocess import normalise_hu
 from deeplung_nb.labels import LESION_STRUCTURES, NO_ANSWER, structure_mask

@@ -18,15 +18,15 @@ import pandas as pd
 import torch
 
 from deeplung_nb import measurements
-from deeplung_nb.cohorts.manifest import Cohort
-from deeplung_nb.cohorts.splits import CaseKey, fold_cases
-from deeplung_nb.cohorts.study import (
+from deeplung_nb.cohorts.cases import (
     find_volumes,
     load_cohorts,
     load_splits,
     read_case,
     read_for_training,
 )
+from deeplung_nb.cohorts.manifest import Cohort
+from deeplung_nb.cohorts.splits import CaseKey, fold_cases
 from deeplung_nb.files import write_text
 from deeplung_nb.imaging.body import body_mask, without_outside
 from deeplung_nb.imaging.io import write_mask
@@ -46,8 +46,8 @@ from deeplung_nb.network.checkpoint import CHECKPOINT
 from deeplung_nb.network.deeplung import DeepLungNet
 from deeplung_nb.network.device import choose_device, use_threads
 from deeplung_nb.progress import Progress, track
-from deeplung_nb.reading.measure import measure
 from deeplung_nb.reading.predict import Predictor
+from deeplung_nb.reading.volumes import measure
 from deeplung_nb.runs import Run
 
 FACTS = ("cohort", "role", "case_id", "patient_id", "protocol", "scanner", "centre")

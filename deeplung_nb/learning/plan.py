@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import pandas as pd
 
+from deeplung_nb.cohorts.cases import find_volumes, load_splits
 from deeplung_nb.cohorts.manifest import Cohort
 from deeplung_nb.cohorts.splits import fold_cases
-from deeplung_nb.cohorts.study import find_volumes, load_splits
 from deeplung_nb.config import Config
 from deeplung_nb.network.baselines import SLAB
 from deeplung_nb.network.deeplung import DeepLungNet

@@ -24,7 +24,6 @@ from deeplung_nb.learning.dataset import (
     cut_windows,
     normalise,
 )
-from deeplung_nb.learning.pseudo import teach
 from deeplung_nb.network.baselines import UNet
 from deeplung_nb.network.checkpoint import (
     CHECKPOINT,
@@ -356,26 +355,13 @@ def train_whole(
     training: Sequence[PreparedCase], validation: Sequence[PreparedCase], config: Config,
     folder: Path, *, name: str = DeepLungNet.name, label: str | None = None, **options: Any,
 ) -> pd.DataFrame:
-    """`train`, after the steps before it where the settings ask for them.
+    """`train`, after the main branch alone where the settings ask for it.
 
-    First a teacher, trained in `<folder>/teacher/` on these cases alone, labels the series of
-    `Config.unlabelled` (`<folder>/pseudo/`), which then train too; then the main branch alone
-    (`Config.first`, `<folder>/main/`). Arguments and result as `train`.
+    That one (`Config.first`) lies in `<folder>/main/`. Arguments and result as `train`.
     """
     label = label or f"train {name} {folder.name}"
     if name != DeepLungNet.name:
         return train(training, validation, config, folder, name=name, label=label, **options)
-    if config.unlabelled is not None:
-        expert_only = replace(config.training, pseudo_fraction=None)
-        first_only = config.first and replace(config.first, pseudo_fraction=None)
-        taught = replace(config, unlabelled=None, training=expert_only, first=first_only)
-        history = train_whole(training, validation, taught, folder / "teacher",
-                              label=f"{label} teacher", **options)
-        if not history.attrs["finished"]:
-            return history
-        training = [*training, *teach(
-            folder / "teacher" / CHECKPOINT, config.unlabelled, options.get("data"),
-            folder / "pseudo", config.network.image_size, options.get("progress", True))]
     if config.first is None:
         return train(training, validation, config, folder, label=label, **options)
     alone = replace(config, training=config.first, first=None,

@@ -8,12 +8,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
 
+from deeplung_nb import __version__
 from deeplung_nb.files import (
     atomic_paths,
     check_name,
@@ -39,8 +41,8 @@ from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
 from deeplung_nb.network.checkpoint import CHECKPOINT, read_checkpoint
 from deeplung_nb.network.packaged import packaged_checkpoints, read_card
 from deeplung_nb.reading.familiarity import describe_scan, distances, warnings_of
-from deeplung_nb.reading.measure import measure, outside_lungs
 from deeplung_nb.reading.predict import Predictor
+from deeplung_nb.reading.volumes import measure, outside_lungs
 from deeplung_nb.runs import package_versions, read_run, results_folder
 
 COLUMNS = ("case_id", "structure", "n_voxels", "voxel_mm3", "volume_ml", "burden_percent",
@@ -198,7 +200,7 @@ def require_fitting_lungs(scan: Scan, lungs: LungMask | None) -> None:
         raise ScanError(
             f"case {scan.case_id!r}: lung mask {lungs.source} does not fit the lungs that are "
             f"found in the scan ({why}): is it this scan's, and of the lungs, not of lesions? Give "
-            "the right one, or none; --force takes it all the same")
+            "the right one, or none; --force (force=True) takes it all the same")
 
 
 def _densities(scan: Scan, mask: LesionMask, structure: str) -> dict[str, float]:
@@ -226,65 +228,132 @@ def _describe_source(scan: Scan) -> dict[str, Any]:
                          "named": dict(scan.left_out[:MOST_NAMED])}}
 
 
-def segment(scan: Scan, lungs: LungMask | None, predictor: Predictor, network: dict[str, Any],
-            findings: Findings | None = None, progress: str | None = None) -> Segmentation:
-    """Segment and measure a scan.
+class Segmenter:
+    """Networks with what is known of them: a scan in, a mask and volumes out.
+
+    Each scan is looked at first, and refused where it is no plausible chest CT. Networks are loaded
+    once, at the first scan.
 
     Parameters
     ----------
-    scan, lungs
-        The CT and its lung mask; without one, burden stays empty.
-    predictor, network
-        The networks, and what `describe_network` says of them.
-    findings
-        Of `plausibility.require_plausible`; they go into the result.
-    progress
-        Label of a progress bar; None for none.
+    checkpoints
+        Networks whose scores are averaged; default: `default_checkpoints`.
+    options
+        Of `Predictor`: `batch`, `device`, `precision`, `fast`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        A file is missing or no checkpoint of this package.
+
+    Examples
+    --------
+    >>> segmenter = Segmenter()
+    >>> result = segmenter("ct.nii.gz")                       # doctest: +SKIP
+    >>> result.table[["structure", "volume_ml"]]              # doctest: +SKIP
     """
-    findings = findings or Findings()
-    warnings = [f"implausible, and forced: {reason}" for reason in findings.errors]
-    if network["synthetic"]:
-        warnings.append(f"trained on {network['trained_on']}")
-    warnings += [*scan.notes, *findings.warnings]
-    mask = predictor.segment(scan, progress=progress)
-    rows = [{"case_id": scan.case_id, **row, **_densities(scan, mask, row["structure"])}
-            for row in measure(scan, mask, lungs)]
-    much = outside_lungs(rows[-1])
-    if much:
-        warnings.append(much)
-    properties = describe_scan(scan, lungs, rows[-1].get("burden_percent"))
-    ranges = network.get("training_ranges") or {}
-    warnings += warnings_of(properties, ranges)
-    provenance = {
-        "case_id": scan.case_id, "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "warnings": warnings, "network": network,
-        "scan": {**_describe_source(scan), "shape_zyx": list(scan.shape),
-                 "spacing_zyx_mm": list(scan.spacing_mm),
-                 "orientation": scan.orientation},
-        "lungs": lungs.origin if lungs is not None else None,
-        "properties": properties, "distance_to_training": distances(properties, ranges),
-        "software": package_versions(),
-        "computation": {"device": str(predictor.device), "precision": predictor.precision,
-                        "threads": torch.get_num_threads()},
-    }
-    table = pd.DataFrame(rows).reindex(columns=list(COLUMNS)).assign(
-        network=network["name"], network_sha256=network["sha256"],
-        trained_on=network["trained_on"],
-        software=f"deeplung_nb {provenance['software']['deeplung_nb']}",
-        scan_sha256=provenance["scan"]["sha256"], warnings="; ".join(warnings))
-    return Segmentation(scan, mask, lungs, table, provenance)
+
+    def __init__(self, checkpoints: Sequence[str | os.PathLike] | None = None,
+                 **options: Any) -> None:
+        self.checkpoints = [Path(path) for path in checkpoints or default_checkpoints()]
+        self.network = describe_network(self.checkpoints)
+        self._options = options
+
+    def __repr__(self) -> str:
+        return f"Segmenter({self.network['name']}; trained on {self.network['trained_on']})"
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The networks, loaded."""
+        return Predictor.from_checkpoints(self.checkpoints, **self._options)
+
+    def __call__(self, scan: Scan | str | os.PathLike,
+                 lungs: LungMask | str | os.PathLike | None = None, *, force: bool = False,
+                 progress: bool = True) -> Segmentation:
+        """Segment and measure a scan, if it is a plausible chest CT.
+
+        Parameters
+        ----------
+        scan
+            Of `read_scan`, or its file or DICOM folder.
+        lungs
+            A lung mask on its grid, or its file; default: the built-in lungs, and where they find
+            none, burden stays empty.
+        force
+            Whether an implausible scan is segmented all the same; the result carries the reasons.
+        progress
+            Whether a bar shows how far it is.
+
+        Raises
+        ------
+        ScanError
+            Before any inference: the scan can't be read, or is no plausible chest CT; the lung mask
+            is not of this scan's lungs.
+        """
+        if not isinstance(scan, Scan):
+            scan = read_scan(scan, force=force)
+        if not isinstance(lungs, LungMask):
+            lungs = lungs_for(scan, None if lungs is None else Path(lungs))
+        if not force:
+            require_fitting_lungs(scan, lungs)
+        findings = require_plausible(scan, lungs, force=force)
+        mask = self.predictor.segment(scan, progress="segment" if progress else None)
+        rows = [{"case_id": scan.case_id, **row, **_densities(scan, mask, row["structure"])}
+                for row in measure(scan, mask, lungs)]
+        properties = describe_scan(scan, lungs, rows[-1].get("burden_percent"))
+        ranges = self.network.get("training_ranges") or {}
+        warnings = self._warnings(scan, findings, rows[-1]) + warnings_of(properties, ranges)
+        source = _describe_source(scan)
+        provenance = {
+            "case_id": scan.case_id, "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "warnings": warnings, "network": self.network,
+            "scan": {**source, "shape_zyx": list(scan.shape),
+                     "spacing_zyx_mm": list(scan.spacing_mm), "orientation": scan.orientation},
+            "lungs": lungs.origin if lungs is not None else None,
+            "properties": properties, "distance_to_training": distances(properties, ranges),
+            "software": package_versions(),
+            "computation": {"device": str(self.predictor.device),
+                            "precision": self.predictor.precision,
+                            "threads": torch.get_num_threads()},
+        }
+        table = pd.DataFrame(rows).reindex(columns=list(COLUMNS)).assign(
+            network=self.network["name"], network_sha256=self.network["sha256"],
+            trained_on=self.network["trained_on"], software=f"deeplung_nb {__version__}",
+            scan_sha256=source["sha256"], warnings="; ".join(warnings))
+        return Segmentation(scan, mask, lungs, table, provenance)
+
+    def _warnings(self, scan: Scan, findings: Findings, lesion: dict[str, Any]) -> list[str]:
+        """What a reader of the result must know, the gravest first."""
+        found = [f"implausible, and forced: {reason}" for reason in findings.errors]
+        if self.network["synthetic"]:
+            found.append(f"trained on {self.network['trained_on']}")
+        much = outside_lungs(lesion)
+        return [*found, *scan.notes, *findings.warnings, *([much] if much else [])]
 
 
-def write_segmentation(result: Segmentation, outputs: Outputs, overwrite: bool = False) -> None:
-    """Write mask, table and provenance, all or none.
+def write_segmentation(result: Segmentation, to: str | os.PathLike | Outputs,
+                       overwrite: bool = False) -> Outputs:
+    """Write mask, table and provenance, all or none; their paths.
 
     The provenance holds the hashes of the other two, so that files of two calls are known.
+
+    Parameters
+    ----------
+    to
+        A folder, or what `plan_outputs` has planned.
+    overwrite
+        Whether results of an earlier call may be replaced. The scan never is.
 
     Raises
     ------
     FileExistsError
-        Another call has written them meanwhile, and `overwrite` was not asked for.
+        They are there, or another call has written them meanwhile, and `overwrite` was not asked
+        for.
+    ValueError, OSError
+        As `plan_outputs`.
     """
+    outputs = to if isinstance(to, Outputs) else plan_outputs(
+        Path(to), result.scan.case_id, [Path(result.scan.source)], overwrite)
     network, software = result.provenance["network"], result.provenance["software"]
     note = (f"deeplung_nb {software['deeplung_nb']} net {network['sha256'][:12]}"
             f"{' SYNTHETIC TRAINING' if network['synthetic'] else ''}"
@@ -296,6 +365,7 @@ def write_segmentation(result: Segmentation, outputs: Outputs, overwrite: bool =
                    for path, part in zip(outputs[:2], parts, strict=False)}
         record = {**result.provenance, "outputs": written}
         write_text(parts[2], json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    return outputs
 
 
 def segment_file(
@@ -312,17 +382,14 @@ def segment_file(
         As `read_scan`.
     output
         Folder of the results; made when it is not there.
-    checkpoints
-        Networks whose scores are averaged; default: `default_checkpoints`.
+    checkpoints, force
+        As `Segmenter`; with `force` a series with gaps, tilt or doubled slices is resampled too.
     lung_mask
         A mask file on the scan's grid; default: the built-in lungs.
     case_id
         Name of the outputs; default: that of the file.
     overwrite
         Whether results of an earlier call may be replaced. An input never is.
-    force
-        Whether an implausible scan is segmented all the same, and a series with gaps, tilt or
-        doubled slices resampled; the results carry the reasons.
 
     Raises
     ------
@@ -335,17 +402,11 @@ def segment_file(
     chosen = list(checkpoints or default_checkpoints())
     inputs = [scan_path, *chosen, *([lung_mask] if lung_mask is not None else [])]
     outputs = plan_outputs(output, case, inputs, overwrite)
-    network = describe_network(chosen)
+    segmenter = Segmenter(chosen)
     scan = read_scan(scan_path, case_id=case, series=series, geometry=geometry, force=force)
-    lungs = lungs_for(scan, lung_mask)
-    if not force:
-        require_fitting_lungs(scan, lungs)
-    findings = require_plausible(scan, lungs, force=force)
     # A mask of labels packs to a hundredth as a rule; a twentieth is room enough.
     check_writable(output, scan.hu.size // 20 + 1_000_000)
-    predictor = Predictor.from_checkpoints(chosen)
-    result = segment(scan, lungs, predictor, network, findings, "segment" if progress else None)
+    result = segmenter(scan, lung_mask, force=force, progress=progress)
     if output.is_dir():
         remove_leftovers(output)
-    write_segmentation(result, outputs, overwrite)
-    return result, outputs
+    return result, write_segmentation(result, outputs, overwrite)

@@ -16,9 +16,9 @@ import pandas as pd
 
 from deeplung_nb import measurements
 from deeplung_nb.labels import STRUCTURES, TITLES, VALUES
-from deeplung_nb.report.comparison import draw_comparison
 from deeplung_nb.report.figures import scale_words
 from deeplung_nb.report.numbers import interval, number, p_cell
+from deeplung_nb.report.pair_plots import draw_comparison
 from deeplung_nb.report.prose import report_text
 from deeplung_nb.report.style import PrintFigure, reader_names
 from deeplung_nb.stats import agreement, correlation, regression

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from deeplung_nb.cohorts.study import read_reading
+from deeplung_nb.cohorts.cases import read_reading
 from deeplung_nb.files import atomic_path, check_name
 from deeplung_nb.labels import LABELS
 from deeplung_nb.report.panels import choose_slice

@@ -9,7 +9,7 @@ from typing import Any
 
 _HOMES = {"AgreementExplorer": "explorer", "CTViewer": "viewer", "CohortBrowser": "browser",
           "TrainingMonitor": "monitor", "view_case": "viewer",
-          "view_ct": "viewer", "view_surface": "surface", "show_dashboard": "dashboard"}
+          "view_ct": "viewer", "view_surface": "rendering", "show_dashboard": "dashboard"}
 __all__ = sorted(_HOMES)
 
 

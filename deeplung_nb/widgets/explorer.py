@@ -29,7 +29,7 @@ from deeplung_nb.report.explore import (
 )
 from deeplung_nb.report.export import export
 from deeplung_nb.report.style import reader_names
-from deeplung_nb.spreadsheets import DECIMALS, numbers, patient_column, read_table
+from deeplung_nb.spreadsheets import DECIMALS, numbers, patient_column, read_sheet
 from deeplung_nb.stats import agreement
 from deeplung_nb.widgets.picture import PointPicture, with_picture
 
@@ -136,7 +136,7 @@ class AgreementExplorer(ipywidgets.VBox):
         ValueError
             The file is no table, or it does not say which columns are the readers'.
         """
-        frame = read_table(path)
+        frame = read_sheet(path)
         if {"reader", "structure", "cohort", "case_id"} <= set(frame.columns):
             return cls(path, open_case=open_case, folder=folder)
         options.setdefault("case_id", "case_id" if "case_id" in frame else None)

@@ -21,7 +21,7 @@ from deeplung_nb.learning.dataset import PreparedCase
 from deeplung_nb.learning.train import Watcher, predict_slice
 from deeplung_nb.network.checkpoint import Network
 from deeplung_nb.report.counts import read_history
-from deeplung_nb.report.monitor import draw_training
+from deeplung_nb.report.training_plots import draw_training
 from deeplung_nb.widgets.picture import DPI, with_picture
 
 EVERY_SECONDS = 1.0

@@ -10,7 +10,7 @@ import anywidget
 import numpy as np
 import traitlets
 
-from deeplung_nb.cohorts.study import read_reading
+from deeplung_nb.cohorts.cases import read_reading
 from deeplung_nb.imaging.io import read_mask, read_scan
 from deeplung_nb.imaging.lungs import LungMask
 from deeplung_nb.imaging.scan import LesionMask, Scan

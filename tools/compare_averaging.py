@@ -1,4 +1,4 @@
-"""What averaging the weights is worth in a run: .venv/bin/python docs/compare_averaging.py RUN DATA
+"""What averaging the weights is worth: .venv/bin/python tools/compare_averaging.py RUN DATA
 
 Each unseen case by its fold's averaged weights, and by the weights themselves. These are written
 beside the checkpoints as not-averaged.pt.
@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pandas as pd
 
+from deeplung_nb.cohorts.cases import load_cohorts, load_splits
 from deeplung_nb.cohorts.splits import fold_cases
-from deeplung_nb.cohorts.study import load_cohorts, load_splits
 from deeplung_nb.imaging.preprocess import normalise_hu
 from deeplung_nb.learning.ablation import not_averaged
 from deeplung_nb.learning.estimate import Unseen, count_overlap

@@ -1,4 +1,4 @@
-"""How fast the cohort browser is over 5,000 rows: .venv/bin/python docs/measure_browser.py
+"""How fast the cohort browser is over 5,000 rows: .venv/bin/python tools/measure_browser.py
 
 In JupyterLab, in Debian's chromium: from the choice of a filter or an order to the table's new rows
 on the page.

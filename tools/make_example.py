@@ -1,4 +1,4 @@
-"""Record a synthetic run as results/example: .venv/bin/python docs/make_example.py RUN
+"""Record a synthetic run as results/example: .venv/bin/python tools/make_example.py RUN
 
 What notebooks 07 to 10 and the exercises need and cannot make without torch: readings, times,
 learning histories, a thumbnail of each case, and the masks of those that the figures' rules choose.

@@ -1,4 +1,4 @@
-"""Pictures of README and gallery, from a synthetic run: .venv/bin/python docs/make_images.py RUN"""
+"""Pictures of README and gallery, of a synthetic run: .venv/bin/python tools/make_images.py RUN"""
 
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ def main(source: Path) -> None:
     """Write docs/images/<name>.png, 1200 pixels wide, from the figures of one run."""
     if not read_run(source).synthetic:
         sys.exit(f"{source}: a run of real cases; only synthetic ones may be shown")
-    target = Path(__file__).parent / "images"
+    target = Path(__file__).resolve().parent.parent / "docs" / "images"
     target.mkdir(exist_ok=True)
     for name in NAMES:
         picture = Image.open(source / "figures" / f"{name}.png").convert("RGB")

@@ -1,4 +1,4 @@
-"""Pictures of the widgets for the docs: .venv/bin/python docs/make_widget_images.py RUN
+"""Pictures of the widgets for the docs: .venv/bin/python tools/make_widget_images.py RUN
 
 In JupyterLab, light and dark, of a synthetic run: the viewer as overlay and as agreement map, the
 explorer, the cohort browser, the training monitor. Needs Debian's chromium.

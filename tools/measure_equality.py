@@ -1,4 +1,4 @@
-"""What faster scoring changes on real CTs: .venv/bin/python docs/measure_equality.py DATA [CASE]
+"""What faster scoring changes on real CTs: .venv/bin/python tools/measure_equality.py DATA [CASE]
 
 DATA holds medseg2/. For each case: the fast way against the plain one, one thread against two, and
 what leaving out slices far from the lungs would save and lose.

@@ -1,6 +1,6 @@
 """Times and memory of the CT viewer, 512 x 512 x 120, in a browser: for docs/widgets.md.
 
-    .venv/bin/python docs/measure_viewer.py
+    .venv/bin/python tools/measure_viewer.py
 
 Needs Debian's chromium. Prints a Markdown table; every number is a median of its repeats.
 """

@@ -1,6 +1,6 @@
 """A phantom beside a real chest: three views of each, and what numbers say of both.
 
-    python docs/compare_phantoms.py CT [CT ...] [--case P003] [--output phantom_beside_real.png]
+    python tools/compare_phantoms.py CT [CT ...] [--case P003] [--output phantom_beside_real.png]
 
 `CT` is a NIfTI or NRRD file or a folder of DICOM files. The picture shows the first of them. The
 table gives, of the CTs and of the whole phantom cohort, the median and the range of what a reader

@@ -1,4 +1,4 @@
-"""docs/performance.md from docs/timings.csv: .venv/bin/python docs/make_performance.py
+"""docs/performance.md from docs/timings.csv: .venv/bin/python tools/make_performance.py
 
 The words are those of `performance.template.md`; the CSV is made by
 `python -m deeplung_nb benchmark --output docs/timings.csv`.
@@ -11,7 +11,7 @@ import pandas as pd
 
 from deeplung_nb.report.numbers import number
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 NAMES = {"ours": "ours (DenseNet)", "packaged": "packaged (light trunk)", "unet2d": "U-Net 2D",
          "unet3d": "U-Net 3D", "convlstm": "ConvLSTM alone", "ensemble": "three packaged"}
 

@@ -1,4 +1,4 @@
-"""docs/model_card.md from a run of `public`: .venv/bin/python docs/make_model_card.py RUN DATA
+"""docs/model_card.md from a run of `public`: .venv/bin/python tools/make_model_card.py RUN DATA
 
 Numbers are computed from the run's own tables; the words around them are those of
 `model_card.template.md`. Pictures of real CTs are not ours to pass on: they are in the run folder.
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from deeplung_nb import measurements
-from deeplung_nb.cohorts.study import find_volumes, load_cohorts, read_case
+from deeplung_nb.cohorts.cases import find_volumes, load_cohorts, read_case
 from deeplung_nb.labels import GGO, HIGH_OPACITY, LESION_STRUCTURES, TITLES
 from deeplung_nb.learning.ablation import summarise
 from deeplung_nb.learning.estimate import choose_threshold, estimate
@@ -24,7 +24,7 @@ from deeplung_nb.stats.comparison import compare
 
 NEARLY_EMPTY_ML = 1.0
 """Cases below this by the expert: their Dice says little, so the mean is given without them too."""
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
 def markdown(head, rows):

@@ -1,6 +1,6 @@
 """One CT, read as scanners, viewers and archives may hand it on; writes docs/variants.md.
 
-    .venv/bin/python docs/measure_variants.py SCAN
+    .venv/bin/python tools/measure_variants.py SCAN
 
 SCAN is any chest CT (a DICOM folder, NIfTI ...). Each variant goes the way of `segment`; what it
 measures is compared with the scan as it is. Where the patient is, is told by the scan as it is,
@@ -23,10 +23,10 @@ from deeplung_nb.imaging.plausibility import examine
 from deeplung_nb.imaging.preprocess import prepare, resize_matrix, restore
 from deeplung_nb.network.packaged import packaged_checkpoints
 from deeplung_nb.progress import track
-from deeplung_nb.reading.measure import measure
 from deeplung_nb.reading.predict import Predictor
+from deeplung_nb.reading.volumes import measure
 
-HERE = Path(__file__).resolve().parent
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 TOLERANCE_PERCENT = 15.0
 """Lungs and lesions of a variant may differ by so much from those of the scan as it is ..."""
 LEFT_ML = 0.05
@@ -154,8 +154,9 @@ def main(source):
         "# One CT, many forms", "",
         "What a scanner's kernel, a viewer's export or an archive does to a CT should not change "
         "what is measured in it.", "",
-        f"`.venv/bin/python docs/measure_variants.py {Path(source).name}` · {scan.n_slices} slices "
-        f"of {scan.shape[1]}×{scan.shape[2]}, {' × '.join(f'{s:.4g}' for s in scan.spacing_mm)} mm "
+        f"`.venv/bin/python tools/measure_variants.py {Path(source).name}` · {scan.n_slices} "
+        f"slices of {scan.shape[1]}×{scan.shape[2]}, "
+        f"{' × '.join(f'{s:.4g}' for s in scan.spacing_mm)} mm "
         f"(SHA-256 of its HU: {digest}…) · built-in lungs, packaged network", "",
         "| variant | lungs mL | difference | ground glass mL | high opacity mL | lesion mL "
         "| difference | marked outside the patient mL | left there mL |",
@@ -178,7 +179,7 @@ def main(source):
               f"were known; less than {LEFT_ML:g} mL left outside the patient, no error of "
               "plausibility.", "",
               *(["Beyond it:", "", *beyond] if beyond else ["Every variant keeps it."]), ""]
-    (HERE / "variants.md").write_text("\n".join(lines), encoding="utf-8")
+    (DOCS / "variants.md").write_text("\n".join(lines), encoding="utf-8")
     print("\n".join(lines))
 
 

@@ -1,4 +1,4 @@
-"""Write E1_exercises.ipynb and E1_solutions.ipynb: .venv/bin/python docs/make_exercises.py
+"""Write E1_exercises.ipynb and E1_solutions.ipynb: .venv/bin/python tools/make_exercises.py
 
 Both come from notebooks/exercises.py: cells begin with `# %%`, text with `# %% [markdown]`; a line
 that ends with `# solution` and a cell `# %% [markdown] solution` stand in the solutions only.

@@ -13,9 +13,9 @@ from typing import Any
 
 import pandas as pd
 
+from deeplung_nb.cohorts.cases import find_cases, find_volumes, load_cohorts, read_case
 from deeplung_nb.cohorts.manifest import Cohort
 from deeplung_nb.cohorts.splits import CaseKey
-from deeplung_nb.cohorts.study import find_cases, find_volumes, load_cohorts, read_case
 from deeplung_nb.config import load_profile
 from deeplung_nb.files import atomic_paths, check_writable, sha256_of, write_text
 from deeplung_nb.learning.experiment import prepared_cases

@@ -1,4 +1,4 @@
-"""How far two runs of one profile differ: .venv/bin/python docs/compare_runs.py RUN OTHER
+"""How far two runs of one profile differ: .venv/bin/python tools/compare_runs.py RUN OTHER
 
 For README's statement of how far numbers move between machines and numbers of threads.
 """
