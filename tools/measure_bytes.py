@@ -88,6 +88,7 @@ def step(name: str, attention: bool = True) -> None:
 def main() -> None:
     """All stages, from the simplest."""
     use_threads(int(os.environ.get("THREADS", "2")))
+    torch.backends.mkldnn.enabled = "--no-onednn" not in sys.argv
     print(torch.backends.cpu.get_cpu_capability(), np.__version__, torch.__version__)
     rng = np.random.default_rng(0)
     wide, narrow = rng.normal(size=(300, 200)), rng.normal(size=(200, 120))

@@ -149,7 +149,7 @@ def ablate(run: Run, seeds: int = SEEDS, progress: bool = True) -> pd.DataFrame:
         cases: list[PreparedCase] = [case for case in known
                                      if not variant.volumes_only or case.source == "volume"]
         train(cases, [], variant.change(run.config), folder, seed=run.config.seed + 2000 + seed,
-              data=run.data, progress=progress, label=f"{name} {seed}",
+              data=run.data, progress=f"{name} {seed}" if progress else False,
               start=variant.start and _folder(run, variant.start, seed) / CHECKPOINT)
         rows = list(_rows(name, seed, [folder / CHECKPOINT], tested, threshold))
         if name == BASE:

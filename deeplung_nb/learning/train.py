@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -219,11 +219,98 @@ def train_epoch(
     return total / sampler.steps
 
 
+@dataclass
+class _State:
+    """A training as it stands: what is trained, how, and how far it is."""
+
+    settings: TrainingConfig
+    network: Network
+    optimiser: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    average: AveragedModel | None
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: float = float("inf")
+
+    @classmethod
+    def new(cls, config: Config, name: str, seed: int, device: torch.device, start: Path | None,
+            data: Path | None) -> _State:
+        """Before the first step: initial weights by the seed, or from `start`."""
+        settings = config.training
+        torch.manual_seed(seed)
+        if start is not None:
+            config = replace(config, pretrained=None)  # the start has been through it
+        network = build_network(config, name, data)
+        if isinstance(network, UNet):
+            unet = network.config
+            settings = replace(settings, max_epochs=unet.max_epochs or settings.max_epochs,
+                               learning_rate=unet.learning_rate or settings.learning_rate)
+        if start is not None:
+            network.load_state_dict(read_checkpoint(start)["state"], strict=False)
+        network.to(device)
+        if name != "unet3d":
+            # Measured here, a step in four fifths of the time; a 3-D network can't have it.
+            network.to(memory_format=torch.channels_last)
+        optimiser = make_optimiser(network, settings)
+        average = None
+        if settings.average_decay > 0.0:
+            average = AveragedModel(network, use_buffers=True,
+                                    multi_avg_fn=get_ema_multi_avg_fn(settings.average_decay))
+        return cls(settings, network, optimiser, make_scheduler(optimiser, settings), average)
+
+    @property
+    def kept(self) -> Network:
+        """The network to predict with: the average's, where there is one."""
+        return self.network if self.average is None else self.average.module
+
+    @property
+    def ended(self) -> bool:
+        """Whether the epochs or the learning rate are used up."""
+        rate = self.optimiser.param_groups[0]["lr"]
+        # A tolerance, since 1e-3 * 0.1^4 is not 1e-7 to the last bit.
+        return (len(self.history) >= self.settings.max_epochs
+                or rate <= self.settings.stop_learning_rate * 1.001)
+
+    def load(self, path: Path, device: torch.device) -> None:
+        """Go on from what `save` left."""
+        saved = torch.load(path, map_location=device, weights_only=True)
+        self.network.load_state_dict(saved["state"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.scheduler.load_state_dict(saved["scheduler"])
+        self.history, self.best = saved["history"], saved["best"]
+        if self.average is not None:
+            self.average.load_state_dict(saved["average"])
+
+    def save(self, path: Path) -> None:
+        """All that is needed to go on, whole."""
+        with atomic_path(path) as part:
+            save_tensors({
+                "state": self.network.state_dict(), "optimiser": self.optimiser.state_dict(),
+                "scheduler": self.scheduler.state_dict(), "history": self.history,
+                "best": self.best,
+                "average": None if self.average is None else self.average.state_dict(),
+            }, part)
+
+    def note(self, scores: dict[str, float], rate: float, train_loss: float, n_steps: int,
+             started: float) -> bool:
+        """Write an epoch into the history and move the schedule; whether its weights are kept."""
+        if self.settings.schedule == "plateau":
+            self.scheduler.step(scores["validation_loss"])
+        else:
+            self.scheduler.step()
+        epoch = len(self.history)
+        self.history.append({
+            "epoch": epoch, "step": (epoch + 1) * n_steps, "lr": rate, "train_loss": train_loss,
+            **scores, "seconds": round(time.perf_counter() - started, 2)})
+        improved = scores["validation_loss"] < self.best
+        self.best = min(self.best, scores["validation_loss"])
+        return improved or self.settings.keep == "last"
+
+
 def train(
     training: Sequence[PreparedCase], validation: Sequence[PreparedCase], config: Config,
     folder: Path, *, seed: int, name: str = DeepLungNet.name, device: torch.device | None = None,
-    progress: bool = True, watchers: Sequence[Watcher] = (), start: Path | None = None,
-    data: Path | None = None, label: str | None = None,
+    progress: bool | str = True, watchers: Sequence[Watcher] = (), start: Path | None = None,
+    data: Path | None = None,
 ) -> pd.DataFrame:
     """Train one network until the learning rate or the epochs are used up.
 
@@ -241,14 +328,14 @@ def train(
         Decides initial weights, the draw of slices and the augmentation.
     name
         Which network: `deeplung`, or one of `config.baselines`.
+    progress
+        Whether a bar is shown, or its label.
+    watchers
+        Told of each step and epoch; each can ask for a stop, to go on later.
     start
         A checkpoint whose weights to begin with, as far as it has them; the rest is new.
     data
         Where pretrained encoders lie.
-    label
-        Of the progress bar.
-    watchers
-        Told of each step and epoch; each can ask for a stop, to go on later.
 
     Returns
     -------
@@ -258,117 +345,62 @@ def train(
     keep_freed_memory()
     use_threads(config.threads)
     device = device or choose_device()
-    settings = config.training
-    if not validation and (settings.schedule, settings.keep) != ("cosine", "last"):
+    chosen_by = (config.training.schedule, config.training.keep)
+    if not validation and chosen_by != ("cosine", "last"):
         raise ValueError(
-            f"no validation cases, but schedule {settings.schedule!r} and keep {settings.keep!r} "
+            f"no validation cases, but schedule {chosen_by[0]!r} and keep {chosen_by[1]!r} "
             "choose by them: expected 'cosine' and 'last', or validation cases"
         )
-    torch.manual_seed(seed)
-    if start is not None:
-        config = replace(config, pretrained=None)  # the start has been through it
-    network = build_network(config, name, data)
-    if isinstance(network, UNet):
-        unet = network.config
-        settings = replace(settings, max_epochs=unet.max_epochs or settings.max_epochs,
-                           learning_rate=unet.learning_rate or settings.learning_rate)
-    if start is not None:
-        network.load_state_dict(read_checkpoint(start)["state"], strict=False)
-    network.to(device)
-    if name != "unet3d":
-        # Measured here, a step in four fifths of the time; a 3-D network can't have it.
-        network.to(memory_format=torch.channels_last)
-    optimiser = make_optimiser(network, settings)
-    scheduler = make_scheduler(optimiser, settings)
-    average = None
-    if settings.average_decay > 0.0:
-        average = AveragedModel(network, use_buffers=True,
-                                multi_avg_fn=get_ema_multi_avg_fn(settings.average_decay))
-    kept = network if average is None else average.module
-    loss_function = SegmentationLoss(settings)
+    state = _State.new(config, name, seed, device, start, data)
+    settings, loss_function = state.settings, SegmentationLoss(state.settings)
     sampler = SliceSampler(training, settings, seed)
-    history: list[dict[str, float]] = []
-    best = float("inf")
-    last = folder / LAST
-    if last.exists():
-        saved = torch.load(last, map_location=device, weights_only=True)
-        network.load_state_dict(saved["state"])
-        optimiser.load_state_dict(saved["optimiser"])
-        scheduler.load_state_dict(saved["scheduler"])
-        history, best = saved["history"], saved["best"]
-        if average is not None:
-            average.load_state_dict(saved["average"])
-
-    def ended() -> bool:
-        rate = optimiser.param_groups[0]["lr"]
-        # A tolerance, since 1e-3 * 0.1^4 is not 1e-7 to the last bit.
-        return len(history) >= settings.max_epochs or rate <= settings.stop_learning_rate * 1.001
-
-    def one_epoch() -> None:
-        nonlocal best
-        start, epoch = time.perf_counter(), len(history)
-        rate = optimiser.param_groups[0]["lr"]
-        train_loss = train_epoch(
-            network, sampler, epoch, optimiser, loss_function, device, told, average)
-        scores = validate(kept, validation, settings, loss_function, device)
-        if settings.schedule == "plateau":
-            scheduler.step(scores["validation_loss"])
-        else:
-            scheduler.step()
-        history.append({
-            "epoch": epoch, "step": (epoch + 1) * sampler.steps, "lr": rate,
-            "train_loss": train_loss, **scores,
-            "seconds": round(time.perf_counter() - start, 2),
-        })
-        improved = scores["validation_loss"] < best
-        best = min(best, scores["validation_loss"])
-        if improved or settings.keep == "last":
-            save_network(kept, folder / CHECKPOINT, describe_training(config), epoch=epoch,
-                         validation_loss=scores["validation_loss"])
-        with atomic_path(last) as part:
-            save_tensors({
-                "state": network.state_dict(), "optimiser": optimiser.state_dict(),
-                "scheduler": scheduler.state_dict(), "history": history, "best": best,
-                "average": None if average is None else average.state_dict(),
-            }, part)
-        write_text(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
-
-    everybody = [_Bar(label or f"train {name} {folder.name}", progress), *watchers]
+    if (folder / LAST).exists():
+        state.load(folder / LAST, device)
+    label = progress if isinstance(progress, str) else f"train {name} {folder.name}"
+    everybody = [_Bar(label, bool(progress)), *watchers]
     told = _Watchers(everybody)
     n_steps = settings.max_epochs * sampler.steps
-    told.tell("start", n_steps, n_steps if ended() else len(history) * sampler.steps)
+    told.tell("start", n_steps, n_steps if state.ended else len(state.history) * sampler.steps)
     try:
-        while not ended():
-            one_epoch()
-            told.tell("epoch", history[-1], kept)
+        while not state.ended:
+            started, epoch = time.perf_counter(), len(state.history)
+            rate = state.optimiser.param_groups[0]["lr"]
+            train_loss = train_epoch(state.network, sampler, epoch, state.optimiser,
+                                     loss_function, device, told, state.average)
+            scores = validate(state.kept, validation, settings, loss_function, device)
+            if state.note(scores, rate, train_loss, sampler.steps, started):
+                save_network(state.kept, folder / CHECKPOINT, describe_training(config),
+                             epoch=epoch, validation_loss=scores["validation_loss"])
+            state.save(folder / LAST)
+            write_text(folder / "history.csv", pd.DataFrame(state.history).to_csv(index=False))
+            told.tell("epoch", state.history[-1], state.kept)
     except _Stopped:
         pass
     finally:
         for watcher in everybody:
-            watcher.end(ended())
-    table = pd.DataFrame(history)
-    table.attrs["finished"] = ended()
+            watcher.end(state.ended)
+    table = pd.DataFrame(state.history)
+    table.attrs["finished"] = state.ended
     return table
 
 
 def train_whole(
     training: Sequence[PreparedCase], validation: Sequence[PreparedCase], config: Config,
-    folder: Path, *, name: str = DeepLungNet.name, label: str | None = None, **options: Any,
+    folder: Path, *, name: str = DeepLungNet.name, progress: bool | str = True, **options: Any,
 ) -> pd.DataFrame:
     """`train`, after the main branch alone where the settings ask for it.
 
     That one (`Config.first`) lies in `<folder>/main/`. Arguments and result as `train`.
     """
-    label = label or f"train {name} {folder.name}"
-    if name != DeepLungNet.name:
-        return train(training, validation, config, folder, name=name, label=label, **options)
-    if config.first is None:
-        return train(training, validation, config, folder, label=label, **options)
-    alone = replace(config, training=config.first, first=None,
-                    network=replace(config.network, attention=False))
-    history = train(training, validation, alone, folder / "main", label=f"{label} main",
-                    **options)
-    if not history.attrs["finished"]:  # stopped: what comes after would begin with half of it
-        return history
-    return train(training, validation, config, folder, label=label,
-                 start=folder / "main" / CHECKPOINT, **options)
+    start = None
+    if config.first is not None and name == DeepLungNet.name:
+        label = progress if isinstance(progress, str) else f"train {name} {folder.name}"
+        alone = replace(config, training=config.first, first=None,
+                        network=replace(config.network, attention=False))
+        history = train(training, validation, alone, folder / "main",
+                        progress=f"{label} main" if progress else False, **options)
+        if not history.attrs["finished"]:  # stopped: what follows would begin with half of it
+            return history
+        start = folder / "main" / CHECKPOINT
+    return train(training, validation, config, folder, name=name, start=start, progress=progress,
+                 **options)
