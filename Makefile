@@ -57,6 +57,7 @@ reproduce: env
 
 lint: env
 	$(PYTHON) -m ruff check .
+	$(PYTHON) -m basedpyright  # what is in .basedpyright/baseline.json is known, and may only fall
 
 lock: env
 	@( sed -n '/^#/p' requirements.lock; \
@@ -70,7 +71,7 @@ hashes:
 	sed -e '/^#/d' -e '/^torch==/d' requirements.lock > $$work/wanted.txt && \
 	( sed -n '/^#/p' requirements-hashes.lock; \
 	  $$work/venv/bin/uv pip compile --quiet --generate-hashes --no-deps --no-annotate --no-header \
-	    --no-emit-index-url --universal --python-version 3.11 $$work/wanted.txt ) > $$work/hashes && \
+	    --no-emit-index-url $$work/wanted.txt ) > $$work/hashes && \
 	mv $$work/hashes requirements-hashes.lock; rm -rf $$work
 
 # The lowest versions that pyproject.toml allows, in an environment of their own; some fifteen minutes.

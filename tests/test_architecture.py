@@ -14,7 +14,7 @@ LEVELS = {"imaging": 1, "cohorts": 2, "stats": 2, "network": 3, "reading": 4, "l
 HEAVY = {  # third-party packages that only these rooms may import
     "torch": {"network", "reading", "learning"}, "monai": {"network"},
     "SimpleITK": {"imaging", "cohorts"}, "pydicom": {"imaging"}, "statsmodels": {"stats"},
-    "pandera": {"cohorts"}, "pooch": {"cohorts"}, "matplotlib": {"report"},
+    "pandera": {"cohorts"}, "pooch": {"cohorts"}, "matplotlib": {"report"}, "seaborn": {"report"},
     "great_tables": {"report"}, "docx": {"report"}, "nbclient": {"reproduce"},
     "anywidget": {"widgets"}, "ipywidgets": {"widgets"}, "traitlets": {"widgets"},
     "k3d": {"widgets"}, "itkwidgets": {"widgets"}, "ipyniivue": {"widgets"},

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -46,6 +47,8 @@ AGREEMENT_NAMES = {"cv": "fig6_agreement_cv", "external": "fig_i_agreement_exter
 """Role -> file of its agreement figure: the paper's Fig. 6 and supplementary Fig. i."""
 MIN_BOX = 5
 """Fewer values than this get no box, only points and their median."""
+MIN_VIOLIN = 10
+"""Fewer values than this get no density."""
 
 
 def _markers(axes: Axes, x: np.ndarray, y: np.ndarray, pair: pd.DataFrame, colour: str,
@@ -236,6 +239,7 @@ def draw_agreement(pairs: Mapping[str, pd.DataFrame], agreement: Mapping[str, An
             f"agreement {number(result.loa_lower)} to {number(result.loa_upper)}"
             f"{scale_words(pair, result.scale)[2]}, correlation {number(correlation[structure].r)}."
         )
+    result = agreement[list(pairs)[-1]]
     figure.text(
         0.5, foot_y(figure), "filled: both above 0     hollow: one of the two is 0     ring: "
         "all with both 0 (counted above)     dotted: no difference, identity\n"
@@ -317,8 +321,8 @@ def draw_dice_by(measurements: pd.DataFrame, by: str = "protocol", reader: str =
                  width_mm: float = PAGE_MM) -> PrintFigure:
     """Dice of every case, by protocol, scanner, centre or another column, for each structure.
 
-    The line is the median and the box the quartiles (from five values on). Cases whose Dice is not
-    defined are counted, not drawn.
+    The line is the median, the box the quartiles (from five values on), the pale shape their
+    density (from ten on). Cases whose Dice is not defined are counted, not drawn.
     """
     rows = measurements.query("reader == @reader and status == 'ok'")
     groups = sorted(rows[by].fillna("unknown").astype(str).unique())
@@ -328,6 +332,11 @@ def draw_dice_by(measurements: pd.DataFrame, by: str = "protocol", reader: str =
     for axes, structure in zip(panels, structures, strict=True):
         of_structure = rows[rows["structure"] == structure]
         names = of_structure[by].fillna("unknown").astype(str)
+        cases = pd.DataFrame({by: names, "dice": of_structure["dice"].astype(float)}).dropna()
+        many = cases[cases.groupby(by)["dice"].transform("size") >= MIN_VIOLIN]
+        if len(many):
+            seaborn.violinplot(many, x="dice", y=by, order=groups, orient="h", width=0.95, cut=0,
+                               inner=None, color=PALE, linewidth=0, density_norm="width", ax=axes)
         for place, group in enumerate(groups):
             values = of_structure.loc[names == group, "dice"].to_numpy(float)
             defined = np.sort(values[np.isfinite(values)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import version
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,8 @@ from deeplung_nb import __version__
 from deeplung_nb.report.numbers import number, p_words
 from deeplung_nb.spreadsheets import with_patients
 from deeplung_nb.stats import agreement, equivalence
-from deeplung_nb.stats.comparison import MOST_LEVERAGE, compare
+from deeplung_nb.stats.comparison import MOST_LEVERAGE, Comparison, compare
+from deeplung_nb.stats.equivalence import Equivalence
 
 TREND = ("Proportional bias was tested by regression of the difference on the mean of the pair, "
          "with weights from the spread at each size")
@@ -34,11 +36,9 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
-def _paragraphs(methods: list[str], results: list[str]) -> str:
-    """Both as prose; a sentence may begin with a reader's name."""
-    methods, results = ([text[0].upper() + text[1:] for text in part]
-                        for part in (methods, results))
-    return "Methods. " + " ".join(methods) + "\n\nResults. " + " ".join(results)
+def _changes(row: dict[str, Any]) -> bool:
+    """Whether bias or spread change with size, as tested."""
+    return bool(row["slope_p"] < 0.05 or row["heteroscedasticity_p"] < 0.05)
 
 
 def report_text(
@@ -84,180 +84,242 @@ def report_text(
     >>> "bias of the network against the expert was 1.20 mL" in report_text(pairs)
     True
     """
-    absent = [name for name in ("reference", "test") if name not in pairs]
-    if absent:
-        raise ValueError(f"pairs has no column {', '.join(absent)}: expected 'reference' and "
-                         "'test', as measurements.pair gives them")
-    a, b = (pairs[name].to_numpy(float, na_value=np.nan) for name in ("reference", "test"))
-    found = compare(pairs, confidence=confidence, cluster=cluster)
-    row, regression, ratio = found.row(), found.regression, found.ratio
-    by_patients = found.limits.by_patients
-    patients = None
-    if by_patients:
-        patients = with_patients(pairs)["patient_id"] if cluster == "auto" else pairs[cluster]
-    n = row["n"]
-    level = f"{100 * confidence:g} %"
-    how = {"exact": "exact", "asymptotic": "normal approximation with continuity correction",
-           "none": "not possible, all differences being zero"}.get(row["signed_rank_method"], "")
-    called_for = {"regression": row["slope_p"] < 0.05 or row["heteroscedasticity_p"] < 0.05,
-                  "quantile": row["shapiro_p"] < 0.05, "ratio": found.lead.kind == "ratio"}
+    told = _Told.of(pairs, reference, test, quantity, unit, margin, confidence, cluster, what)
+    methods = [*told.design(), *told.differences(), *told.fitting_limits(), *told.the_rest()]
+    results = [*told.detection(), *(told.agreement() if told.row["n"] else []),
+               *(told.more_limits() if told.row["n"] else [])]
+    # A sentence may begin with a reader's name.
+    methods, results = ([text[0].upper() + text[1:] for text in part]
+                        for part in (methods, results))
+    return "Methods. " + " ".join(methods) + "\n\nResults. " + " ".join(results)
 
-    of_whom = _count(n, what)
-    if row["n_patients"] < n:
-        of_whom += f" of {_count(row['n_patients'], 'patient')}"
-    methods = [
-        f"Paired readings of {quantity} ({unit}) by {reference} and {test} were compared in "
-        f"{of_whom}.",
-        f"Differences are {test} − {reference}.",
-    ]
-    of_patients = " of patients" if by_patients else ""
-    if by_patients:
-        methods += [
-            f"Since patients have several {what}s, not {what}s but patients were taken as "
-            f"independent: bias and 95 % limits of agreement (bias ± 1.96 SD) are those of "
-            f"clustered pairs (Bland & Altman 2007), the {level} confidence interval (CI) of the "
-            "bias by Student's t on the patients, those of the limits by the MOVER method for as "
-            "many pairs as these are worth (Kish's design effect).",
-            f"{TREND} and a wild bootstrap by patients (Cameron, Gelbach & Miller 2008); spread "
-            "(Breusch–Pagan) and normality (Shapiro–Wilk) of the differences as if pairs were "
-            "independent.",
-            f"A shift was tested by the clustered signed-rank test (Rosner, Glynn & Lee 2006; "
-            f"{row['signed_rank_method'].split(',')[0]}; zero differences left out).",
-        ]
-    else:
-        methods += [
-            f"Bias (mean difference) is given with its {level} confidence interval (CI, Student's "
-            f"t), 95 % limits of agreement (bias ± 1.96 SD) with {level} CIs by the MOVER method.",
-            f"{TREND} and a wild bootstrap (Davidson & Flachaire 2008), constant spread by the "
-            "Breusch–Pagan test, normality of the differences by the "
-            "Shapiro–Wilk test.",
-            f"A shift was tested with Wilcoxon's signed-rank test (two-sided; {how}; zero "
-            "differences left out before ranking) and estimated by the Hodges–Lehmann estimator.",
-        ]
-    methods.append(
-        "Association was measured by Spearman's ρ (CI by the infinitesimal jackknife"
-        f"{of_patients}), agreement about the line of identity by Lin's concordance correlation "
-        f"coefficient (CCC; CI by a studentized bootstrap{of_patients}, symmetric, on Fisher's "
-        "scale, 2,000 resamples) and, which single large differences can't decide, by the "
-        f"concordance of ranks (Tu et al. 2023; CI by the infinitesimal jackknife{of_patients}); "
-        "none needs normal readings.")
-    if called_for["regression"]:
-        methods.append("Since the differences change with size, limits by regression of bias "
-                       "and SD on the mean of the pair are given too (Bland & Altman 1999), with "
-                       f"CIs by the jackknife{of_patients}.")
-    if called_for["quantile"]:
-        methods.append("Since the differences are not normal, their 2.5 % and 97.5 % quantiles "
-                       "(type 8) are given too, with CIs by order statistics"
-                       f"{', for as many pairs as these are worth (Kish)' * by_patients}.")
-    if called_for["ratio"]:
-        methods.append("Since constant limits do not fit, limits of the ratio "
-                       f"{test} / {reference} are given for the {what}s that both measured (mean ± "
-                       "1.96 SD of its logarithm; CIs by the MOVER method), those with a zero "
-                       "being told apart by detection.")
-    if margin is not None:
-        equal = equivalence.tost(a, b, margin, cluster=patients)
-        methods.append(f"Equivalence of the means within ± {_number(margin)} {unit}, a margin "
-                       "declared in advance, was tested by two one-sided t tests "
-                       f"(TOST, 5 %{'; on the patients' * by_patients}).")
-    methods.append("P values were not adjusted for their number.")
-    software = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    methods.append(f"Computed with deeplung_nb {__version__} (Python {platform.python_version()}, "
-                   f"{software}).")
 
-    both, first = int(((a > 0) & (b > 0)).sum()), int(((a > 0) & (b <= 0)).sum())
-    second, neither = int(((a <= 0) & (b > 0)).sum()), int(((a <= 0) & (b <= 0)).sum())
-    results = [
-        f"Both readers found it in {_count(both, what)}, {reference} alone in {first}, {test} "
-        f"alone in {second}, neither in {neither}.",
-    ]
-    failed = pairs.attrs.get("n_failed", 0)
-    if failed:
-        results.append(f"{_count(failed, what)} failed and could not be compared.")
-    unread = pairs.attrs.get("n_unread", 0)
-    if unread:
-        results.append(f"{_count(unread, what)} not read by both could not be compared.")
-    if n == 0:
-        return _paragraphs(methods, results)
-    quartiles = [np.quantile(values, [0.25, 0.5, 0.75]) for values in (a, b)]
-    first_iqr, second_iqr = (f"{_number(q[1])} {unit} (quartiles {_number(q[0])} to "
-                             f"{_number(q[2])})" for q in quartiles)
-    unlike = int((a != b).sum())
-    shift = (f"the Hodges–Lehmann shift over all {_count(n, what)} "
-             f"{_number(row['hodges_lehmann_all'])} {unit}")
-    if not by_patients:
-        ends = (row["hodges_lehmann_all_lower"], row["hodges_lehmann_all_upper"])
-        shift += f" ({_interval(ends, level)})"
-        if unlike < n:
-            ends = (row["hodges_lehmann_lower"], row["hodges_lehmann_upper"])
-            shift += (f", over the {unlike} that differ {_number(row['hodges_lehmann'])} {unit} "
-                      f"({_interval(ends, level)})")
-    results += [
-        f"The median {quantity} was {first_iqr} by {reference} and {second_iqr} by {test} "
-        "(quartiles of type 7).",
-        f"The bias of {test} against {reference} was {_number(row['bias'])} {unit} "
-        f"({_interval((row['bias_lower'], row['bias_upper']), level)}), with limits of agreement "
-        f"from {_number(row['loa_lower'])} "
-        f"({_interval((row['loa_lower_ci_lower'], row['loa_lower_ci_upper']), level)}) to "
-        f"{_number(row['loa_upper'])} {unit} "
-        f"({_interval((row['loa_upper_ci_lower'], row['loa_upper_ci_upper']), level)}); "
-        f"{_number(row['percent_outside'])} % of the differences lay outside them.",
-        f"Of {n} differences {n - unlike} were zero, {int((b > a).sum())} positive and "
-        f"{int((b < a).sum())} negative (signed-rank {p_words(row['signed_rank_p'])}; null "
-        f"hypothesis: differences symmetric about zero), {shift}.",
-        f"Spearman's ρ was {_number(row['spearman'])} "
-        f"({_interval((row['spearman_lower'], row['spearman_upper']), level)}), the CCC "
-        f"{_number(row['ccc'])} ({_interval((row['ccc_lower'], row['ccc_upper']), level)}), "
-        f"that of ranks {_number(row['ccc_rank'])} "
-        f"({_interval((row['ccc_rank_lower'], row['ccc_rank_upper']), level)}).",
-    ]
-    if found.leverage > MOST_LEVERAGE:
-        results.append("One patient makes most of the CCC's variance: its interval may fall short, "
-                       "and the coefficients of ranks say more.")
-    if margin is not None:
-        verdict = "lay within" if equal.p_value < 0.05 else "was not shown to lie within"
-        results.append(f"The bias {verdict} the margin of ± {_number(margin)} {unit} "
-                       f"(TOST {p_words(equal.p_value)}; its 90 % CI is "
-                       f"{_number(equal.bias_ci[0])} to {_number(equal.bias_ci[1])} {unit}).")
-    if row["slope_p"] < 0.05:
-        results.append(f"The difference changed with the size of the reading (slope "
-                       f"{_number(row['slope'])} per {unit}, {p_words(row['slope_p'])}); unequal "
-                       "error variances of the two readers alone would make such a slope.")
-    if row["heteroscedasticity_p"] < 0.05:
-        results.append("The spread changed with the size "
-                       f"({p_words(row['heteroscedasticity_p'])}).")
-    if called_for["ratio"]:
-        results.append(
-            f"In the {ratio.n} {what}s that both measured the ratio {test} / {reference} was "
-            f"{_number(ratio.bias)} on average (geometric; {_interval(ratio.bias_ci, level)}), "
-            f"with limits from {_number(ratio.loa_lower)} "
-            f"({_interval(ratio.loa_lower_ci, level)}) to "
-            f"{_number(ratio.loa_upper)} ({_interval(ratio.loa_upper_ci, level)}), which held "
-            f"{_number(100 - ratio.percent_outside)} % of them.")
-        if ratio.shapiro_p < 0.05:
-            results.append(f"The ratios were not normal ({p_words(ratio.shapiro_p)}): where single "
-                           "pairs lie far off, their limits hold less than they say.")
-    if called_for["regression"] and np.isfinite(regression.loa_lower):
-        by_size = agreement.limits_by_size(
-            a, b, np.quantile((a + b) / 2, [0.25, 0.75]), confidence=confidence,
-            cluster=patients)
-        results.append("By regression the limits were " + " and ".join(
-            f"{_number(at.loa_lower)} "
-            f"({_interval((at.loa_lower_ci_lower, at.loa_lower_ci_upper), level)}) to "
-            f"{_number(at.loa_upper)} "
-            f"({_interval((at.loa_upper_ci_lower, at.loa_upper_ci_upper), level)}) {unit} at "
-            f"{_number(at.size)} {unit}" for at in by_size.itertuples())
-            + f" (the quartiles of the means); {_number(regression.percent_outside)} % of the "
-            "differences lay outside.")
-    if called_for["quantile"]:
-        low, high = ((row[f"quantile_{side}_ci_lower"], row[f"quantile_{side}_ci_upper"])
-                     for side in ("lower", "upper"))
-        results.append(f"The differences were not normal ({p_words(row['shapiro_p'])}); 95 % of "
-                       f"them lay between {_number(row['quantile_lower'])} "
-                       f"({_interval(low, level)}) and {_number(row['quantile_upper'])} {unit} "
-                       f"({_interval(high, level)}; 2.5 % and 97.5 % quantiles).")
-    if row["n_zero"] > n / 3:
-        results.append(f"In {row['n_zero']} of {n} pairs a reading was zero: the correlation rests "
-                       "on the others.")
-    if row["reasons"]:
-        results.append(f"Not estimable, or with reserve: {row['reasons']}.")
-    return _paragraphs(methods, results)
+class _Told(NamedTuple):
+    """What statistics found, and the words that readers and readings go by."""
+
+    pairs: pd.DataFrame
+    found: Comparison
+    row: dict[str, Any]
+    equal: Equivalence | None
+    by_size: pd.DataFrame | None
+    reference: str
+    test: str
+    quantity: str
+    unit: str
+    level: str
+    what: str
+
+    @classmethod
+    def of(cls, pairs: pd.DataFrame, reference: str, test: str, quantity: str, unit: str,
+           margin: float | None, confidence: float, cluster: str | None, what: str) -> _Told:
+        """Ask the statistics of all that the sentences need."""
+        absent = [name for name in ("reference", "test") if name not in pairs]
+        if absent:
+            raise ValueError(f"pairs has no column {', '.join(absent)}: expected 'reference' and "
+                             "'test', as measurements.pair gives them")
+        a, b = (pairs[name].to_numpy(float, na_value=np.nan) for name in ("reference", "test"))
+        found = compare(pairs, confidence=confidence, cluster=cluster)
+        row, patients, equal, by_size = found.row(), None, None, None
+        if found.limits.by_patients:
+            patients = with_patients(pairs)["patient_id"] if cluster == "auto" else pairs[cluster]
+        if margin is not None:
+            equal = equivalence.tost(a, b, margin, cluster=patients)
+        if _changes(row) and np.isfinite(found.regression.loa_lower):
+            by_size = agreement.limits_by_size(a, b, np.quantile((a + b) / 2, [0.25, 0.75]),
+                                               confidence=confidence, cluster=patients)
+        return cls(pairs, found, row, equal, by_size, reference, test, quantity, unit,
+                   f"{100 * confidence:g} %", what)
+
+    @property
+    def by_patients(self) -> bool:
+        return self.found.limits.by_patients
+
+    @property
+    def of_patients(self) -> str:
+        return " of patients" if self.by_patients else ""
+
+    def interval(self, ends: tuple[float, float]) -> str:
+        """`95 % CI 1 to 2`."""
+        return _interval(ends, self.level)
+
+    def between(self, name: str) -> str:
+        """The interval of a column of the row, by its two ends' columns."""
+        return self.interval((self.row[f"{name}_lower"], self.row[f"{name}_upper"]))
+
+    def design(self) -> list[str]:
+        """Methods: who was compared in how many."""
+        of_whom = _count(self.row["n"], self.what)
+        if self.row["n_patients"] < self.row["n"]:
+            of_whom += f" of {_count(self.row['n_patients'], 'patient')}"
+        return [f"Paired readings of {self.quantity} ({self.unit}) by {self.reference} and "
+                f"{self.test} were compared in {of_whom}.",
+                f"Differences are {self.test} − {self.reference}."]
+
+    def differences(self) -> list[str]:
+        """Methods: bias, limits, their tests, association."""
+        what, level, method = self.what, self.level, self.row["signed_rank_method"]
+        how = {"exact": "exact", "asymptotic": "normal approximation with continuity correction",
+               "none": "not possible, all differences being zero"}.get(method, "")
+        if self.by_patients:
+            said = [
+                f"Since patients have several {what}s, not {what}s but patients were taken as "
+                f"independent: bias and 95 % limits of agreement (bias ± 1.96 SD) are those of "
+                f"clustered pairs (Bland & Altman 2007), the {level} confidence interval (CI) of "
+                "the bias by Student's t on the patients, those of the limits by the MOVER method "
+                "for as many pairs as these are worth (Kish's design effect).",
+                f"{TREND} and a wild bootstrap by patients (Cameron, Gelbach & Miller 2008); "
+                "spread (Breusch–Pagan) and normality (Shapiro–Wilk) of the differences as if "
+                "pairs were independent.",
+                f"A shift was tested by the clustered signed-rank test (Rosner, Glynn & Lee 2006; "
+                f"{method.split(',')[0]}; zero differences left out)."]
+        else:
+            said = [
+                f"Bias (mean difference) is given with its {level} confidence interval (CI, "
+                f"Student's t), 95 % limits of agreement (bias ± 1.96 SD) with {level} CIs by the "
+                "MOVER method.",
+                f"{TREND} and a wild bootstrap (Davidson & Flachaire 2008), constant spread by the "
+                "Breusch–Pagan test, normality of the differences by the Shapiro–Wilk test.",
+                f"A shift was tested with Wilcoxon's signed-rank test (two-sided; {how}; zero "
+                "differences left out before ranking) and estimated by the Hodges–Lehmann "
+                "estimator."]
+        return [*said,
+                "Association was measured by Spearman's ρ (CI by the infinitesimal jackknife"
+                f"{self.of_patients}), agreement about the line of identity by Lin's concordance "
+                "correlation coefficient (CCC; CI by a studentized bootstrap"
+                f"{self.of_patients}, symmetric, on Fisher's scale, 2,000 resamples) and, which "
+                "single large differences can't decide, by the concordance of ranks (Tu et al. "
+                f"2023; CI by the infinitesimal jackknife{self.of_patients}); none needs normal "
+                "readings."]
+
+    def fitting_limits(self) -> list[str]:
+        """Methods: other limits, where the tests call for them, and the margin."""
+        said = []
+        if _changes(self.row):
+            said.append("Since the differences change with size, limits by regression of bias "
+                        "and SD on the mean of the pair are given too (Bland & Altman 1999), with "
+                        f"CIs by the jackknife{self.of_patients}.")
+        if self.row["shapiro_p"] < 0.05:
+            said.append("Since the differences are not normal, their 2.5 % and 97.5 % quantiles "
+                        "(type 8) are given too, with CIs by order statistics"
+                        f"{', for as many pairs as these are worth (Kish)' * self.by_patients}.")
+        if self.found.lead.kind == "ratio":
+            said.append("Since constant limits do not fit, limits of the ratio "
+                        f"{self.test} / {self.reference} are given for the {self.what}s that both "
+                        "measured (mean ± 1.96 SD of its logarithm; CIs by the MOVER method), "
+                        "those with a zero being told apart by detection.")
+        if self.equal is not None:
+            said.append(f"Equivalence of the means within ± {_number(self.equal.margin)} "
+                        f"{self.unit}, a margin declared in advance, was tested by two one-sided t "
+                        f"tests (TOST, 5 %{'; on the patients' * self.by_patients}).")
+        return said
+
+    def the_rest(self) -> list[str]:
+        """Methods: multiplicity and software."""
+        software = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+        return ["P values were not adjusted for their number.",
+                f"Computed with deeplung_nb {__version__} (Python {platform.python_version()}, "
+                f"{software})."]
+
+    def detection(self) -> list[str]:
+        """Results: who found it where, and what could not be compared."""
+        a, b = (self.pairs[name].to_numpy(float, na_value=np.nan) > 0
+                for name in ("reference", "test"))
+        said = [f"Both readers found it in {_count(int((a & b).sum()), self.what)}, "
+                f"{self.reference} alone in {int((a & ~b).sum())}, {self.test} alone in "
+                f"{int((~a & b).sum())}, neither in {int((~a & ~b).sum())}."]
+        if failed := self.pairs.attrs.get("n_failed", 0):
+            said.append(f"{_count(failed, self.what)} failed and could not be compared.")
+        if unread := self.pairs.attrs.get("n_unread", 0):
+            said.append(f"{_count(unread, self.what)} not read by both could not be compared.")
+        return said
+
+    def shift(self) -> str:
+        """The Hodges-Lehmann shift, with its intervals where there are some."""
+        row, n = self.row, self.row["n"]
+        said = (f"the Hodges–Lehmann shift over all {_count(n, self.what)} "
+                f"{_number(row['hodges_lehmann_all'])} {self.unit}")
+        if not self.by_patients:
+            said += f" ({self.between('hodges_lehmann_all')})"
+            unlike = int((self.pairs["reference"] != self.pairs["test"]).sum())
+            if unlike < n:
+                said += (f", over the {unlike} that differ {_number(row['hodges_lehmann'])} "
+                         f"{self.unit} ({self.between('hodges_lehmann')})")
+        return said
+
+    def agreement(self) -> list[str]:
+        """Results: sizes, bias, limits, signs, association, equivalence."""
+        row, unit = self.row, self.unit
+        a, b = (self.pairs[name].to_numpy(float, na_value=np.nan) for name in ("reference", "test"))
+        quartiles = [np.quantile(values, [0.25, 0.5, 0.75]) for values in (a, b)]
+        first, second = (f"{_number(q[1])} {unit} (quartiles {_number(q[0])} to {_number(q[2])})"
+                         for q in quartiles)
+        said = [
+            f"The median {self.quantity} was {first} by {self.reference} and {second} by "
+            f"{self.test} (quartiles of type 7).",
+            f"The bias of {self.test} against {self.reference} was {_number(row['bias'])} {unit} "
+            f"({self.between('bias')}), with limits of agreement from {_number(row['loa_lower'])} "
+            f"({self.between('loa_lower_ci')}) to {_number(row['loa_upper'])} {unit} "
+            f"({self.between('loa_upper_ci')}); {_number(row['percent_outside'])} % of the "
+            "differences lay outside them.",
+            f"Of {row['n']} differences {int((a == b).sum())} were zero, {int((b > a).sum())} "
+            f"positive and {int((b < a).sum())} negative (signed-rank "
+            f"{p_words(row['signed_rank_p'])}; null hypothesis: differences symmetric about zero), "
+            f"{self.shift()}.",
+            f"Spearman's ρ was {_number(row['spearman'])} ({self.between('spearman')}), the CCC "
+            f"{_number(row['ccc'])} ({self.between('ccc')}), that of ranks "
+            f"{_number(row['ccc_rank'])} ({self.between('ccc_rank')})."]
+        if self.found.leverage > MOST_LEVERAGE:
+            said.append("One patient makes most of the CCC's variance: its interval may fall "
+                        "short, and the coefficients of ranks say more.")
+        if self.equal is not None:
+            verdict = "lay within" if self.equal.p_value < 0.05 else "was not shown to lie within"
+            low, high = self.equal.bias_ci
+            said.append(f"The bias {verdict} the margin of ± {_number(self.equal.margin)} {unit} "
+                        f"(TOST {p_words(self.equal.p_value)}; its 90 % CI is {_number(low)} to "
+                        f"{_number(high)} {unit}).")
+        return said
+
+    def more_limits(self) -> list[str]:
+        """Results: trends, and the limits that the tests call for."""
+        row, unit, ratio = self.row, self.unit, self.found.ratio
+        said = []
+        if row["slope_p"] < 0.05:
+            said.append(f"The difference changed with the size of the reading (slope "
+                        f"{_number(row['slope'])} per {unit}, {p_words(row['slope_p'])}); unequal "
+                        "error variances of the two readers alone would make such a slope.")
+        if row["heteroscedasticity_p"] < 0.05:
+            said.append("The spread changed with the size "
+                        f"({p_words(row['heteroscedasticity_p'])}).")
+        if self.found.lead.kind == "ratio" and ratio is not None:
+            said.append(
+                f"In the {ratio.n} {self.what}s that both measured the ratio {self.test} / "
+                f"{self.reference} was {_number(ratio.bias)} on average (geometric; "
+                f"{self.interval(ratio.bias_ci)}), with limits from {_number(ratio.loa_lower)} "
+                f"({self.interval(ratio.loa_lower_ci)}) to {_number(ratio.loa_upper)} "
+                f"({self.interval(ratio.loa_upper_ci)}), which held "
+                f"{_number(100 - ratio.percent_outside)} % of them.")
+            if ratio.shapiro_p < 0.05:
+                said.append(f"The ratios were not normal ({p_words(ratio.shapiro_p)}): where "
+                            "single pairs lie far off, their limits hold less than they say.")
+        if self.by_size is not None:
+            said.append("By regression the limits were " + " and ".join(
+                f"{_number(at.loa_lower)} "
+                f"({self.interval((at.loa_lower_ci_lower, at.loa_lower_ci_upper))}) to "
+                f"{_number(at.loa_upper)} "
+                f"({self.interval((at.loa_upper_ci_lower, at.loa_upper_ci_upper))}) {unit} at "
+                f"{_number(at.size)} {unit}" for at in self.by_size.itertuples())
+                + " (the quartiles of the means); "
+                f"{_number(self.found.regression.percent_outside)} % of the differences lay "
+                "outside.")
+        if row["shapiro_p"] < 0.05:
+            said.append(f"The differences were not normal ({p_words(row['shapiro_p'])}); 95 % of "
+                        f"them lay between {_number(row['quantile_lower'])} "
+                        f"({self.between('quantile_lower_ci')}) and "
+                        f"{_number(row['quantile_upper'])} {unit} "
+                        f"({self.between('quantile_upper_ci')}; 2.5 % and 97.5 % quantiles).")
+        if row["n_zero"] > row["n"] / 3:
+            said.append(f"In {row['n_zero']} of {row['n']} pairs a reading was zero: the "
+                        "correlation rests on the others.")
+        if row["reasons"]:
+            said.append(f"Not estimable, or with reserve: {row['reasons']}.")
+        return said
