@@ -18,13 +18,14 @@ LOCKED = --requirement requirements.lock
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env browser test lowest reproduce lint lock hashes clean
+.PHONY: help env browser test lowest reproduce docs lint lock hashes clean
 
 help:
 	@echo "make reproduce                              embedded synthetic cohort, minutes on a laptop"
 	@echo "make reproduce PROFILE=public DATA=<folder>  the same on real CT (RESULTS=<folder> for its runs)"
 	@echo "make reproduce PROFILE=rehearsal             264 simulated readings, no CT, seconds"
 	@echo "make test                                    the whole test suite"
+	@echo "make docs                                    the documentation as pages, in site/"
 	@echo "make lowest                                  the tests with the lowest versions that are allowed"
 	@echo "make env | lint | lock | hashes              environment (HASHES=1: files compared), style, pins"
 	@echo "make clean                                   list the runs that YES=1 would remove"
@@ -54,6 +55,9 @@ test: env browser
 
 reproduce: env
 	$(PYTHON) -m deeplung_nb reproduce --profile "$(PROFILE)" --results "$(RESULTS)" $(if $(DATA),--data "$(DATA)")
+
+docs: env
+	$(PYTHON) tools/make_site.py
 
 lint: env
 	$(PYTHON) -m ruff check .

@@ -75,7 +75,7 @@ def test_torch_is_really_absent_there(example, no_torch, tmp_path):
 
 @pytest.fixture(scope="module")
 def exercises():
-    place = ROOT / "docs" / "make_exercises.py"
+    place = ROOT / "tools" / "make_exercises.py"
     spec = importlib.util.spec_from_file_location("make_exercises", place)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,6 +1,6 @@
 """How far two runs of one profile differ: .venv/bin/python tools/compare_runs.py RUN OTHER
 
-For README's statement of how far numbers move between machines and numbers of threads.
+For docs/numbers.md: how far numbers move between machines and numbers of threads.
 """
 
 import sys

@@ -2,9 +2,13 @@
 
 Prints a hash for each stage of a tiny study: array libraries, phantoms, a step of each network,
 scoring. Run it natively and under an emulator of another make (Debian's package `qemu-user`), with
-and without the variables of `deeplung_nb.SAME_BYTES`, and compare the lines:
+and without variables that fix the instruction set, and compare the lines:
 
-    qemu-x86_64 -cpu Haswell .venv/bin/python tools/measure_bytes.py
+    ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=COMPATIBLE NUMBA_CPU_NAME=haswell
+    OPENBLAS_CORETYPE=Haswell qemu-x86_64 -cpu Haswell .venv/bin/python tools/measure_bytes.py
+
+`--no-onednn` switches that library off, `--phantom` adds one, `STEPS=7` times more steps, `THREADS`
+sets their number (2).
 """
 
 import hashlib
@@ -32,6 +36,7 @@ from deeplung_nb.network.losses import SegmentationLoss
 from deeplung_nb.registry import manifest_folder
 
 STARTED = time.perf_counter()
+N_STEPS = int(os.environ.get("STEPS", "2"))
 
 
 def show(stage: str, *arrays: np.ndarray) -> None:
@@ -56,10 +61,10 @@ def make_cases() -> list[PreparedCase]:
 
 
 def step(name: str, attention: bool = True) -> None:
-    """Two steps of a network's training, then its scores."""
+    """A few steps of a network's training, then its scores."""
     config = load_profile("quick")
     config = replace(config, network=replace(config.network, attention=attention))
-    settings = replace(config.training, steps_per_epoch=2, max_epochs=1)
+    settings = replace(config.training, steps_per_epoch=N_STEPS, max_epochs=1)
     torch.manual_seed(1)
     network = build_network(config, name, None)
     if name != "unet3d":
@@ -68,7 +73,9 @@ def step(name: str, attention: bool = True) -> None:
     show(f"{shown}: start", *(one.detach().numpy() for one in network.parameters()))
     optimiser, loss_function = make_optimiser(network, settings), SegmentationLoss(settings)
     network.train()
+    seconds = []
     for picks, _ in SliceSampler(make_cases(), settings, 3).batches(0):
+        started = time.perf_counter()
         picks = picks[:max(1, len(picks) // len(network.scores))]
         # Without augmentation: the gathers of grid_sample end the emulator (QEMU 7.2).
         hu, target = cut_windows(make_cases(), picks, network.sees, network.scores)
@@ -79,7 +86,9 @@ def step(name: str, attention: bool = True) -> None:
             loss = loss + 0.4 * loss_function(scores.main, target.flatten(0, 1))
         loss.backward()
         optimiser.step()
-    show(f"{shown}: two steps", *(one.detach().numpy() for one in network.parameters()))
+        seconds.append(time.perf_counter() - started)
+    print(f"{shown}: a step in {np.median(seconds[1:]):.2f} s (median of {N_STEPS - 1})")
+    show(f"{shown}: {N_STEPS} steps", *(one.detach().numpy() for one in network.parameters()))
     network.eval()
     with torch.inference_mode():
         show(f"{shown}: scores", network(normalise(hu)).fused.numpy())

@@ -193,7 +193,7 @@ def draw_splits(splits: pd.DataFrame, width_mm: float = PAGE_MM) -> PrintFigure:
 def draw_flow(flow: pd.DataFrame, width_mm: float = PAGE_MM * 0.62) -> PrintFigure:
     """Who was assessed, who was left out and why, who serves for what.
 
-    `flow` is `Cohort.flow()`: `step, n_cases, n_patients`; reasons begin with `excluded: `.
+    `flow` is `Cohort.flow()`: `step, n_cases, n_patients`; reasons begin with `excluded:`.
     """
     steps = [(str(row.step), f"{row.n_cases} of {row.n_patients} patients"
               if row.n_patients != row.n_cases else f"{row.n_cases}") for row in flow.itertuples()]
