@@ -18,6 +18,8 @@ from pathlib import Path
 import nbformat
 
 CHROMIUM = shutil.which("chromium")
+PATIENCE_MS = 600_000
+"""Nothing is decided by how fast a machine is: only what never comes ends a wait."""
 ARGUMENTS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
              "--disable-background-networking --disable-component-update --disable-sync "
              "--enable-precise-memory-info").split()
@@ -64,13 +66,13 @@ def server(folder: Path, kind: str, theme: str = "JupyterLab Light", notebook: s
                                     *command], cwd=folder, env=environment, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(240):
+        while True:  # until it answers or ends
             if process.poll() is not None:
                 raise RuntimeError((folder / f"{kind}.log").read_text()[-2000:])
             try:
                 # Voila's own address would start a kernel.
                 place = "voila/static/" if kind == "voila" else "api"
-                with urllib.request.urlopen(f"{address}/{place}", timeout=1):
+                with urllib.request.urlopen(f"{address}/{place}", timeout=5):
                     break
             except urllib.error.HTTPError:
                 break
@@ -100,6 +102,7 @@ class Watched:
         self.messages: list[str] = []
         self.elsewhere: list[str] = []
         self.page = browser.new_page(viewport={"width": 1280, "height": 1100}, **options)
+        self.page.set_default_timeout(PATIENCE_MS)
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.messages.append(f"exception: {error}"))
         self.page.route(lambda url: not url.startswith(("http://127.0.0.1", "data:", "blob:",
@@ -118,9 +121,8 @@ class Watched:
         """Open a notebook in JupyterLab and run its first `n` cells."""
         # In a workspace of its own: what another page had open would be opened again.
         self.page.goto(f"{address}/lab/workspaces/{uuid.uuid4().hex}/tree/{name}")
-        self.page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]",
-                                    timeout=90_000)
-        self.page.wait_for_selector("text=(ipykernel) | Idle", timeout=90_000)
+        self.page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]")
+        self.page.wait_for_selector("text=(ipykernel) | Idle")
         for k in range(n):
             self.run_cell(k)
 
@@ -132,8 +134,7 @@ class Watched:
     def wait_for_viewer(self) -> None:
         """Until its first slice is drawn."""
         self.page.wait_for_function(
-            "() => [...document.querySelectorAll('.dl-canvas')].some(c => c.dataset.index)",
-            timeout=90_000)
+            "() => [...document.querySelectorAll('.dl-canvas')].some(c => c.dataset.index)")
 
     def viewer(self, expression: str):
         """The value of an expression over `v`, the viewer of the page."""

@@ -9,19 +9,16 @@ import pytest
 from PIL import Image
 
 from deeplung_nb.resources import PACKAGE_FOLDER
-from tests.browser import CHROMIUM, WITH_3D, Watched, server, write_notebook
+from tests.browser import CHROMIUM, PATIENCE_MS, WITH_3D, Watched, server, write_notebook
 from tests.test_widgets_browser import CASE
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium"),
-    pytest.mark.timeout(900),
 ]
 ROOT = PACKAGE_FOLDER.parent
 FOLDER = ROOT / ".venv-itkwidgets"
-PATIENCE_MS = 240_000
-"""A volume drawn without a graphics card keeps a page from answering: how long is no result."""
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from deeplung_nb.reading import segment
 from deeplung_nb.registry import manifest_folder
 from deeplung_nb.reproduce import NotebookError, notebooks, reproduce, run_notebook
 from deeplung_nb.runs import open_run
+from tests.report.fakes import fake_timings
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,7 @@ def small(tmp_path_factory):
         quick, profile="small", n_folds=3, threads=1,
         network=dataclasses.replace(quick.network, image_size=48, n_neighbours=1, hidden=2),
         baselines=(UNetConfig("unet2d", 4, max_epochs=1), UNetConfig("unet3d", 4, max_epochs=1)),
+        first=dataclasses.replace(quick.first, max_epochs=1, steps_per_epoch=24),
         training=dataclasses.replace(quick.training, max_epochs=2, steps_per_epoch=4,
                                      batch_slices=4, validation_slices=6))
     settings = folder / "small.json"
@@ -67,7 +69,11 @@ def _manifests_of_the_study(small, monkeypatch):
 
 @pytest.fixture(scope="module")
 def run(small):
-    return reproduce(small["profile"], results=str(small["folder"] / "a"))
+    """The whole study. How long networks take is not timed anew: `test_benchmark` does that."""
+    results = small["folder"] / "a"
+    fake_timings().to_csv(open_run(small["profile"], results=results).path("timings.csv"),
+                          index=False)
+    return reproduce(small["profile"], results=str(results))
 
 
 def test_every_notebook_ran_and_left_its_results(run):

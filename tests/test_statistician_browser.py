@@ -14,7 +14,6 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium"),
-    pytest.mark.timeout(300),
 ]
 EXPLORER = f"""
 from deeplung_nb.widgets import AgreementExplorer
@@ -71,7 +70,7 @@ def lab(tmp_path_factory):
 def seen(lab, browser):
     watched = Watched(browser)
     watched.run_cells(lab, "explorer.ipynb")
-    watched.page.wait_for_selector(".dl-points img", timeout=90_000)
+    watched.page.wait_for_selector(".dl-points img")
     yield watched
     watched.page.close()
 
@@ -98,7 +97,7 @@ def test_another_structure_changes_n_and_bias_to_what_the_statistics_say(seen):
         expected = agreement.bland_altman(pair(structure).reference, pair(structure).test)
         choose(seen, "structure", title)
         words = number(expected.bias)
-        seen.page.wait_for_selector(f"td:text-is('{words} mL')", timeout=20_000)
+        seen.page.wait_for_selector(f"td:text-is('{words} mL')")
         assert row(seen, "bias")[1] == f"{words} mL"
         assert row(seen, "bias")[-1] == str(expected.n)
 
@@ -120,24 +119,24 @@ def test_a_point_tells_its_case_and_a_click_opens_it(seen):
     seen.page.mouse.move(x, y)
     seen.page.wait_for_selector(".dl-points-tip:visible")
     seen.page.mouse.click(x, y)
-    seen.page.wait_for_selector(f"b:text-is('phantom {case}')", timeout=20_000)
+    seen.page.wait_for_selector(f"b:text-is('phantom {case}')")
 
 
 def test_leaving_a_case_out_changes_numbers_and_export(seen):
     n = int(row(seen, "bias")[-1])
     seen.page.get_by_role("button", name="leave out").click()
-    seen.page.wait_for_selector("text=left out without a reason", timeout=20_000)
+    seen.page.wait_for_selector("text=left out without a reason")
     seen.page.locator("input[placeholder^=reason]").fill("moved")
     seen.page.keyboard.press("Tab")
     seen.page.get_by_role("button", name="leave out").click()
-    seen.page.wait_for_selector("text=take back", timeout=20_000)
+    seen.page.wait_for_selector("text=take back")
     assert row(seen, "bias")[-1] == str(n - 1)
     assert seen.page.locator(".dl-notes", has_text="(moved)").count()
 
 
 def test_the_exported_cell_gives_the_same_numbers_in_the_kernel(seen):
     seen.run_cell(1)
-    seen.page.wait_for_selector("text=same numbers: True 1", timeout=30_000)
+    seen.page.wait_for_selector("text=same numbers: True 1")
 
 
 def test_all_of_it_has_a_name_and_stayed_here(seen):
@@ -156,13 +155,13 @@ def test_a_training_is_stopped_and_gone_on_with_from_the_page(lab, browser):
     watched.run_cells(lab, "monitor.ipynb")
     page = watched.page
     page.get_by_role("button", name="train").click(timeout=60_000)
-    page.wait_for_selector("text=/training: step [2-9]/", timeout=60_000)
+    page.wait_for_selector("text=/training: step [2-9]/")
     page.get_by_role("button", name="stop").click()
-    page.wait_for_selector("text=/stopped: step/", timeout=60_000)
+    page.wait_for_selector("text=/stopped: step/")
     page.get_by_role("button", name="go on").click()
-    page.wait_for_selector("text=/finished: step 6 of 6/", timeout=60_000)
+    page.wait_for_selector("text=/finished: step 6 of 6/")
     watched.run_cell(1)
-    page.wait_for_selector("text=the same weights", timeout=60_000)
+    page.wait_for_selector("text=the same weights")
     assert watched.messages == []
     page.close()
 
@@ -173,12 +172,12 @@ def test_the_dashboard_in_voila_filters_picks_and_opens(tmp_path, browser):
     with server(tmp_path, "voila", notebook="dashboard.ipynb") as address:
         watched = Watched(browser)
         watched.page.goto(address)
-        watched.page.wait_for_selector(".dl-points img", timeout=90_000)
+        watched.page.wait_for_selector(".dl-points img")
         watched.page.get_by_role("tab", name="cases").click()
-        watched.page.wait_for_selector("table.dataTable tbody tr", timeout=60_000)
+        watched.page.wait_for_selector("table.dataTable tbody tr")
         watched.page.locator("input[placeholder^=search]").fill("P017")
-        watched.page.wait_for_selector("text=1 of 42 cases", timeout=20_000)
+        watched.page.wait_for_selector("text=1 of 42 cases")
         watched.page.locator("table.dataTable tbody tr", has_text="P017").first.click()
-        watched.page.wait_for_selector("b:text-is('phantom P017')", timeout=30_000)
+        watched.page.wait_for_selector("b:text-is('phantom P017')")
         assert all("font" in url or "awesome" in url for url in watched.elsewhere)
         watched.page.close()

@@ -10,20 +10,19 @@ from deeplung_nb.report import figures, html, published, tables
 from deeplung_nb.stats import summary
 from deeplung_nb.stats.dice import dice_table
 from tests.browser import ARGUMENTS, CHROMIUM
-from tests.test_report import fake_measurements, fake_timings, run  # noqa: F401
+from tests.report.fakes import fake_measurements, fake_timings
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium"),
-    pytest.mark.timeout(300),
 ]
 FIGURES = ("fig1_preparation", "fig3_cross_validation", "learning_curves", "fig4_ground_glass",
            "fig5_both_classes", "case_worst", "fig6_agreement_cv", "fig_i_agreement_external")
 
 
 @pytest.fixture
-def page_file(run):  # noqa: F811
+def page_file(run):
     """The tables of a whole run, and as many large figures."""
     measured, timings = fake_measurements(), fake_timings()
     figure = figures.draw_agreement(*summary.agreement_results(measured, "cv"))
