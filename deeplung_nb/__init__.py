@@ -28,7 +28,9 @@ statistics, tables and figures work without torch.
 """
 
 import importlib
+import importlib.util
 import os
+import sys
 from typing import Any
 
 __version__ = "0.1.0"
@@ -49,10 +51,33 @@ _HOMES = {
 }
 """Name -> the module that it lives in. The way of a CT, of a table, of a run."""
 
-__all__ = [*_HOMES, "__version__"]
+_IMAGING = dict.fromkeys(("read_scan", "read_mask", "measure", "view_ct", "view_case"), "SimpleITK")
+_NEEDS = {**_IMAGING, "Segmenter": "torch", "write_segmentation": "torch"}
+_EXTRAS = {"torch": "network", "monai": "network", "numba": "network", "SimpleITK": "imaging",
+           "nibabel": "imaging", "pydicom": "imaging", "joblib": "imaging", "k3d": "widgets",
+           "itables": "widgets", "nbformat": "notebooks", "nbclient": "notebooks",
+           "voila": "notebooks", "ipyniivue": "niivue"}
+"""Package -> the extra of this one that brings it."""
+
+
+def how_to_install(error: ModuleNotFoundError) -> str:
+    """The command that installs what an import missed."""
+    missing = (error.name or "").partition(".")[0]
+    extra = f"[{_EXTRAS[missing]}]" if missing in _EXTRAS else ""
+    return f'pip install "deeplung_nb{extra}"' if extra else f"pip install {missing}"
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return package in sys.modules or importlib.util.find_spec(package) is not None
+    except ImportError:
+        return False
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__all__":  # what can be had here, so that help() and `import *` stop nowhere
+        return ["__version__", *(known for known in _HOMES
+                                 if known not in _NEEDS or _is_installed(_NEEDS[known]))]
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
@@ -60,12 +85,10 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(__name__):
             raise
-        extra = {"torch": "network", "monai": "network", "k3d": "widgets"}.get(
-            error.name or "", "imaging")
         raise ModuleNotFoundError(
             f"deeplung_nb.{name} needs {error.name}, which is not installed. Install it with: "
-            f"pip install \"deeplung_nb[{extra}]\"", name=error.name) from error
+            f"{how_to_install(error)}", name=error.name) from error
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted(__getattr__("__all__"))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deeplung_nb import __version__
+from deeplung_nb import __version__, how_to_install
 from deeplung_nb.cohorts.adapters import names
 from deeplung_nb.files import explain
 
@@ -54,7 +55,7 @@ def _notebooks(options: argparse.Namespace) -> None:
 
     laid = lay_out(options.folder)
     print(f"{len(laid)} files and an example run are in {options.folder}. Begin with\n\n"
-          f"    cd {options.folder} && jupyter lab 00_start_here.ipynb\n\n"
+          f"    cd {shlex.quote(str(options.folder))} && jupyter lab 00_start_here.ipynb\n\n"
           "The example run is read with DEEPLUNG_RUN=results/example, and needs no torch")
 
 
@@ -69,10 +70,12 @@ def _digest(options: argparse.Namespace) -> None:
 
 def _manifest(options: argparse.Namespace) -> None:
     from deeplung_nb.cohorts.adapters import make_manifest
-    from deeplung_nb.registry import own_manifest_folder
+    from deeplung_nb.registry import complete_manifests, own_manifest_folder
 
-    manifest, splits = make_manifest(options.dataset, options.folder,
-                                     options.output or own_manifest_folder(), options.overwrite)
+    output = options.output or own_manifest_folder()
+    manifest, splits = make_manifest(options.dataset, options.folder, output, options.overwrite)
+    if options.output is None:
+        complete_manifests(output)
     print(f"wrote {manifest} and {splits}")
 
 
@@ -248,6 +251,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         options.run(options)
+    except ModuleNotFoundError as error:
+        print(f"error: {error.name or error} is not installed. Install it with: "
+              f"{how_to_install(error)}", file=sys.stderr)
+        return 1
     except OSError as error:
         print(f"error: {explain(error)}", file=sys.stderr)
         return 1

@@ -22,7 +22,7 @@ from deeplung_nb.readings import from_long, from_wide
 from deeplung_nb.spreadsheets import read_csv, read_sheet
 
 __all__ = ["COLUMNS", "KEY", "MeasurementsError", "check", "from_long", "from_wide",
-           "pair", "read", "write"]
+           "pair", "read", "read_table", "write"]
 
 FACTS = ("role", "patient_id", "protocol", "scanner", "centre", "fold")
 """Facts of a case that go along with a pair of readings."""

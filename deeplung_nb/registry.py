@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
 
-from deeplung_nb.resources import clone, shipped, work_folder
+from deeplung_nb.resources import clone, copy_missing, shipped, work_folder
 
 KINDS = ("patients", "phantoms", "simulated readings")
 """What a cohort's cases are; `patients` where nothing is said."""
@@ -30,16 +29,19 @@ def manifest_folder() -> Path:
 
 
 def own_manifest_folder() -> Path:
-    """The folder that a new manifest goes to: `manifest_folder`, never inside the package.
-
-    Where the package is installed, its manifests are copied to `data_manifests/` of the current
-    folder first, which holds from then on.
-    """
+    """The folder that a new manifest goes to: `manifest_folder`, never inside the package."""
     found = manifest_folder()
-    if clone() is None and found == shipped("data_manifests"):
-        return Path(shutil.copytree(found, work_folder() / "data_manifests",
-                                    copy_function=shutil.copyfile, dirs_exist_ok=True))
-    return found
+    inside = clone() is None and found == shipped("data_manifests")
+    return work_folder() / "data_manifests" if inside else found
+
+
+def complete_manifests(folder: Path) -> None:
+    """Put the package's manifests beside own ones, so that the folder is found as `data_manifests`.
+
+    What is there already stays as it is.
+    """
+    if not (folder / REGISTRY).exists():
+        copy_missing(shipped("data_manifests"), folder)
 
 
 def read_registry() -> dict[str, dict[str, Any]]:

@@ -45,6 +45,15 @@ def work_folder() -> Path:
     return clone() or Path.cwd()
 
 
+def copy_missing(source: Path, target: Path) -> None:
+    """Copy a folder's files, but for those that are there; writable, whatever the source is."""
+    for path in sorted(source.rglob("*")):
+        copy = target / path.relative_to(source)
+        if path.is_file() and not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+
+
 def lay_out(folder: Path) -> list[Path]:
     """Copy the notebooks and the example run into a folder of one's own; the notebooks' paths.
 
@@ -66,5 +75,5 @@ def lay_out(folder: Path) -> list[Path]:
                               "your work. Choose another folder")
     check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(shipped(EXAMPLE), folder / EXAMPLE, copy_function=shutil.copyfile)
+    copy_missing(shipped(EXAMPLE), folder / EXAMPLE)
     return [Path(shutil.copyfile(path, folder / path.name)) for path in notebooks]

@@ -95,7 +95,8 @@ def check_inputs(config: Config, data: Path | None) -> None:
             found = "none was given" if data is None else f"{data} is no folder"
             raise ValueError(
                 f"cohort {name!r} needs its CTs ({found}): give their folder, as in "
-                f"'make reproduce PROFILE={config.profile} DATA=<folder>' or DEEPLUNG_DATA.")
+                f"'make reproduce PROFILE={config.profile} DATA=<folder>', 'deeplung-nb reproduce "
+                f"--profile {config.profile} --data <folder>' or DEEPLUNG_DATA.")
 
 
 def code_digest(cohorts: tuple[str, ...]) -> str:
@@ -159,6 +160,11 @@ class Run:
         """True where there is no CT at all, only simulated readings."""
         return all(map(is_simulated, self.config.cohorts))
 
+    @property
+    def shipped(self) -> bool:
+        """True of the example inside an installed package, which is not written to."""
+        return clone() is None and self.folder.is_relative_to(PACKAGE_FOLDER)
+
     def path(self, *parts: str) -> Path:
         """A path in the run folder; its parent folder is made.
 
@@ -168,7 +174,7 @@ class Run:
             It would lie elsewhere, as with a case id of `../x`; the run is the package's own.
         """
         path = self._within(*parts)
-        if clone() is None and path.is_relative_to(PACKAGE_FOLDER):
+        if self.shipped:
             raise ValueError(f"{self.folder}: the example inside the package is not written to. "
                              "'deeplung-nb notebooks <folder>' lays out a copy with its notebooks: "
                              "work there")

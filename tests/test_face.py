@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ NAMES = {"AgreementExplorer", "Segmenter", "agreement_table", "bland_altman", "m
 
 
 def test_the_names_that_users_rely_on():
-    assert set(dl.__all__) - {"__version__"} == NAMES
+    assert set(dl.__all__) == {*NAMES, "__version__"}
     assert set(dir(dl)) == {*NAMES, "__version__"}
     for name in NAMES:
         assert callable(getattr(dl, name)), name
@@ -44,6 +45,31 @@ def test_a_package_that_is_not_installed_is_named_with_what_brings_it(package, n
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert f"needs {package}, which is not installed" in said.stdout
     assert f'pip install "deeplung_nb[{extra}]"' in said.stdout
+
+
+def test_what_can_not_be_had_here_stops_no_look_around():
+    code = ("import sys\n"
+            "class Absent:\n"
+            "    def find_spec(self, name, *_):\n"
+            "        if name.split('.')[0] == 'torch':\n"
+            "            raise ModuleNotFoundError(name, name=name)\n"
+            "sys.meta_path.insert(0, Absent())\n"
+            "import inspect, deeplung_nb as dl\n"
+            "names = dict(inspect.getmembers(dl))\n"
+            "from deeplung_nb import *\n"
+            "assert 'Segmenter' not in names and 'report_text' in names and callable(pair)")
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_command_names_what_is_not_installed_in_one_message():
+    code = ("import sys; sys.modules['torch'] = None\n"
+            "from deeplung_nb.__main__ import main; sys.exit(main(['segment', 'x.nii', "
+            "'--output', 'y']))")
+    said = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert said.returncode == 1
+    assert said.stderr.startswith("error: torch is not installed")
+    assert "deeplung_nb[network]" in said.stderr
+    assert "Traceback" not in said.stderr
 
 
 @pytest.fixture
@@ -82,6 +108,25 @@ def test_what_is_no_chest_is_refused_whoever_calls(segmenter):
     segmenter.predictor.segment = lambda *a, **k: pytest.fail("it was segmented")
     with pytest.raises(ScanError, match="no lung was found"):
         segmenter(head)
+
+
+def test_a_scan_made_in_memory_has_no_file_and_any_name(segmenter, chest_file, tmp_path,
+                                                        monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scan = replace(dl.read_scan(chest_file), source="", case_id="Mein CT (1)")
+    result = segmenter(scan, progress=False)
+    assert result.provenance["scan"]["sha256"] is None
+    written = dl.write_segmentation(result, "out")
+    assert written.mask.is_file()
+    assert " " not in written.mask.name
+
+
+def test_options_are_known_at_once_and_one_checkpoint_needs_no_list(checkpoint_file):
+    with pytest.raises(TypeError, match="no option 'bathc'"):
+        dl.Segmenter(checkpoint_file, bathc=2)
+    segmenter = dl.Segmenter(str(checkpoint_file), device="cpu")
+    assert segmenter.checkpoints == [checkpoint_file]
+    assert segmenter.predictor.device.type == "cpu"
 
 
 def test_another_persons_lungs_are_refused(segmenter, chest_file, tmp_path):

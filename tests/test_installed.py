@@ -139,10 +139,39 @@ def test_reproduce_and_manifest_write_here_and_not_into_the_package(installed, a
     refused = run(installed, "deeplung-nb", "manifest", "medseg2", "empty")
     assert refused.returncode == 1
     assert "error: " in refused.stderr
+    assert not (away / "data_manifests").exists()
+
+
+def test_own_manifests_stay_and_are_found_beside_those_of_the_package(installed, away):
+    own = away / "data_manifests"
+    own.mkdir()
+    (own / "medseg2.csv").write_text("mine", encoding="utf-8")
+    code = ("from pathlib import Path; from deeplung_nb import registry as r; "
+            "print(r.own_manifest_folder()); r.complete_manifests(r.own_manifest_folder()); "
+            "print(r.manifest_folder(), 'phantom' in r.read_registry())")
+    first, second = run(installed, "python", "-c", code).stdout.splitlines()
+    assert first == str(own)
+    assert second == f"{own} True"
+    assert (own / "medseg2.csv").read_text(encoding="utf-8") == "mine"
+
+
+def listing(installed):
     inside = Path(run(installed, "python", "-c", "from deeplung_nb.resources import *; "
                       "print(PACKAGE_FOLDER)").stdout.strip())
-    assert not list(inside.rglob("*.part-*"))
-    assert not (inside / "shipped" / "results" / "example" / "tables").exists()
+    return {path: path.stat().st_mtime_ns for path in inside.rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts}
+
+
+def test_cases_of_the_packaged_example_are_drawn_here(installed, away):
+    before = listing(installed)
+    code = ("from deeplung_nb.cohorts import cases; from deeplung_nb.runs import read_run\n"
+            "cases.write_cohort = lambda specs, folder: print(folder)\n"
+            "cases.read_cohort = lambda name, data, verify: name\n"
+            "cases.check_apart = print\n"
+            "cases.load_cohorts(read_run('results/example'))")
+    found = run(installed, "python", "-c", code)
+    assert found.stdout.startswith(str(away / "results" / "cohorts")), found.stderr
+    assert listing(installed) == before
 
 
 def test_the_example_inside_the_package_is_never_written_to(installed, away):

@@ -59,7 +59,7 @@ def plain(app, what, name, obj, options, lines):
             lines[number] = "`".join(parts)
 
 
-suppress_warnings = ["myst.xref_missing", "mystnb.unknown_mime_type", "docutils",
+suppress_warnings = ["mystnb.unknown_mime_type", "docutils",
                      "myst.header", "autodoc", "ref.python"]
 '''
 
@@ -86,6 +86,8 @@ def write_api(source: Path) -> None:
     """A page for each room, with the docstring of every public name."""
     for room, names in modules().items():
         lines = [f"# {ROOMS[room]}", ""]
+        if not room:
+            names = ["deeplung_nb", *names]
         for name in names:
             short = name.removeprefix("deeplung_nb.")
             lines += [f"## {short}", "", "```{eval-rst}", f".. automodule:: {name}",
@@ -142,6 +144,9 @@ def stage(source: Path, quick: bool) -> None:
 
 def main(target: Path, quick: bool = False) -> int:
     """Build; the generator's exit status, 0 where no link is broken."""
+    if target.is_dir() and any(target.iterdir()) and not (target / "objects.inv").is_file():
+        raise SystemExit(f"error: {target} is not empty, and no site: nothing there is removed. "
+                         "Choose another folder")
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "source"
         source.mkdir()

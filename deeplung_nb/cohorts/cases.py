@@ -19,7 +19,7 @@ from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.imaging.slices import read_slice, read_slice_mask
 from deeplung_nb.labels import GGO, LESION_STRUCTURES
 from deeplung_nb.registry import cohort_files, is_phantom
-from deeplung_nb.runs import Run, check_inputs, code_digest, manifest_digest
+from deeplung_nb.runs import Run, check_inputs, code_digest, manifest_digest, results_folder
 
 
 class Case(NamedTuple):
@@ -45,10 +45,12 @@ def load_cohorts(run: Run) -> list[Cohort]:
     for name in run.config.cohorts:
         data = run.data
         if is_phantom(name):
-            # Beside the runs, addressed by its manifest and code: all runs share it.
+            # Beside the runs, addressed by its manifest and code: all runs share it. The package's
+            # own example has no place beside it.
             key = manifest_digest((name,)) + code_digest((name,))
             key = hashlib.sha256(key.encode()).hexdigest()[:12]
-            data = run.folder.parent / "cohorts" / f"{name}-{key}"
+            beside = results_folder() if run.shipped else run.folder.parent
+            data = beside / "cohorts" / f"{name}-{key}"
             write_cohort(read_specs(cohort_files(name)[0]), data)
         else:
             check_inputs(run.config, data)
@@ -64,7 +66,7 @@ def _verified(run: Run, name: str) -> bool:
 
 def _remember_verified(run: Run, name: str) -> None:
     """Hashes are compared once a run: reading every file again in each notebook would be waste."""
-    if not _verified(run, name):
+    if not (run.shipped or _verified(run, name)):
         write_text(run.path(f".verified-{name}"), "file hashes agreed with the manifest\n")
 
 

@@ -51,6 +51,8 @@ COLUMNS = ("case_id", "structure", "n_voxels", "voxel_mm3", "volume_ml", "burden
 DENSE_HU = (-300, -200)
 """Readers draw the line between ground glass and consolidation at different densities: shares above
 these stand beside the classes, so that "high opacity" can be read either way."""
+OPTIONS = {"batch", "device", "precision", "fast"}
+"""What `Segmenter` hands on to its `Predictor`."""
 MOST_NAMED = 500
 """Files that were left out, by name; all are counted."""
 
@@ -103,9 +105,8 @@ def default_checkpoints(results: Path | None = None) -> list[Path]:
             if len(found) == n_folds and info.with_name("measurements.csv").exists():
                 return found
     raise FileNotFoundError(
-        f"{results}: no trained network. Run 'make reproduce' first, set DEEPLUNG_RESULTS to the "
-        "folder of the runs, or give --checkpoint <fold>/checkpoint.pt."
-    )
+        f"{results}: no trained network. Run 'make reproduce' or 'deeplung-nb reproduce' first, "
+        "set DEEPLUNG_RESULTS to the folder of the runs, or give --checkpoint <file>.")
 
 
 def describe_network(checkpoints: Sequence[Path]) -> dict[str, Any]:
@@ -214,14 +215,16 @@ def _densities(scan: Scan, mask: LesionMask, structure: str) -> dict[str, float]
 def _describe_source(scan: Scan) -> dict[str, Any]:
     """Which files a scan was read from, their hash, and what lay beside them."""
     source = Path(scan.source)
-    files = scan_files(source, scan.case_id) if source.exists() else []
+    # A scan that was made in memory has no file; no path would be the current folder.
+    files = scan_files(source, scan.case_id) if scan.source and source.exists() else []
     if len(files) == 2:
         lines = "".join(f"{sha256_of(file)}  {file.name}\n" for file in files)
         digest, of = hashlib.sha256(lines.encode()).hexdigest(), \
             "the lines of sha256sum for the header and the file of its voxels"
     else:
         digest = sha256_of(source) if files else None
-        of = "the lines of sha256sum for all files of the folder" if source.is_dir() else "the file"
+        of = "the lines of sha256sum for all files of the folder" \
+            if scan.source and source.is_dir() else "the file"
     return {"file": source.name, "series": scan.series or None, "sha256": digest,
             "sha256_is_of": of, "geometry": scan.geometry, "read_with": list(scan.notes),
             "left_out": {"files": len(scan.left_out),
@@ -237,24 +240,25 @@ class Segmenter:
     Parameters
     ----------
     checkpoints
-        Networks whose scores are averaged; default: `default_checkpoints`.
+        One network, or several whose scores are averaged; default: `default_checkpoints`.
     options
-        Of `Predictor`: `batch`, `device`, `precision`, `fast`.
+        Of `Predictor`: `batch`, `device` (or its name), `precision`, `fast`.
 
     Raises
     ------
     FileNotFoundError, ValueError
         A file is missing or no checkpoint of this package.
-
-    Examples
-    --------
-    >>> segmenter = Segmenter()
-    >>> result = segmenter("ct.nii.gz")                       # doctest: +SKIP
-    >>> result.table[["structure", "volume_ml"]]              # doctest: +SKIP
     """
 
-    def __init__(self, checkpoints: Sequence[str | os.PathLike] | None = None,
+    def __init__(self, checkpoints: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
                  **options: Any) -> None:
+        if isinstance(checkpoints, str | os.PathLike):
+            checkpoints = [checkpoints]
+        unknown = sorted(set(options) - OPTIONS)
+        if unknown:
+            raise TypeError(f"Segmenter has no option {unknown[0]!r}: expected {sorted(OPTIONS)}")
+        if "device" in options:
+            options["device"] = torch.device(options["device"])
         self.checkpoints = [Path(path) for path in checkpoints or default_checkpoints()]
         self.network = describe_network(self.checkpoints)
         self._options = options
@@ -353,7 +357,8 @@ def write_segmentation(result: Segmentation, to: str | os.PathLike | Outputs,
         As `plan_outputs`.
     """
     outputs = to if isinstance(to, Outputs) else plan_outputs(
-        Path(to), result.scan.case_id, [Path(result.scan.source)], overwrite)
+        Path(to), safe_name(result.scan.case_id),
+        [Path(result.scan.source)] if result.scan.source else [], overwrite)
     network, software = result.provenance["network"], result.provenance["software"]
     note = (f"deeplung_nb {software['deeplung_nb']} net {network['sha256'][:12]}"
             f"{' SYNTHETIC TRAINING' if network['synthetic'] else ''}"

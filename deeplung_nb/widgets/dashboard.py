@@ -17,7 +17,7 @@ import ipywidgets
 import nbformat
 
 from deeplung_nb.resources import EXAMPLE
-from deeplung_nb.runs import Run, find_run, read_run
+from deeplung_nb.runs import Run, find_run, read_run, results_folder
 from deeplung_nb.widgets.browser import CohortBrowser, cases_of_table
 from deeplung_nb.widgets.explorer import AgreementExplorer
 
@@ -30,7 +30,7 @@ def _open_case(run: Run, browser: CohortBrowser, cohort: str, case_id: str) -> A
         from deeplung_nb.widgets.viewer import view_case
 
         return view_case(run, cohort, case_id)
-    except (ImportError, FileNotFoundError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         words = ipywidgets.HTML(f'<span class="dl-notes">{escape(str(error))}</span>')
         case = browser.frame.query("cohort == @cohort and case_id == @case_id")
         pictures = [browser.picture(row) for row in case.itertuples()]
@@ -106,7 +106,9 @@ def serve(source: Path, port: int | None = None, unit: str | None = None) -> int
         command = [sys.executable, "-m", "voila", str(path), "--no-browser", f"--port={port}",
                    "--Voila.ip=127.0.0.1", f"--Voila.token={token}"]
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end is an end
-        process = subprocess.Popen(command)
+        # The kernel works in a folder of a moment: what it draws is kept where runs are.
+        process = subprocess.Popen(command, env={
+            **os.environ, "DEEPLUNG_RESULTS": str(results_folder().resolve())})
         try:
             return process.wait()
         except KeyboardInterrupt:
