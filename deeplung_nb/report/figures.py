@@ -333,7 +333,7 @@ def draw_dice_by(measurements: pd.DataFrame, by: str = "protocol", reader: str =
         of_structure = rows[rows["structure"] == structure]
         names = of_structure[by].fillna("unknown").astype(str)
         cases = pd.DataFrame({by: names, "dice": of_structure["dice"].astype(float)}).dropna()
-        many = cases[cases.groupby(by)["dice"].transform("size") >= MIN_VIOLIN]
+        many = cases.groupby(by).filter(lambda group: len(group) >= MIN_VIOLIN)
         if len(many):
             seaborn.violinplot(many, x="dice", y=by, order=groups, orient="h", width=0.95, cut=0,
                                inner=None, color=PALE, linewidth=0, density_norm="width", ax=axes)
