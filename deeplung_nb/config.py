@@ -177,6 +177,8 @@ class Config:
         they were not used.
         """
         def known(given: dict[str, Any]) -> dict[str, Any]:
+            if not isinstance(given, dict):
+                raise TypeError(f"settings are names and values, found {type(given).__name__}")
             for name in RETIRED & set(given):
                 if given[name] is not None:
                     raise ValueError(f"setting {name}: {given[name]!r} is of an older version and "

@@ -7,7 +7,7 @@ import pytest
 import test_architecture
 
 from deeplung_nb import files, measurements, runs
-from deeplung_nb.config import load_profile
+from deeplung_nb.config import Config, load_profile
 from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
 from deeplung_nb.registry import manifest_folder
 from deeplung_nb.report.thumbnails import thumbnail_of
@@ -214,3 +214,14 @@ def test_a_thumbnail_is_no_way_out_of_the_folder(tmp_path, cohort, case):
     (tmp_path / "x.jpg").write_bytes(b"private")
     with pytest.raises(ValueError, match=r"case id|cohort"):
         thumbnail_of(run, cohort, case)
+
+
+def test_a_record_of_an_older_version_is_read_unless_it_used_what_there_is_no_more():
+    settings = load_profile("public").to_dict()
+    settings["unlabelled"], settings["training"]["pseudo_fraction"] = None, None
+    assert Config.from_dict(settings) == load_profile("public")
+    settings["training"]["pseudo_fraction"] = 0.2
+    with pytest.raises(ValueError, match=r"pseudo_fraction: 0\.2 is of an older version"):
+        Config.from_dict(settings)
+    with pytest.raises(TypeError, match="found list"):
+        Config.from_dict([settings])
