@@ -75,10 +75,10 @@ hashes:
 	sed -e '/^#/d' -e '/^torch==/d' requirements.lock > $$work/wanted.txt && \
 	( sed -n '/^#/p' requirements-hashes.lock; \
 	  $$work/venv/bin/uv pip compile --quiet --generate-hashes --no-deps --no-annotate --no-header \
-	    --no-emit-index-url $$work/wanted.txt ) > $$work/hashes && \
+	    $$work/wanted.txt ) > $$work/hashes && \
 	mv $$work/hashes requirements-hashes.lock; rm -rf $$work
 
-# The lowest versions that pyproject.toml allows, in an environment of their own; some fifteen minutes.
+# The lowest versions that pyproject.toml allows, in an environment of their own.
 lowest:
 	@work=`mktemp -d` && base=`$(FIND_PYTHON)` && $$base -m venv $$work/venv && \
 	$$work/venv/bin/python -m pip install --quiet --disable-pip-version-check uv `grep '^torch==' requirements.lock` && \

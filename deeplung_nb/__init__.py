@@ -63,8 +63,8 @@ _EXTRAS = {"torch": "network", "monai": "network", "numba": "network", "SimpleIT
 def how_to_install(error: ModuleNotFoundError) -> str:
     """The command that installs what an import missed."""
     missing = (error.name or "").partition(".")[0]
-    extra = f"[{_EXTRAS[missing]}]" if missing in _EXTRAS else ""
-    return f'pip install "deeplung_nb{extra}"' if extra else f"pip install {missing}"
+    wanted = f'"deeplung_nb[{_EXTRAS[missing]}]"' if missing in _EXTRAS else missing
+    return f"pip install {wanted}"
 
 
 def _is_installed(package: str) -> bool:

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-import deeplung_nb  # noqa: F401  (its pins, before anything numerical)
+import deeplung_nb  # noqa: F401  (its pins, which are read at the first sum)
 from deeplung_nb.config import load_profile
 from deeplung_nb.imaging.phantom.make import make_phantom
 from deeplung_nb.imaging.phantom.spec import read_specs
