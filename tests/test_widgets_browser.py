@@ -171,6 +171,17 @@ def test_the_agreement_map_counts_as_the_statistics_do(seen, phantom):
     assert seen.page.locator(".dl-canvas").count() == 3
 
 
+def test_what_the_kernel_says_back_late_does_not_undo_what_the_reader_did_since(seen):
+    go_to(seen, 10, 60, 60)
+    seen.viewer("clearTimeout(v.timer), v.model.set('layout_mode', 'side by side'),"
+                "v.model.set('cursor', [11, 60, 60]), v.model.save_changes(),"
+                "v.model.set('layout_mode', 'overlay'), v.model.set('cursor', [12, 60, 60])")
+    seen.page.wait_for_timeout(2000)  # for its answer, were there one
+    assert seen.viewer("v.model.get('layout_mode')") == "overlay"
+    assert seen.viewer("v.model.get('cursor')") == [12, 60, 60]
+    seen.viewer("v.moveTo([10, 60, 60])")
+
+
 def test_a_click_in_one_plane_moves_the_others(seen, phantom):
     go_to(seen, 10, 60, 60)
     coronal = seen.page.locator(".dl-canvas[data-plane=coronal]")

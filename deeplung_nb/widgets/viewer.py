@@ -36,6 +36,8 @@ WINDOWS = {"lung": (-400.0, 1500.0), "network": (-212.0, 1624.0), "mediastinum":
 """Name -> (level, width), HU: the paper's readers', the network's -1024 to 600, and the usual."""
 LAYOUTS = ("overlay", "side by side", "agreement")
 LUNGS = "lungs"
+OF_THE_READER = {"sync": True, "echo_update": False}
+"""The kernel does not say back what the page told it: its answer would undo a later step."""
 
 
 def _window(window: str | tuple[float, float]) -> tuple[float, float]:
@@ -79,15 +81,15 @@ class CTViewer(anywidget.AnyWidget):
     info = traitlets.Dict().tag(sync=True)
     first = traitlets.List().tag(sync=True)
     cursor = traitlets.List(traitlets.Int(), minlen=3, maxlen=3, default_value=[0, 0, 0]).tag(
-        sync=True)
-    plane = traitlets.Enum(PLANES, default_value="axial").tag(sync=True)
-    slice_index = traitlets.Int(0).tag(sync=True)
+        **OF_THE_READER)
+    plane = traitlets.Enum(PLANES, default_value="axial").tag(**OF_THE_READER)
+    slice_index = traitlets.Int(0).tag(**OF_THE_READER)
     window = traitlets.List(traitlets.Float(), minlen=2, maxlen=2,
-                            default_value=list(WINDOWS["lung"])).tag(sync=True)
-    visible = traitlets.Dict().tag(sync=True)
-    layout_mode = traitlets.Enum(LAYOUTS, default_value="overlay").tag(sync=True)
-    outline = traitlets.Bool(False).tag(sync=True)
-    opacity = traitlets.Float(0.5, min=0.0, max=1.0).tag(sync=True)
+                            default_value=list(WINDOWS["lung"])).tag(**OF_THE_READER)
+    visible = traitlets.Dict().tag(**OF_THE_READER)
+    layout_mode = traitlets.Enum(LAYOUTS, default_value="overlay").tag(**OF_THE_READER)
+    outline = traitlets.Bool(False).tag(**OF_THE_READER)
+    opacity = traitlets.Float(0.5, min=0.0, max=1.0).tag(**OF_THE_READER)
 
     def __init__(self, scan: Scan, masks: Mapping[str, np.ndarray], pair: tuple[str, str] | None,
                  note: str = "", **traits: Any) -> None:
