@@ -51,7 +51,7 @@ def _segment(options: argparse.Namespace) -> None:
 
 
 def _notebooks(options: argparse.Namespace) -> None:
-    from deeplung_nb.resources import lay_out
+    from deeplung_nb.runs.resources import lay_out
 
     laid = lay_out(options.folder)
     print(f"{len(laid)} files and an example run are in {options.folder}. Begin with\n\n"
@@ -70,7 +70,7 @@ def _digest(options: argparse.Namespace) -> None:
 
 def _manifest(options: argparse.Namespace) -> None:
     from deeplung_nb.cohorts.adapters import make_manifest
-    from deeplung_nb.registry import complete_manifests, own_manifest_folder
+    from deeplung_nb.runs.registry import complete_manifests, own_manifest_folder
 
     output = options.output or own_manifest_folder()
     manifest, splits = make_manifest(options.dataset, options.folder, output, options.overwrite)

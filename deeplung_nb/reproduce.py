@@ -17,10 +17,10 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from tqdm.auto import tqdm
 
 from deeplung_nb.files import atomic_path, remove_leftovers
-from deeplung_nb.progress import ENVIRONMENT, Overview, State, read_states, words_for
-from deeplung_nb.registry import manifest_folder
-from deeplung_nb.resources import clone, shipped
 from deeplung_nb.runs import Run, open_run
+from deeplung_nb.runs.progress import ENVIRONMENT, Overview, State, read_states, words_for
+from deeplung_nb.runs.registry import manifest_folder
+from deeplung_nb.runs.resources import clone, shipped
 
 
 class NotebookError(RuntimeError):

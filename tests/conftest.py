@@ -67,7 +67,7 @@ def chest_file(tmp_path_factory):
     from deeplung_nb.imaging.io import write_scan
     from deeplung_nb.imaging.phantom.make import make_phantom
     from deeplung_nb.imaging.phantom.spec import read_specs
-    from deeplung_nb.resources import PACKAGE_FOLDER
+    from deeplung_nb.runs.resources import PACKAGE_FOLDER
 
     path = tmp_path_factory.mktemp("chest") / "ct.nii.gz"
     spec = read_specs(PACKAGE_FOLDER.parent / "data_manifests" / "phantom.csv")[1]
@@ -80,9 +80,9 @@ def checkpoint_file(tmp_path_factory):
     """A tiny network with random weights, that says it was trained on synthetic chests."""
     import torch
 
-    from deeplung_nb.config import NetworkConfig, load_profile
     from deeplung_nb.network.checkpoint import describe_training, save_network
     from deeplung_nb.network.deeplung import DeepLungNet
+    from deeplung_nb.runs.config import NetworkConfig, load_profile
 
     torch.manual_seed(1)
     network = DeepLungNet(NetworkConfig(image_size=32, n_neighbours=1, dense_blocks=1, hidden=2))

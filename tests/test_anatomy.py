@@ -30,7 +30,7 @@ from deeplung_nb.imaging.lungs import LungMask, segment_lungs
 from deeplung_nb.imaging.phantom.make import make_phantom
 from deeplung_nb.imaging.phantom.spec import read_specs
 from deeplung_nb.imaging.plausibility import examine, misfit_of_lungs
-from deeplung_nb.registry import manifest_folder
+from deeplung_nb.runs.registry import manifest_folder
 
 LEVELS = {  # (z, y, x) direction in which it gets worse, share of the lungs
     "dorsal": ((0, 1, 0), 0.37), "very dorsal": ((0, 1, 0), 0.59), "nearly all": ((0, 1, 0), 0.78),

@@ -80,7 +80,7 @@ def test_a_circle_would_be_found():
 
 @pytest.mark.parametrize("module", ["stats.summary", "stats.agreement", "report.figures",
                                     "report.tables", "report.html", "measurements", "runs",
-                                    "config", "labels", "cohorts.manifest", "widgets"])
+                                    "runs.config", "labels", "cohorts.manifest", "widgets"])
 def test_tables_of_readings_need_no_torch(module):
     code = f"import sys, deeplung_nb.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

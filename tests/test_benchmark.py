@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 
 from deeplung_nb.__main__ import main
-from deeplung_nb.config import NetworkConfig
 from deeplung_nb.imaging.io import read_scan
 from deeplung_nb.imaging.lungs import lungs_for
 from deeplung_nb.imaging.plausibility import examine
 from deeplung_nb.learning import benchmark
 from deeplung_nb.learning.benchmark import Job, time_jobs, write_ct
 from deeplung_nb.report.counts import fastest_ways
+from deeplung_nb.runs.config import NetworkConfig
 
 TINY = NetworkConfig(image_size=32, n_neighbours=1, dense_blocks=1, hidden=1, lstm_layers=1)
 

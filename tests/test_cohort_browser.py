@@ -15,10 +15,10 @@ from PIL import Image
 from deeplung_nb import measurements
 from deeplung_nb.__main__ import main
 from deeplung_nb.cohorts.manifest import Cohort, read_cohort
-from deeplung_nb.registry import cohort_files
 from deeplung_nb.report.diagrams import draw_columns, draw_flow
 from deeplung_nb.report.thumbnails import make_thumbnail
 from deeplung_nb.runs import read_run
+from deeplung_nb.runs.registry import cohort_files
 from deeplung_nb.widgets import CohortBrowser, show_dashboard
 from deeplung_nb.widgets.browser import cases_of_table
 from tests.test_packaging import EXAMPLE

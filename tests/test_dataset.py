@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from deeplung_nb.config import TrainingConfig
 from deeplung_nb.imaging.grid import Grid
 from deeplung_nb.imaging.preprocess import window_indices
 from deeplung_nb.imaging.scan import LesionMask, Scan
@@ -19,6 +18,7 @@ from deeplung_nb.learning.dataset import (
     read_prepared,
     write_prepared,
 )
+from deeplung_nb.runs.config import TrainingConfig
 
 TWO, ONE = range(-2, 3), range(1)
 

@@ -12,12 +12,12 @@ from deeplung_nb import measurements
 from deeplung_nb.cohorts import manifest, splits
 from deeplung_nb.cohorts.cases import load_cohorts, load_splits
 from deeplung_nb.cohorts.schema import COLUMNS
-from deeplung_nb.config import Config, NetworkConfig, TrainingConfig, UNetConfig
 from deeplung_nb.imaging.grid import Grid
 from deeplung_nb.imaging.io import write_mask, write_scan
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.learning import estimate, experiment
 from deeplung_nb.runs import open_run
+from deeplung_nb.runs.config import Config, NetworkConfig, TrainingConfig, UNetConfig
 
 SIZE, FOLDS = 16, 3
 BODY = slice(2, 14)

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from deeplung_nb.config import NetworkConfig, UNetConfig
 from deeplung_nb.network import fused
 from deeplung_nb.network.baselines import UNet
 from deeplung_nb.network.convlstm import ConvLSTM
@@ -18,6 +17,7 @@ from deeplung_nb.network.fast import FastDeepLungNet
 from deeplung_nb.network.fused import FusedConvLSTM, with_border
 from deeplung_nb.reading import predict
 from deeplung_nb.reading.predict import Predictor
+from deeplung_nb.runs.config import NetworkConfig, UNetConfig
 
 
 def lived_in(network, seed=0):

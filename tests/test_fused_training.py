@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from deeplung_nb.config import NetworkConfig
 from deeplung_nb.network import deeplung, fused_training
 from deeplung_nb.network.convlstm import ConvLSTM
 from deeplung_nb.network.deeplung import DeepLungNet
 from deeplung_nb.network.fused_training import LEAST_WIDTH, can_walk, walk
+from deeplung_nb.runs.config import NetworkConfig
 
 
 def windows(*shape, seed=0):

@@ -146,7 +146,7 @@ def test_own_manifests_stay_and_are_found_beside_those_of_the_package(installed,
     own = away / "data_manifests"
     own.mkdir()
     (own / "medseg2.csv").write_text("mine", encoding="utf-8")
-    code = ("from pathlib import Path; from deeplung_nb import registry as r; "
+    code = ("from pathlib import Path; from deeplung_nb.runs import registry as r; "
             "print(r.own_manifest_folder()); r.complete_manifests(r.own_manifest_folder()); "
             "print(r.manifest_folder(), 'phantom' in r.read_registry())")
     first, second = run(installed, "python", "-c", code).stdout.splitlines()
@@ -156,7 +156,7 @@ def test_own_manifests_stay_and_are_found_beside_those_of_the_package(installed,
 
 
 def listing(installed):
-    inside = Path(run(installed, "python", "-c", "from deeplung_nb.resources import *; "
+    inside = Path(run(installed, "python", "-c", "from deeplung_nb.runs.resources import *; "
                       "print(PACKAGE_FOLDER)").stdout.strip())
     return {path: path.stat().st_mtime_ns for path in inside.rglob("*")
             if path.is_file() and "__pycache__" not in path.parts}
@@ -190,7 +190,7 @@ def test_the_dashboard_shows_the_packaged_example(installed, away):
 
 
 def test_an_installation_that_is_not_whole_says_so(installed, away):
-    packages = Path(run(installed, "python", "-c", "from deeplung_nb.resources import *; "
+    packages = Path(run(installed, "python", "-c", "from deeplung_nb.runs.resources import *; "
                         "print(PACKAGE_FOLDER)").stdout.strip()).parent
     shutil.copytree(packages / "deeplung_nb", away / "deeplung_nb",
                     ignore=shutil.ignore_patterns("shipped", "weights"))

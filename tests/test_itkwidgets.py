@@ -8,7 +8,7 @@ import sys
 import pytest
 from PIL import Image
 
-from deeplung_nb.resources import PACKAGE_FOLDER
+from deeplung_nb.runs.resources import PACKAGE_FOLDER
 from tests.browser import CHROMIUM, PATIENCE_MS, WITH_3D, Watched, server, write_notebook
 from tests.test_widgets_browser import CASE
 

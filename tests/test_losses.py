@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from deeplung_nb.config import TrainingConfig
 from deeplung_nb.network.losses import (
     EPSILON,
     RMILoss,
@@ -12,6 +11,7 @@ from deeplung_nb.network.losses import (
     region_vectors,
     rmi_lower_bound,
 )
+from deeplung_nb.runs.config import TrainingConfig
 
 
 def ellipse(size=64):

@@ -27,8 +27,8 @@ from deeplung_nb.imaging.lungs import LungMask, lungs_for, segment_lungs
 from deeplung_nb.imaging.plausibility import require_plausible
 from deeplung_nb.network.checkpoint import load_network, read_checkpoint, save_tensors
 from deeplung_nb.reading.segment import require_fitting_lungs
-from deeplung_nb.resources import PACKAGE_FOLDER
 from deeplung_nb.runs import read_run
+from deeplung_nb.runs.resources import PACKAGE_FOLDER
 from tests.test_dicom import make_series
 
 pytestmark = pytest.mark.malformed

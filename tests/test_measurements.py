@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from deeplung_nb import measurements
-from deeplung_nb.contract import ADDED
 from deeplung_nb.measurements import COLUMNS, MeasurementsError
+from deeplung_nb.measurements.contract import ADDED
 
 
 def rows(case_id="007", cohort="site", status="ok", **values):

@@ -5,13 +5,13 @@ import pytest
 import torch
 from monai.networks.nets import DenseNet121
 
-from deeplung_nb.config import NetworkConfig, UNetConfig
 from deeplung_nb.network.baselines import UNet
 from deeplung_nb.network.checkpoint import load_network, read_checkpoint, save_tensors
 from deeplung_nb.network.convlstm import ConvLSTM, ConvLSTMCell
 from deeplung_nb.network.deeplung import DeepLungNet, layer_table
 from deeplung_nb.network.packaged import packaged_checkpoints
 from deeplung_nb.network.pretrained import load_trunk_weights
+from deeplung_nb.runs.config import NetworkConfig, UNetConfig
 
 SMALL = NetworkConfig(image_size=32, n_neighbours=2, dense_blocks=1)
 

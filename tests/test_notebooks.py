@@ -11,8 +11,8 @@ import nbformat
 import pytest
 
 from deeplung_nb.reproduce import NotebookError, run_notebook
-from deeplung_nb.resources import shipped
 from deeplung_nb.runs import open_run, read_run
+from deeplung_nb.runs.resources import shipped
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -11,7 +11,6 @@ import SimpleITK as sitk
 import torch
 from torch.nn import functional
 
-from deeplung_nb.config import NetworkConfig, TrainingConfig, load_profile
 from deeplung_nb.imaging.errors import ScanError
 from deeplung_nb.imaging.grid import Grid
 from deeplung_nb.imaging.lungs import LungMask
@@ -47,6 +46,7 @@ from deeplung_nb.reading.familiarity import (
     training_ranges,
     warnings_of,
 )
+from deeplung_nb.runs.config import NetworkConfig, TrainingConfig, load_profile
 
 TURNED = SliceLayout(quarter_turns=1, longest_share=0.75)
 

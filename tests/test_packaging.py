@@ -11,8 +11,8 @@ import nbformat
 import pytest
 from packaging.requirements import Requirement
 
-from deeplung_nb import measurements, registry
-from deeplung_nb.runs import read_run
+from deeplung_nb import measurements
+from deeplung_nb.runs import read_run, registry
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

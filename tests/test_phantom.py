@@ -24,7 +24,7 @@ from deeplung_nb.imaging.phantom.spec import (
     spec_of_row,
 )
 from deeplung_nb.labels import GGO, HIGH_OPACITY
-from deeplung_nb.registry import manifest_folder
+from deeplung_nb.runs.registry import manifest_folder
 
 CLEAR_OF_THE_PLEURA = (-80.0, 10.0, 125.0)
 DISEASED = PhantomSpec(

@@ -13,7 +13,7 @@ from deeplung_nb.imaging.phantom.make import make_phantom
 from deeplung_nb.imaging.phantom.spec import read_specs
 from deeplung_nb.imaging.plausibility import ImplausibleScan, examine, require_plausible
 from deeplung_nb.imaging.scan import Scan
-from deeplung_nb.registry import manifest_folder
+from deeplung_nb.runs.registry import manifest_folder
 
 MEDSEG2 = ("1", "2", "3", "5", "6", "8")
 

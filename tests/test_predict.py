@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from deeplung_nb.config import NetworkConfig, UNetConfig
 from deeplung_nb.imaging.grid import Grid
 from deeplung_nb.imaging.lungs import LungMask
 from deeplung_nb.imaging.scan import LesionMask, Scan
@@ -14,6 +13,7 @@ from deeplung_nb.network.baselines import UNet
 from deeplung_nb.network.deeplung import DeepLungNet
 from deeplung_nb.reading.predict import Predictor, lesion_first
 from deeplung_nb.reading.volumes import measure, outside_lungs
+from deeplung_nb.runs.config import NetworkConfig, UNetConfig
 
 SMALL = NetworkConfig(image_size=32, n_neighbours=2, dense_blocks=1, hidden=2)
 

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from deeplung_nb import progress
-from deeplung_nb.config import load_profile
 from deeplung_nb.learning.plan import _train_seconds
-from deeplung_nb.progress import Overview, Progress, State, read_states, track, words_for
+from deeplung_nb.runs import progress
+from deeplung_nb.runs.config import load_profile
+from deeplung_nb.runs.progress import Overview, Progress, State, read_states, track, words_for
 
 
 def test_under_reproduce_lines_go_to_the_file_and_no_bar_is_drawn(tmp_path, monkeypatch, capsys):

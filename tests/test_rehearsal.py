@@ -9,8 +9,8 @@ from deeplung_nb import measurements
 from deeplung_nb.cohorts import rehearsal
 from deeplung_nb.report import counts, figures, published
 from deeplung_nb.reproduce import run_notebook
-from deeplung_nb.resources import shipped
 from deeplung_nb.runs import open_run
+from deeplung_nb.runs.resources import shipped
 from deeplung_nb.stats import paired
 
 

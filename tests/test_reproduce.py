@@ -16,15 +16,15 @@ import SimpleITK as sitk
 from deeplung_nb import measurements
 from deeplung_nb.__main__ import main
 from deeplung_nb.cohorts import cases, manifest, splits
-from deeplung_nb.config import UNetConfig, load_profile
 from deeplung_nb.files import sha256_of
 from deeplung_nb.imaging.phantom.make import write_cohort
 from deeplung_nb.imaging.phantom.spec import read_specs
 from deeplung_nb.learning import experiment, train
 from deeplung_nb.reading import segment
-from deeplung_nb.registry import manifest_folder
 from deeplung_nb.reproduce import NotebookError, notebooks, reproduce, run_notebook
 from deeplung_nb.runs import open_run
+from deeplung_nb.runs.config import UNetConfig, load_profile
+from deeplung_nb.runs.registry import manifest_folder
 from tests.report.fakes import fake_timings
 
 

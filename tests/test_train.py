@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import deeplung_nb.learning.train as learning_train
-from deeplung_nb.config import Config, NetworkConfig, TrainingConfig, UNetConfig, load_profile
 from deeplung_nb.labels import LESION_STRUCTURES
 from deeplung_nb.learning.dataset import PreparedCase
 from deeplung_nb.learning.train import (
@@ -25,6 +24,7 @@ from deeplung_nb.learning.train import (
 from deeplung_nb.network.checkpoint import CHECKPOINT, describe_training, load_network, save_network
 from deeplung_nb.network.deeplung import DeepLungNet
 from deeplung_nb.network.device import autocast
+from deeplung_nb.runs.config import Config, NetworkConfig, TrainingConfig, UNetConfig, load_profile
 
 SMALL = Config(
     profile="test", cohorts=("none",), n_folds=2,

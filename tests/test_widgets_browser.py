@@ -10,7 +10,7 @@ from PIL import Image
 from deeplung_nb.imaging.phantom.make import make_phantom
 from deeplung_nb.imaging.phantom.spec import read_specs
 from deeplung_nb.labels import GGO, HIGH_OPACITY
-from deeplung_nb.resources import PACKAGE_FOLDER
+from deeplung_nb.runs.resources import PACKAGE_FOLDER
 from deeplung_nb.stats import overlap
 from tests.browser import ARGUMENTS, CHROMIUM, WITH_3D, Watched, server, write_notebook
 

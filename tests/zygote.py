@@ -21,13 +21,13 @@ from dying import die_at
 
 import deeplung_nb.__main__ as command_line
 from deeplung_nb.cohorts import adapters  # noqa: F401
-from deeplung_nb.config import load_profile
 from deeplung_nb.files import atomic_path, explain
 from deeplung_nb.learning import release
 from deeplung_nb.measurements import read
 from deeplung_nb.reading import segment as reading  # noqa: F401
 from deeplung_nb.report.explore import Question, answer
 from deeplung_nb.report.export import export
+from deeplung_nb.runs.config import load_profile
 
 
 def command(arguments):

@@ -23,8 +23,8 @@ from deeplung_nb.imaging.lungs import segment_lungs
 from deeplung_nb.imaging.phantom.make import make_phantom
 from deeplung_nb.imaging.phantom.spec import read_specs
 from deeplung_nb.imaging.scan import Scan
-from deeplung_nb.progress import track
-from deeplung_nb.registry import manifest_folder
+from deeplung_nb.runs.progress import track
+from deeplung_nb.runs.registry import manifest_folder
 
 WINDOW_HU = (-1350, 250)
 RIM_MM = 8.0

@@ -24,10 +24,12 @@ ABOUT = ("data_manifests/README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 EXECUTED = ("01_cohorts", "07_agreement", "08_figures", "09_tables", "10_look_at_cases",
             "E1_solutions")
 """What the example run holds enough for; no torch is needed."""
-ROOMS = {"": "The way in and the tables", "imaging": "From files to scans", "cohorts": "Cohorts",
-         "stats": "Statistics", "network": "The network", "reading": "One CT, read",
+ROOMS = {"": "The way in", "measurements": "Tables of readings", "runs": "Runs",
+         "imaging": "From files to scans", "cohorts": "Cohorts", "stats": "Statistics",
+         "network": "The network", "reading": "One CT, read",
          "learning": "Training and the study", "report": "Figures, tables, words",
          "widgets": "Widgets"}
+PACKAGES_OF_FUNCTIONS = ("deeplung_nb.measurements", "deeplung_nb.runs")
 CONF = '''
 project, author, version = "deeplung_nb", "the deeplung_nb maintainers", {version!r}
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
@@ -75,9 +77,10 @@ def modules() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {room: [] for room in ROOMS}
     for module in pkgutil.walk_packages(deeplung_nb.__path__, "deeplung_nb."):
         parts = module.name.split(".")[1:]
-        room = parts[0] if len(parts) > 1 else ""
+        room = parts[0] if len(parts) > 1 or module.ispkg else ""
+        # A package has a page only where it holds functions of its own.
         if room in found and not any(part.startswith("_") for part in parts) \
-                and not module.ispkg:
+                and (not module.ispkg or module.name in PACKAGES_OF_FUNCTIONS):
             found[room].append(module.name)
     return found
 

@@ -25,7 +25,6 @@ import torch
 from scipy import ndimage
 
 import deeplung_nb  # noqa: F401  (its pins, which are read at the first sum)
-from deeplung_nb.config import load_profile
 from deeplung_nb.imaging.phantom.make import make_phantom
 from deeplung_nb.imaging.phantom.spec import read_specs
 from deeplung_nb.learning.dataset import PreparedCase, SliceSampler, cut_windows, normalise
@@ -33,7 +32,8 @@ from deeplung_nb.learning.train import make_optimiser
 from deeplung_nb.network.checkpoint import build_network
 from deeplung_nb.network.device import use_threads
 from deeplung_nb.network.losses import SegmentationLoss
-from deeplung_nb.registry import manifest_folder
+from deeplung_nb.runs.config import load_profile
+from deeplung_nb.runs.registry import manifest_folder
 
 STARTED = time.perf_counter()
 N_STEPS = int(os.environ.get("STEPS", "2"))

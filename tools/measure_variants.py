@@ -22,9 +22,9 @@ from deeplung_nb.imaging.lungs import lungs_for
 from deeplung_nb.imaging.plausibility import examine
 from deeplung_nb.imaging.preprocess import prepare, resize_matrix, restore
 from deeplung_nb.network.packaged import packaged_checkpoints
-from deeplung_nb.progress import track
 from deeplung_nb.reading.predict import Predictor
 from deeplung_nb.reading.volumes import measure
+from deeplung_nb.runs.progress import track
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 TOLERANCE_PERCENT = 15.0

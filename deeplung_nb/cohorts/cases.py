@@ -18,8 +18,8 @@ from deeplung_nb.imaging.phantom.spec import read_specs
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.imaging.slices import read_slice, read_slice_mask
 from deeplung_nb.labels import GGO, LESION_STRUCTURES
-from deeplung_nb.registry import cohort_files, is_phantom
 from deeplung_nb.runs import Run, check_inputs, code_digest, manifest_digest, results_folder
+from deeplung_nb.runs.registry import cohort_files, is_phantom
 
 
 class Case(NamedTuple):

@@ -16,7 +16,7 @@ from pathlib import Path
 import pooch
 
 from deeplung_nb.files import atomic_path
-from deeplung_nb.registry import read_registry
+from deeplung_nb.runs.registry import read_registry
 
 
 class FetchError(ValueError):

@@ -18,8 +18,8 @@ from deeplung_nb.cohorts.schema import SCHEMA, ManifestError, check_manifest
 from deeplung_nb.files import atomic_path
 from deeplung_nb.imaging.slices import SliceLayout
 from deeplung_nb.labels import LABELS, ROLES
-from deeplung_nb.registry import cohort_files, read_registry
-from deeplung_nb.spreadsheets import CsvError, read_csv
+from deeplung_nb.measurements.spreadsheets import CsvError, read_csv
+from deeplung_nb.runs.registry import cohort_files, read_registry
 
 
 @dataclass(frozen=True, eq=False, repr=False)

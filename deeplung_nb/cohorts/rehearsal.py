@@ -24,7 +24,7 @@ import pandas as pd
 from scipy import stats
 
 from deeplung_nb import measurements
-from deeplung_nb.registry import manifest_folder
+from deeplung_nb.runs.registry import manifest_folder
 
 TAIL_SLOPE = 0.8
 """Growth of a volume's logarithm, per SD of a normal, beyond the outer quartiles: a choice."""

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from deeplung_nb.files import atomic_path
-from deeplung_nb.spreadsheets import CsvError, read_csv
+from deeplung_nb.measurements.spreadsheets import CsvError, read_csv
 
 COLUMNS = ("cohort", "case_id", "patient_id", "fold", "validation_in")
 DESCRIPTIONS = {

@@ -18,7 +18,6 @@ import torch
 
 from deeplung_nb.cohorts.cases import load_cohorts, load_splits
 from deeplung_nb.cohorts.splits import fold_cases
-from deeplung_nb.config import Config, TrainingConfig
 from deeplung_nb.files import atomic_path, write_text
 from deeplung_nb.imaging.preprocess import normalise_hu
 from deeplung_nb.learning.dataset import PreparedCase
@@ -26,9 +25,10 @@ from deeplung_nb.learning.estimate import Unseen, count_overlap
 from deeplung_nb.learning.experiment import prepared_cases
 from deeplung_nb.learning.train import LAST, train
 from deeplung_nb.network.checkpoint import CHECKPOINT, read_checkpoint, save_tensors
-from deeplung_nb.progress import track
 from deeplung_nb.reading.predict import Predictor
 from deeplung_nb.runs import Run
+from deeplung_nb.runs.config import Config, TrainingConfig
+from deeplung_nb.runs.progress import track
 
 SEEDS = 3
 HELD_OUT = (0, 4)

@@ -24,13 +24,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from deeplung_nb.config import (
-    FEW_PATIENTS,
-    FULL_WIDTHS,
-    NetworkConfig,
-    TrainingConfig,
-    UNetConfig,
-)
 from deeplung_nb.files import check_writable, write_text
 from deeplung_nb.imaging.preprocess import window_indices
 from deeplung_nb.network.baselines import UNet
@@ -39,9 +32,16 @@ from deeplung_nb.network.deeplung import DeepLungNet
 from deeplung_nb.network.device import autocast, choose_device, keep_freed_memory, use_threads
 from deeplung_nb.network.fused import FusedConvLSTM, with_border
 from deeplung_nb.network.packaged import packaged_checkpoints
-from deeplung_nb.progress import track
 from deeplung_nb.reading.predict import Predictor
 from deeplung_nb.runs import Run, package_versions, peak_memory_gb, processor_name
+from deeplung_nb.runs.config import (
+    FEW_PATIENTS,
+    FULL_WIDTHS,
+    NetworkConfig,
+    TrainingConfig,
+    UNetConfig,
+)
+from deeplung_nb.runs.progress import track
 
 TABLE_4_SLICES = 16
 LONG = 120

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from deeplung_nb.config import TrainingConfig
 from deeplung_nb.files import atomic_path
 from deeplung_nb.imaging.preprocess import (
     HU_WINDOW,
@@ -23,6 +22,7 @@ from deeplung_nb.imaging.preprocess import (
 )
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.labels import GGO, HIGH_OPACITY, LABELS
+from deeplung_nb.runs.config import TrainingConfig
 
 AERATED_HU = -850.0
 """Of healthy lung: contrast is changed about it."""

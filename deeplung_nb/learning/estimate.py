@@ -19,9 +19,9 @@ from deeplung_nb.imaging.preprocess import normalise_hu
 from deeplung_nb.labels import LESION_STRUCTURES, NO_ANSWER, structure_mask
 from deeplung_nb.learning.experiment import prepared_cases
 from deeplung_nb.network.checkpoint import CHECKPOINT
-from deeplung_nb.progress import track
 from deeplung_nb.reading.predict import Predictor, lesion_first
 from deeplung_nb.runs import Run
+from deeplung_nb.runs.progress import track
 from deeplung_nb.stats import overlap
 
 THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)

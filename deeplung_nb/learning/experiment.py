@@ -45,10 +45,10 @@ from deeplung_nb.learning.train import train_whole
 from deeplung_nb.network.checkpoint import CHECKPOINT
 from deeplung_nb.network.deeplung import DeepLungNet
 from deeplung_nb.network.device import choose_device, use_threads
-from deeplung_nb.progress import Progress, track
 from deeplung_nb.reading.predict import Predictor
 from deeplung_nb.reading.volumes import measure
 from deeplung_nb.runs import Run
+from deeplung_nb.runs.progress import Progress, track
 
 FACTS = ("cohort", "role", "case_id", "patient_id", "protocol", "scanner", "centre")
 

@@ -13,10 +13,10 @@ import pandas as pd
 from deeplung_nb.cohorts.cases import find_volumes, load_splits
 from deeplung_nb.cohorts.manifest import Cohort
 from deeplung_nb.cohorts.splits import fold_cases
-from deeplung_nb.config import Config
 from deeplung_nb.network.baselines import SLAB
 from deeplung_nb.network.deeplung import DeepLungNet
 from deeplung_nb.runs import Run
+from deeplung_nb.runs.config import Config
 
 TRAIN_SECONDS_PER_PIXEL = {"unet2d": 1.6e-6, "unet3d": 1.8e-6}
 """Of a slice in a training step: a U-Net at width 16 (2-D) and 4 (3-D)."""

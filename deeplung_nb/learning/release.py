@@ -16,17 +16,17 @@ import pandas as pd
 from deeplung_nb.cohorts.cases import find_cases, find_volumes, load_cohorts, read_case
 from deeplung_nb.cohorts.manifest import Cohort
 from deeplung_nb.cohorts.splits import CaseKey
-from deeplung_nb.config import load_profile
 from deeplung_nb.files import atomic_paths, check_writable, sha256_of, write_text
 from deeplung_nb.learning.experiment import prepared_cases
 from deeplung_nb.learning.train import train_whole
 from deeplung_nb.network.checkpoint import CHECKPOINT, read_checkpoint, save_tensors
 from deeplung_nb.network.packaged import CARD, WEIGHTS_FOLDER
 from deeplung_nb.network.pretrained import find_encoder
-from deeplung_nb.progress import track
 from deeplung_nb.reading.familiarity import describe_scan, training_ranges
-from deeplung_nb.registry import read_registry
 from deeplung_nb.runs import Run, open_run, package_versions
+from deeplung_nb.runs.config import load_profile
+from deeplung_nb.runs.progress import track
+from deeplung_nb.runs.registry import read_registry
 
 PROFILE = "public"
 SEEDS = 3

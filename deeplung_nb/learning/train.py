@@ -14,7 +14,6 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from deeplung_nb.config import Config, TrainingConfig
 from deeplung_nb.files import atomic_path, write_text
 from deeplung_nb.labels import LESION_STRUCTURES, NO_ANSWER, structure_mask
 from deeplung_nb.learning.dataset import (
@@ -37,7 +36,8 @@ from deeplung_nb.network.checkpoint import (
 from deeplung_nb.network.deeplung import DeepLungNet, probabilities
 from deeplung_nb.network.device import autocast, choose_device, keep_freed_memory, use_threads
 from deeplung_nb.network.losses import SegmentationLoss
-from deeplung_nb.progress import Progress
+from deeplung_nb.runs.config import Config, TrainingConfig
+from deeplung_nb.runs.progress import Progress
 
 LAST = "last.pt"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from deeplung_nb.config import UNetConfig
 from deeplung_nb.labels import LABELS
 from deeplung_nb.network.deeplung import Scores
+from deeplung_nb.runs.config import UNetConfig
 
 SLAB = 16
 """Slices that the 3-D U-Net sees at once: its four poolings need at least 16."""

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from deeplung_nb import __version__
-from deeplung_nb.config import Config, NetworkConfig, UNetConfig
 from deeplung_nb.files import atomic_path
 from deeplung_nb.imaging.preprocess import HU_WINDOW
 from deeplung_nb.network.baselines import UNet
 from deeplung_nb.network.deeplung import DeepLungNet
 from deeplung_nb.network.pretrained import find_encoder, load_trunk_weights
-from deeplung_nb.registry import is_phantom
+from deeplung_nb.runs.config import Config, NetworkConfig, UNetConfig
+from deeplung_nb.runs.registry import is_phantom
 
 CHECKPOINT = "checkpoint.pt"
 Network = DeepLungNet | UNet

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deeplung_nb.config import NetworkConfig
 from deeplung_nb.labels import LABELS
 from deeplung_nb.network.convlstm import ConvLSTM
 from deeplung_nb.network.fused_training import can_walk, walk
 from deeplung_nb.network.trunks import make_trunk
+from deeplung_nb.runs.config import NetworkConfig
 
 FORGET_BIAS = 1.0
 LEAK = 0.2

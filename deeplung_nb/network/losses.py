@@ -16,8 +16,8 @@ from monai.losses import DiceLoss
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deeplung_nb.config import TrainingConfig
 from deeplung_nb.labels import BACKGROUND, GGO, HIGH_OPACITY, LABELS, NO_ANSWER
+from deeplung_nb.runs.config import TrainingConfig
 
 REGION = 3
 POOL = 4

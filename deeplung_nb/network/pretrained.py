@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deeplung_nb.files import sha256_of
 from deeplung_nb.network.deeplung import DeepLungNet
-from deeplung_nb.registry import read_encoders
+from deeplung_nb.runs.registry import read_encoders
 
 _LAYER = re.compile(r"^(.*denselayer\d+)\.(norm|relu|conv)\.?([12])\.(.*)$")
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deeplung_nb.config import NetworkConfig
+from deeplung_nb.runs.config import NetworkConfig
 
 IMAGENET_MEAN, IMAGENET_SD = 0.45, 0.226
 """Of the three colours together."""

@@ -18,7 +18,7 @@ from deeplung_nb.network.deeplung import DeepLungNet, probabilities
 from deeplung_nb.network.device import autocast, choose_device, keep_freed_memory
 from deeplung_nb.network.fast import FastDeepLungNet
 from deeplung_nb.network.fused import with_border
-from deeplung_nb.progress import track
+from deeplung_nb.runs.progress import track
 
 
 def lesion_first(scores: np.ndarray, threshold: float | None) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from deeplung_nb.registry import manifest_folder
+from deeplung_nb.runs.registry import manifest_folder
 
 
 class Check(NamedTuple):

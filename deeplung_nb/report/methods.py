@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from deeplung_nb.config import PROFILES, Config, TrainingConfig
 from deeplung_nb.labels import ROLES, TITLES
-from deeplung_nb.registry import is_simulated
 from deeplung_nb.report.counts import case_names
 from deeplung_nb.runs import Run
+from deeplung_nb.runs.config import PROFILES, Config, TrainingConfig
+from deeplung_nb.runs.registry import is_simulated
 
 TRUNKS = {"mobilenet_v2": "MobileNetV2 at strides 4 to 32, merged top-down"}
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from deeplung_nb import __version__
+from deeplung_nb.measurements.spreadsheets import with_patients
 from deeplung_nb.report.numbers import number, p_words
-from deeplung_nb.spreadsheets import with_patients
 from deeplung_nb.stats import agreement, equivalence
 from deeplung_nb.stats.comparison import MOST_LEVERAGE, Comparison, compare
 from deeplung_nb.stats.equivalence import Equivalence

@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from deeplung_nb import measurements as table
-from deeplung_nb.config import FULL_WIDTHS, Config
 from deeplung_nb.imaging.preprocess import HU_WINDOW
-from deeplung_nb.registry import manifest_folder
 from deeplung_nb.report import counts
 from deeplung_nb.report.panels import choose_case
+from deeplung_nb.runs.config import FULL_WIDTHS, Config
+from deeplung_nb.runs.registry import manifest_folder
 from deeplung_nb.stats import agreement, correlation, paired, summary
 
 CLASSES = ("ggo", "high_opacity")

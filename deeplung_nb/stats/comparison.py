@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from deeplung_nb.spreadsheets import with_patients
+from deeplung_nb.measurements.spreadsheets import with_patients
 from deeplung_nb.stats import agreement, concordance, correlation, paired, robust
 from deeplung_nb.stats.description import Description, describe
 from deeplung_nb.stats.detection import DetectionAccuracy, accuracy

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from deeplung_nb.contract import check
+from deeplung_nb.measurements.contract import check
 from deeplung_nb.stats._patients import mean_squares
 from deeplung_nb.stats._results import (
     FEWEST,

@@ -22,9 +22,9 @@ from deeplung_nb import measurements
 from deeplung_nb.cohorts.manifest import Cohort, read_cohort, read_manifest
 from deeplung_nb.cohorts.schema import ManifestError
 from deeplung_nb.labels import VALUES
+from deeplung_nb.measurements.spreadsheets import read_csv
 from deeplung_nb.report.diagrams import draw_columns, draw_flow
 from deeplung_nb.runs import Run
-from deeplung_nb.spreadsheets import read_csv
 from deeplung_nb.widgets.picture import DPI, with_picture
 
 ALL = "all"

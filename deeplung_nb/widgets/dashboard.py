@@ -16,8 +16,8 @@ from typing import Any
 import ipywidgets
 import nbformat
 
-from deeplung_nb.resources import EXAMPLE
 from deeplung_nb.runs import Run, find_run, read_run, results_folder
+from deeplung_nb.runs.resources import EXAMPLE
 from deeplung_nb.widgets.browser import CohortBrowser, cases_of_table
 from deeplung_nb.widgets.explorer import AgreementExplorer
 

@@ -20,6 +20,7 @@ import traitlets
 
 from deeplung_nb import measurements
 from deeplung_nb.labels import STRUCTURES, TITLES, VALUES
+from deeplung_nb.measurements.spreadsheets import DECIMALS, numbers, patient_column, read_sheet
 from deeplung_nb.report.explore import (
     Answer,
     LeftOut,
@@ -29,7 +30,6 @@ from deeplung_nb.report.explore import (
 )
 from deeplung_nb.report.export import export
 from deeplung_nb.report.style import reader_names
-from deeplung_nb.spreadsheets import DECIMALS, numbers, patient_column, read_sheet
 from deeplung_nb.stats import agreement
 from deeplung_nb.widgets.picture import PointPicture, with_picture
 

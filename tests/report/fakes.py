@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from deeplung_nb.config import load_profile
 from deeplung_nb.labels import GGO, HIGH_OPACITY
 from deeplung_nb.measurements import COLUMNS, check, pair
 from deeplung_nb.report import (
     figures,
 )
+from deeplung_nb.runs.config import load_profile
 from deeplung_nb.stats import agreement, correlation
 
 CLASSES = ("ggo", "high_opacity")

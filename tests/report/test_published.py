@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deeplung_nb.config import load_profile
 from deeplung_nb.measurements import pair
-from deeplung_nb.registry import manifest_folder
 from deeplung_nb.report import (
     figures,
     published,
     tables,
 )
 from deeplung_nb.report.discrepancies import check_published
+from deeplung_nb.runs.config import load_profile
+from deeplung_nb.runs.registry import manifest_folder
 from tests.report.fakes import CLASSES, Page
 
 

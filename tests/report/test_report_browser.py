@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from deeplung_nb.config import load_profile
 from deeplung_nb.report import figures, html, published, tables
+from deeplung_nb.runs.config import load_profile
 from deeplung_nb.stats import summary
 from deeplung_nb.stats.dice import dice_table
 from tests.browser import ARGUMENTS, CHROMIUM

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deeplung_nb.config import load_profile
 from deeplung_nb.measurements import pair
 from deeplung_nb.report import (
     counts,
@@ -18,6 +17,7 @@ from deeplung_nb.report import (
 )
 from deeplung_nb.report.discrepancies import check_published
 from deeplung_nb.report.word import PrintedTable
+from deeplung_nb.runs.config import load_profile
 from deeplung_nb.stats import summary
 from deeplung_nb.stats.dice import dice_table
 from tests.report.fakes import CLASSES, HOSTILE, Page, fake_measurements, fake_timings, manifest

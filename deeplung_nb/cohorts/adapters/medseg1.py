@@ -10,7 +10,7 @@ import pandas as pd
 from deeplung_nb.cohorts.schema import COLUMNS
 from deeplung_nb.cohorts.splits import make_splits
 from deeplung_nb.files import sha256_of
-from deeplung_nb.registry import read_registry
+from deeplung_nb.runs.registry import read_registry
 
 
 def adapt(folder: str | os.PathLike) -> pd.DataFrame:

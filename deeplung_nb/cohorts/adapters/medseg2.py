@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from deeplung_nb.cohorts.schema import COLUMNS
 from deeplung_nb.cohorts.splits import make_splits
 from deeplung_nb.files import sha256_of
-from deeplung_nb.registry import read_registry
+from deeplung_nb.runs.registry import read_registry
 
 CASES = tuple(str(number) for number in range(1, 10))
 ONE_PATIENT = {"3": "2"}

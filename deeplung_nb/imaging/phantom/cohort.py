@@ -18,7 +18,7 @@ import numpy as np
 from deeplung_nb.files import atomic_path
 from deeplung_nb.imaging.phantom.anatomy import Chest
 from deeplung_nb.imaging.phantom.spec import DENSITY_HU, PARTS, Lesion, PhantomSpec, row_of_spec
-from deeplung_nb.registry import manifest_folder
+from deeplung_nb.runs.registry import manifest_folder
 
 SEED = 20210322
 COHORT = "phantom"

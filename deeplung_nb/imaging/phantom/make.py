@@ -27,7 +27,7 @@ from deeplung_nb.imaging.phantom.shapes import Field, covered
 from deeplung_nb.imaging.phantom.spec import KINDS, PARTS, PhantomError, PhantomSpec, row_of_spec
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.labels import GGO, HIGH_OPACITY
-from deeplung_nb.progress import track
+from deeplung_nb.runs.progress import track
 
 
 @dataclass(frozen=True, eq=False)

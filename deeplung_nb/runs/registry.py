@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from deeplung_nb.resources import clone, copy_missing, shipped, work_folder
+from deeplung_nb.runs.resources import clone, copy_missing, shipped, work_folder
 
 KINDS = ("patients", "phantoms", "simulated readings")
 """What a cohort's cases are; `patients` where nothing is said."""

@@ -15,11 +15,11 @@ from typing import Any
 
 import pandas as pd
 
-from deeplung_nb.contract import COLUMNS, KEY, MeasurementsError, check, some
 from deeplung_nb.files import atomic_path
 from deeplung_nb.labels import STRUCTURES
-from deeplung_nb.readings import from_long, from_wide
-from deeplung_nb.spreadsheets import read_csv, read_sheet
+from deeplung_nb.measurements.contract import COLUMNS, KEY, MeasurementsError, check, some
+from deeplung_nb.measurements.readings import from_long, from_wide
+from deeplung_nb.measurements.spreadsheets import read_csv, read_sheet
 
 __all__ = ["COLUMNS", "KEY", "MeasurementsError", "check", "from_long", "from_wide",
            "pair", "read", "read_table", "write"]

@@ -22,20 +22,20 @@ from pathlib import Path
 from typing import Any
 
 from deeplung_nb import __version__
-from deeplung_nb.config import Config, load_profile
 from deeplung_nb.files import PART, check_name, sha256_of, write_text
-from deeplung_nb.registry import (
+from deeplung_nb.runs.config import Config, load_profile
+from deeplung_nb.runs.registry import (
     cohort_files,
     is_phantom,
     is_simulated,
     read_encoders,
     read_registry,
 )
-from deeplung_nb.resources import EXAMPLE, PACKAGE_FOLDER, clone, shipped, work_folder
+from deeplung_nb.runs.resources import EXAMPLE, PACKAGE_FOLDER, clone, shipped, work_folder
 
 MEASURING_CODE = (
-    "contract.py", "kernels.py", "labels.py", "measurements.py", "spreadsheets.py",
-    "imaging/grid.py",
+    "kernels.py", "labels.py", "measurements/__init__.py", "measurements/contract.py",
+    "measurements/spreadsheets.py", "imaging/grid.py",
     "imaging/scan.py", "imaging/nifti.py", "imaging/folder.py", "imaging/frames.py",
     "imaging/stack.py", "imaging/regrid.py", "imaging/dicom.py", "imaging/io.py",
     "imaging/slices.py",
@@ -51,8 +51,9 @@ MEASURING_CODE = (
 )
 """Code that can change measurements.csv, and `imaging/phantom/` where phantoms are used."""
 
-WITHOUT_NUMBERS = ("config.py", "files.py", "progress.py", "readings.py", "registry.py",
-                   "resources.py", "runs.py", "imaging/errors.py", "stats/_results.py")
+WITHOUT_NUMBERS = ("files.py", "measurements/readings.py", "runs/__init__.py", "runs/config.py",
+                   "runs/progress.py", "runs/registry.py", "runs/resources.py",
+                   "imaging/errors.py", "stats/_results.py")
 """What that code imports besides and that changes no number; `config` enters by its values, the
 registry by `manifest_digest`."""
 

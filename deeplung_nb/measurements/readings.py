@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from deeplung_nb.contract import COLUMNS, MeasurementsError, check, some
-from deeplung_nb.spreadsheets import numbers, patient_column, read_sheet
+from deeplung_nb.measurements.contract import COLUMNS, MeasurementsError, check, some
+from deeplung_nb.measurements.spreadsheets import numbers, patient_column, read_sheet
 
 UNITS = {
     "volume_ml": {"mL": 1.0, "cm3": 1.0, "cm³": 1.0, "cc": 1.0, "mm3": 1e-3, "mm³": 1e-3,
