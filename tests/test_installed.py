@@ -90,6 +90,7 @@ def test_the_wheel_holds_what_commands_need_and_says_both_licences(wheel):
     assert {"deeplung_nb/py.typed", "deeplung_nb/shipped/notebooks/07_agreement.ipynb",
             "deeplung_nb/shipped/data_manifests/cohorts.toml",
             "deeplung_nb/shipped/results/example/measurements.csv",
+            "deeplung_nb/shipped/docs/paper.md",
             "deeplung_nb/widgets/static/viewer.js"} <= set(names)
     assert any(name.endswith(".nii.gz") and "example/masks" in name for name in names)
     assert not [name for name in names if "checkpoints" in name or name.startswith("tests/")]
@@ -120,6 +121,7 @@ def test_a_student_gets_the_notebooks_and_runs_them_with_the_example(installed, 
     laid = run(installed, "deeplung-nb", "notebooks", "course")
     assert laid.returncode == 0, laid.stderr
     assert (away / "course" / "exercises.py").is_file()
+    assert (away / "course" / "docs" / "statistics.md").is_file()
     for name in ("01_cohorts", "07_agreement"):
         book = execute(installed, away / "course" / f"{name}.ipynb",
                        DEEPLUNG_RUN="results/example")

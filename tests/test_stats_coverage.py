@@ -242,7 +242,7 @@ def of_intraclass(rng, n):
     """Three readers with effects of their own, a tenth of the readings missing."""
     table = rng.normal(50, 10, (n, 1)) + READER_EFFECTS + rng.normal(0, 3, (n, 3))
     table[rng.random((n, 3)) < 0.1] = np.nan
-    r = mixed.icc(long(table, "abc"), "s", "r", "v")
+    r = mixed.icc_reml(long(table, "abc"), "s", "r", "v")
     return {"ICC(A,1), REML, jackknife": held(r.icc_a1_ci, 100 / (
                 100 + READER_EFFECTS.var(ddof=1) + 9)),
             "ICC(C,1), REML, jackknife": held(r.icc_c1_ci, 100 / 109)}

@@ -147,7 +147,7 @@ def test_subjects_of_two_patients_are_refused_and_a_subject_may_be_the_patient()
 def test_who_was_not_read_at_all_is_counted():
     table = readings(2, n=6, k=3)
     table[5] = np.nan
-    found = mixed.icc(long(table), "s", "r", "v")
+    found = mixed.icc_reml(long(table), "s", "r", "v")
     assert (found.n, found.n_missing) == (5, 3)
     failed = long(np.column_stack([table[:, :2], np.full(6, np.nan)]), ["a", "b", "m"])
     none = readers.interchangeability(failed, "s", "r", "v", "m")

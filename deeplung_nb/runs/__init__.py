@@ -315,7 +315,7 @@ def read_record(path: Path) -> dict[str, Any]:
             raise TypeError("no record")
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: cut, or not what a run has written ({str(error)[:120]}). Copy "
-                         "it anew, or run 'make reproduce'") from error
+                         "it anew, or run 'deeplung-nb reproduce'") from error
     return record
 
 
@@ -352,7 +352,8 @@ def read_run(folder: str | os.PathLike, data: str | os.PathLike | None = None) -
         config = Config.from_dict(read_record(record)["config"])
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{record}: not the record of a run ({type(error).__name__}: "
-                         f"{str(error)[:120]}). Copy it anew, or run 'make reproduce'") from error
+                         f"{str(error)[:120]}). Copy it anew, or run "
+                         "'deeplung-nb reproduce'") from error
     return Run(folder.resolve(), config, Path(data).resolve() if data else None)
 
 

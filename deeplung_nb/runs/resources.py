@@ -1,6 +1,6 @@
 """What lies beside the package in a clone and inside it once installed.
 
-Notebooks, manifests and the example run are part of what is installed: commands find them here and
+Notebooks, manifests, pages and the example run are part of what is installed: commands find them here and
 never by a path of the clone.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from deeplung_nb.files import check_writable
 
 PACKAGE_FOLDER = Path(str(files("deeplung_nb"))).resolve()
-SHIPPED = ("notebooks", "data_manifests", "results/example")
+SHIPPED = ("notebooks", "data_manifests", "docs", "results/example")
 """Folders of the clone that a wheel holds, as `deeplung_nb/shipped/<name>`."""
 EXAMPLE = "results/example"
 
@@ -55,9 +55,10 @@ def copy_missing(source: Path, target: Path) -> None:
 
 
 def lay_out(folder: Path) -> list[Path]:
-    """Copy the notebooks and the example run into a folder of one's own; the notebooks' paths.
+    """Copy notebooks, pages and the example run into a folder of one's own; the notebooks' paths.
 
-    The example lies in `<folder>/results/example`, where the notebooks look for it.
+    The example lies in `<folder>/results/example`, where the notebooks look for it, and the pages
+    that they name in `<folder>/docs`.
 
     Raises
     ------
@@ -76,4 +77,5 @@ def lay_out(folder: Path) -> list[Path]:
     check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     copy_missing(shipped(EXAMPLE), folder / EXAMPLE)
+    copy_missing(shipped("docs"), folder / "docs")
     return [Path(shutil.copyfile(path, folder / path.name)) for path in notebooks]

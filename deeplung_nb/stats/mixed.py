@@ -27,7 +27,7 @@ SMALLEST = 1e-6
 
 @dataclass(frozen=True, repr=False)
 class MixedIntraclass(Result):
-    """Result of `icc`."""
+    """Result of `icc_reml`."""
 
     n: int
     n_readers: int
@@ -91,8 +91,8 @@ def _fit(x: np.ndarray, present: np.ndarray, start: np.ndarray) -> tuple[_Varian
     return _Variances(float(subjects), float(readers), _deviance(best.x, x, present)[1]), best.x
 
 
-def icc(frame: pd.DataFrame, subject: str, reader: str, value: str, *,
-        confidence: float = 0.95) -> MixedIntraclass:
+def icc_reml(frame: pd.DataFrame, subject: str, reader: str, value: str, *,
+             confidence: float = 0.95) -> MixedIntraclass:
     """Intraclass correlation where some readers have not read some subjects, by REML.
 
     Parameters
@@ -131,7 +131,7 @@ def icc(frame: pd.DataFrame, subject: str, reader: str, value: str, *,
     --------
     >>> frame = pd.DataFrame({"s": [1, 1, 2, 2, 3, 3, 4], "r": ["a", "b"] * 3 + ["a"],
     ...                       "v": [1.0, 2.0, 4.0, 4.5, 8.0, 9.0, 6.0]})
-    >>> r = icc(frame, "s", "r", "v")
+    >>> r = icc_reml(frame, "s", "r", "v")
     >>> round(r.icc_a1, 3), r.n_missing
     (0.96, 1)
     """

@@ -122,7 +122,7 @@ def icc(frame: pd.DataFrame, subject: str, reader: str, value: str, *,
     """
     check_confidence(confidence)
     wide, n_missing = complete_readings(frame, subject, reader, value, missing,
-                                        ", or take mixed.icc")
+                                        ", or take mixed.icc_reml")
     x = wide.to_numpy(float)
     n, k = x.shape
     if n < 2 or k < 2 or np.ptp(x) == 0:

@@ -81,7 +81,7 @@ def cases_of_run(run: Run) -> pd.DataFrame:
     if run.simulated:
         if measured is None:
             raise FileNotFoundError(f"{path} is missing: a run of simulated readings is nothing "
-                                    "else. Run 'make reproduce PROFILE=rehearsal'")
+                                    "else. Run 'deeplung-nb reproduce --profile rehearsal'")
         return cases_of_table(measured)
     frame = pd.concat([read_cohort(name, None, verify=False).frame
                        for name in run.config.cohorts], ignore_index=True)
