@@ -1,7 +1,7 @@
 """What lies beside the package in a clone and inside it once installed.
 
-Notebooks, manifests, pages and the example run are part of what is installed: commands find them here and
-never by a path of the clone.
+Notebooks, manifests, pages and the example run are part of what is installed: commands find them
+here and never by a path of the clone.
 """
 
 from __future__ import annotations
