@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from deeplung_nb.files import atomic_path
+from deeplung_nb.imaging.lungs import LungMask
 from deeplung_nb.imaging.preprocess import (
     HU_WINDOW,
     prepare_mask,
@@ -35,7 +36,7 @@ SOURCES = ("volume", "slice")
 class PreparedCase:
     """One case on the network's grid: `hu` int16 and `target` uint8 class codes, [z, S, S].
 
-    `target` may hold `labels.NO_ANSWER`.
+    `target` may hold `labels.NO_ANSWER`; `lungs` is bool [z, S, S], where they are needed.
     """
 
     case_id: str
@@ -43,13 +44,19 @@ class PreparedCase:
     target: np.ndarray
     source: str = "volume"
     """`volume`; `slice`: its slices are no neighbours of each other."""
+    lungs: np.ndarray | None = None
 
 
-def prepare_case(scan: Scan, mask: LesionMask, size: int) -> PreparedCase:
+def prepare_case(scan: Scan, mask: LesionMask, size: int,
+                 lungs: LungMask | None = None) -> PreparedCase:
     """A scan and its mask on the network's grid (HU rounded to whole numbers)."""
     hu, box = to_model_grid(scan, size)
     target = prepare_mask(mask, box, size).argmax(axis=1).astype(np.uint8)
-    return PreparedCase(scan.case_id, np.rint(hu).astype(np.int16), target)
+    inside = None
+    if lungs is not None:
+        whole = LesionMask.like(scan, lungs.mask.astype(np.uint8))
+        inside = prepare_mask(whole, box, size)[:, 1] > 0.5
+    return PreparedCase(scan.case_id, np.rint(hu).astype(np.int16), target, lungs=inside)
 
 
 def on_picture(slices: np.ndarray, size: int, longest_share: float,
@@ -75,7 +82,8 @@ def on_picture(slices: np.ndarray, size: int, longest_share: float,
     return pictures, inside
 
 
-def prepare_slice(scan: Scan, mask: LesionMask, size: int, longest_share: float) -> PreparedCase:
+def prepare_slice(scan: Scan, mask: LesionMask, size: int, longest_share: float,
+                  lungs: LungMask | None = None) -> PreparedCase:
     """An isolated slice in the middle of the network's picture, air around it.
 
     Its longest side takes `longest_share` of the picture. What is padded is background: the network
@@ -86,23 +94,28 @@ def prepare_slice(scan: Scan, mask: LesionMask, size: int, longest_share: float)
               for label in LABELS]
     target = np.zeros(hu.shape, np.uint8)
     target[:, *inside] = np.argmax(shares, axis=0)[:, *inside]
-    return PreparedCase(scan.case_id, np.rint(hu).astype(np.int16), target, source="slice")
+    where = None if lungs is None else \
+        on_picture(lungs.mask, size, longest_share, fill=0.0)[0] > 0.5
+    return PreparedCase(scan.case_id, np.rint(hu).astype(np.int16), target, "slice", where)
 
 
 def write_prepared(case: PreparedCase, folder: Path) -> None:
     """Keep a prepared case in its cohort's folder; `read_prepared` maps it without loading it."""
-    for name, array in (("target", case.target), ("hu", case.hu)):
+    arrays = {"lungs": case.lungs, "target": case.target, "hu": case.hu}
+    for name, array in arrays.items():
+        if array is None:
+            continue
         with atomic_path(folder / f"{case.case_id}.{name}.npy") as part, part.open("wb") as stream:
             np.save(stream, array)
 
 
 def read_prepared(case_id: str, folder: Path, source: str = "volume") -> PreparedCase | None:
     """A kept case of a cohort, or None where there is none."""
-    paths = [folder / f"{case_id}.{name}.npy" for name in ("hu", "target")]
-    if not all(path.exists() for path in paths):
+    paths = {name: folder / f"{case_id}.{name}.npy" for name in ("hu", "target", "lungs")}
+    there = {name: np.load(path, mmap_mode="r") for name, path in paths.items() if path.exists()}
+    if not {"hu", "target"} <= there.keys():
         return None
-    hu, target = (np.load(path, mmap_mode="r") for path in paths)
-    return PreparedCase(case_id, hu, target, source)
+    return PreparedCase(case_id, there["hu"], there["target"], source, there.get("lungs"))
 
 
 def normalise(hu: Tensor) -> Tensor:

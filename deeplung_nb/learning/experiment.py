@@ -30,6 +30,7 @@ from deeplung_nb.cohorts.splits import CaseKey, fold_cases
 from deeplung_nb.files import write_text
 from deeplung_nb.imaging.body import body_mask, without_outside
 from deeplung_nb.imaging.io import write_mask
+from deeplung_nb.imaging.lungs import lungs_for
 from deeplung_nb.imaging.plausibility import examine
 from deeplung_nb.imaging.preprocess import Restorer, prepare
 from deeplung_nb.imaging.scan import LesionMask, Scan
@@ -64,6 +65,7 @@ def prepared_cases(
         A case can't train: its mask does not tell the classes apart.
     """
     by_name = {cohort.name: cohort for cohort in cohorts}
+    made = any(one and one.made_fraction > 0.0 for one in (run.config.first, run.config.training))
     prepared = []
     for key in track(keys, "prepare", "case", shown=progress):
         folder, cohort = run.folder / "prepared" / key.cohort, by_name[key.cohort]
@@ -72,8 +74,9 @@ def prepared_cases(
         if case is None:
             scan, mask = read_for_training(cohort, key.case_id)
             size = run.config.network.image_size
-            case = prepare_case(scan, mask, size) if cohort.slices is None else \
-                prepare_slice(scan, mask, size, cohort.slices.longest_share)
+            lungs = lungs_for(scan, cohort.lung_mask_path(key.case_id)) if made else None
+            case = prepare_case(scan, mask, size, lungs) if cohort.slices is None else \
+                prepare_slice(scan, mask, size, cohort.slices.longest_share, lungs)
             write_prepared(case, folder)
         prepared.append(case)
     return prepared

@@ -23,6 +23,7 @@ from deeplung_nb.learning.dataset import (
     cut_windows,
     normalise,
 )
+from deeplung_nb.learning.made import make_in_windows
 from deeplung_nb.network.baselines import UNet
 from deeplung_nb.network.checkpoint import (
     CHECKPOINT,
@@ -196,6 +197,9 @@ def train_epoch(
             n_slabs = max(1, len(picks) // n_scored)
             picks = [picks[k] for k in rng.choice(len(picks), n_slabs, replace=False)]
         hu, target = cut_windows(sampler.cases, picks, network.sees, network.scores)
+        if config.made_fraction > 0.0:
+            make_in_windows(hu, target, sampler.cases, picks, network.sees, network.scores,
+                            config, rng)
         hu, target = augment(hu, target, config, rng)
         wanted = target.flatten(0, 1).to(device)
         optimiser.zero_grad(set_to_none=True)

@@ -122,6 +122,10 @@ class TrainingConfig:
     """SD of added noise, drawn from 0 to this, HU."""
     blur_fraction: float = 0.0
     """Share of windows that are blurred (Gaussian, SD 0.5 to 1.2 pixels)."""
+    made_fraction: float = 0.0
+    """Share of windows in whose lungs disease is made (`learning.made`); 0: none, as the paper."""
+    made_dense: float = 1.0
+    """Share of these with high opacity; the others have ground glass."""
     isolated_fraction: float | None = None
     """Share of a batch from cohorts of isolated slices; None: as they come."""
     warmup_steps: int = 0

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from deeplung_nb.imaging.phantom.shapes import (
+from deeplung_nb.imaging.shapes import (
     REACH_MM,
     Tubes,
     ellipsoid,

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from deeplung_nb.imaging.phantom.painter import Painter
-from deeplung_nb.imaging.phantom.shapes import Lobules, covered, ellipsoid, smooth_min
 from deeplung_nb.imaging.phantom.spec import Lesion
+from deeplung_nb.imaging.shapes import Lobules, covered, ellipsoid, smooth_min
 
 LOBULE_MM = 13.0
 """A secondary lobule of the lung measures 10 to 25 mm."""

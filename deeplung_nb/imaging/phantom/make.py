@@ -23,9 +23,9 @@ from deeplung_nb.imaging.io import write_mask, write_scan
 from deeplung_nb.imaging.phantom.disease import Disease
 from deeplung_nb.imaging.phantom.painter import Painter, mix
 from deeplung_nb.imaging.phantom.scanner import acquire
-from deeplung_nb.imaging.phantom.shapes import Field, covered
 from deeplung_nb.imaging.phantom.spec import KINDS, PARTS, PhantomError, PhantomSpec, row_of_spec
 from deeplung_nb.imaging.scan import LesionMask, Scan
+from deeplung_nb.imaging.shapes import Field, covered
 from deeplung_nb.labels import GGO, HIGH_OPACITY
 from deeplung_nb.runs.progress import track
 
@@ -148,14 +148,15 @@ def _assemble(spec: PhantomSpec, hu, truth, expert, lobes) -> Phantom:
                    lobes > 0, lobes)
 
 
-CODE = ("spec.py", "make.py", "painter.py", "disease.py", "scanner.py", "anatomy.py", "shapes.py")
+CODE = ("spec.py", "make.py", "painter.py", "disease.py", "scanner.py", "anatomy.py",
+        "../shapes.py")
 
 
 def _recipe(spec: PhantomSpec) -> str:
     """The spec and the code that a case's files were made from."""
     code = hashlib.sha256()
     for name in CODE:
-        code.update(Path(__file__).with_name(name).read_bytes())
+        code.update((Path(__file__).parent / name).read_bytes())
     return json.dumps({"spec": row_of_spec(spec), "code": code.hexdigest()}, indent=1) + "\n"
 
 

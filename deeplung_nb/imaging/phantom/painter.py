@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from deeplung_nb.imaging.phantom import anatomy
-from deeplung_nb.imaging.phantom.shapes import (
+from deeplung_nb.imaging.phantom.spec import PhantomSpec
+from deeplung_nb.imaging.shapes import (
     Field,
     Tubes,
     covered,
@@ -21,7 +22,6 @@ from deeplung_nb.imaging.phantom.shapes import (
     ring,
     smooth_min,
 )
-from deeplung_nb.imaging.phantom.spec import PhantomSpec
 
 
 def mix(hu: np.ndarray, part: np.ndarray, value) -> None:
