@@ -18,13 +18,13 @@ LOCKED = --requirement requirements.lock
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env browser test lowest reproduce docs lint lock hashes clean
+.PHONY: help env browser test test-all lowest reproduce docs lint lock hashes clean
 
 help:
 	@echo "make reproduce                              embedded synthetic cohort, minutes on a laptop"
 	@echo "make reproduce PROFILE=public DATA=<folder>  the same on real CT (RESULTS=<folder> for its runs)"
 	@echo "make reproduce PROFILE=rehearsal             264 simulated readings, no CT, seconds"
-	@echo "make test                                    the whole test suite"
+	@echo "make test                                    the tests; make test-all: those that take long too"
 	@echo "make docs                                    the documentation as pages, in site/"
 	@echo "make lowest                                  the tests with the lowest versions that are allowed"
 	@echo "make env | lint | lock | hashes              environment (HASHES=1: files compared), style, pins"
@@ -50,8 +50,13 @@ browser:
 	echo "no chromium here: the browser tests are skipped (apt-get install chromium)"
 
 # Two processes of one thread each: torch's threads would only wait for each other.
+TESTS = OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile --cov=deeplung_nb.stats --cov-report=term:skip-covered --cov-fail-under=95
+
 test: env browser
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile --cov=deeplung_nb.stats --cov-report=term:skip-covered --cov-fail-under=95
+	$(TESTS) -m "not nightly"
+
+test-all: env browser
+	$(TESTS)
 
 reproduce: env
 	$(PYTHON) -m deeplung_nb reproduce --profile "$(PROFILE)" --results "$(RESULTS)" $(if $(DATA),--data "$(DATA)")
@@ -84,7 +89,7 @@ lowest:
 	$$work/venv/bin/python -m pip install --quiet --disable-pip-version-check uv `grep '^torch==' requirements.lock` && \
 	VIRTUAL_ENV=$$work/venv $$work/venv/bin/uv pip install --quiet --resolution lowest-direct \
 	  --editable ".[imaging,network,widgets,notebooks,test]" && \
-	OMP_NUM_THREADS=1 $$work/venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow and not browser"; \
+	OMP_NUM_THREADS=1 $$work/venv/bin/python -m pytest -n 2 --dist loadfile -m "not nightly and not browser"; \
 	status=$$?; rm -rf $$work; exit $$status
 
 # Trainings take hours: nothing goes without a second word, and the recorded example stays.

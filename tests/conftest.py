@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,18 @@ def _clean_environment(monkeypatch):
     """Settings of the caller's shell do not leak into tests."""
     for name in ("DEEPLUNG_RUN", "DEEPLUNG_PROFILE", "DEEPLUNG_RESULTS", "DEEPLUNG_MANIFESTS"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _threads_of_the_caller():
+    """The number of threads that a training was set to is not that of the tests after it.
+
+    Two processes of two threads on two cores wait for each other: twenty times as long, measured.
+    """
+    yield
+    torch = sys.modules.get("torch")
+    if torch is not None and os.environ.get("OMP_NUM_THREADS", "").isdigit():
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")

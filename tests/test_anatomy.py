@@ -83,6 +83,7 @@ def case(request, chest):
     return request.param, changed, drawn, lungs, segment_lungs(changed)
 
 
+@pytest.mark.nightly
 def test_the_sick_are_not_refused(case):
     _, scan, _, _, found = case
     assert examine(scan, found).errors == ()

@@ -23,6 +23,7 @@ def job(**options):
     return Job(**{"model": "ours", "n_slices": 2, "network": TINY, "threads": 1} | options)
 
 
+@pytest.mark.nightly
 def test_a_row_says_what_was_done_on_what_with_which_memory():
     jobs = [job(), job(way="fast"), job(task="training", n_slices=2),
             job(model="unet2d", width=2, way="channels last"), job(model="convlstm", way="fast")]

@@ -116,7 +116,6 @@ def test_every_command_explains_itself(installed, away):
         assert "usage: deeplung-nb" in run(installed, "deeplung-nb", name, "--help").stdout
 
 
-@pytest.mark.slow
 def test_a_student_gets_the_notebooks_and_runs_them_with_the_example(installed, away):
     laid = run(installed, "deeplung-nb", "notebooks", "course")
     assert laid.returncode == 0, laid.stderr
@@ -132,7 +131,6 @@ def test_a_student_gets_the_notebooks_and_runs_them_with_the_example(installed, 
     assert "may hold your work" in again.stderr
 
 
-@pytest.mark.slow
 def test_reproduce_and_manifest_write_here_and_not_into_the_package(installed, away):
     done = run(installed, "deeplung-nb", "reproduce", "--profile", "rehearsal")
     assert done.returncode == 0, done.stderr

@@ -14,7 +14,7 @@ from tests.test_widgets_browser import CASE
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = [
-    pytest.mark.browser,
+    pytest.mark.browser, pytest.mark.nightly,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium"),
 ]
 ROOT = PACKAGE_FOLDER.parent

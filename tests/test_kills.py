@@ -146,6 +146,7 @@ def require_all_or_none(work, folder):
     assert not {name for name in left if name.startswith(".part")}
 
 
+@pytest.mark.nightly
 def test_a_kill_at_any_rename_leaves_all_or_nothing(work, zygote, tmp_path):
     # Each answer takes seconds to draw: of its renames, some.
     for nth in range(1, 80, 4 if isinstance(work, Export) else 1):
@@ -210,6 +211,7 @@ def test_a_read_only_folder_is_said_and_left(work, zygote, tmp_path):
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.nightly
 def test_two_at_once_leave_the_whole_work_of_one(work, tmp_path):
     if isinstance(work, Export):
         pytest.skip("export replaces nothing: the second takes another name")

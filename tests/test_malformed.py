@@ -93,6 +93,7 @@ def read_whole(path):
     return scan
 
 
+@pytest.mark.nightly
 def test_images_cut_or_changed_at_random_bytes(files, tmp_path):
     content, truth = files
     rng = np.random.default_rng(20)

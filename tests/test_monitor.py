@@ -29,6 +29,7 @@ class StopAtStep(TrainingMonitor):
         return super().hear_step(loss)
 
 
+@pytest.mark.nightly
 def test_a_stopped_training_goes_on_to_the_weights_of_an_uninterrupted_one(tmp_path):
     training(tmp_path / "whole")([])
     monitor = StopAtStep(training(tmp_path / "stopped"), example=make_cases(1)[0])

@@ -75,6 +75,7 @@ def test_a_chest_passes(chest):
     assert not [w for w in found.warnings if "whole lungs" not in w]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("axes", "message"), [
     ((0,), "from head to feet"), ((1,), "from back to front"), ((0, 1), "from head to feet"),
     ((1, 2), "from back to front")])

@@ -132,6 +132,7 @@ def test_a_second_call_uses_the_work_again(small, run):
     assert {p: p.stat().st_mtime_ns for p in run.folder.glob("fold-*/checkpoint.pt")} == before
 
 
+@pytest.mark.nightly
 def test_a_second_run_gives_the_same_figures_tables_report_and_record(small, run):
     def files():
         return {path.relative_to(run.folder): sha256_of(path) for path in run.folder.rglob("*")
@@ -170,6 +171,7 @@ def test_notebooks_keep_no_bar_that_stands_still(run):
         assert "%|" not in path.read_text(encoding="utf-8"), path.name
 
 
+@pytest.mark.nightly
 def test_the_rehearsal_is_a_profile_like_any_other(tmp_path, capsys):
     assert main(["reproduce", "--profile", "rehearsal", "--results", str(tmp_path)]) == 0
     folder, = tmp_path.iterdir()
@@ -195,6 +197,7 @@ def test_a_start_that_fails_leaves_no_folder(tmp_path, arguments, capsys, monkey
     assert not list(tmp_path.glob("results/*"))
 
 
+@pytest.mark.nightly
 def test_another_folder_gives_the_same_bytes(small, run):
     """Invariant 4, in a process of its own."""
     code = ("import sys; from deeplung_nb.learning import experiment as e;"

@@ -150,6 +150,7 @@ def test_all_of_it_has_a_name_and_stayed_here(seen):
     assert seen.messages == []
 
 
+@pytest.mark.nightly
 def test_a_training_is_stopped_and_gone_on_with_from_the_page(lab, browser):
     watched = Watched(browser)
     watched.run_cells(lab, "monitor.ipynb")
@@ -166,6 +167,7 @@ def test_a_training_is_stopped_and_gone_on_with_from_the_page(lab, browser):
     page.close()
 
 
+@pytest.mark.nightly
 def test_the_dashboard_in_voila_filters_picks_and_opens(tmp_path, browser):
     write_notebook(tmp_path / "dashboard.ipynb", "from deeplung_nb.widgets import show_dashboard\n"
                    f"show_dashboard({str(EXAMPLE)!r})")

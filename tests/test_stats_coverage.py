@@ -364,7 +364,7 @@ def simulate(n, times, seed=0, world="normal"):
     return pd.DataFrame(rows).mean()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("n", [20, 67])
 def test_intervals_hold_the_truth_as_often_as_they_say(n):
     times = 500
@@ -381,7 +381,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(n):
     assert found["97.5 % quantile, order statistics"] > 0.94
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("world", ["skewed", "clustered"])
 def test_default_intervals_hold_with_zeros_skew_and_several_readings_a_patient(world):
     times = 150
@@ -394,7 +394,7 @@ def test_default_intervals_hold_with_zeros_skew_and_several_readings_a_patient(w
     assert found["CCC, Lin"] < 0.8 if world == "skewed" else found["bias, t of pairs"] < 0.85
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_slope_is_not_invented_where_errors_grow_with_the_size():
     times = 200
     found = simulate(40, times, world="slopes")
@@ -403,7 +403,7 @@ def test_a_slope_is_not_invented_where_errors_grow_with_the_size():
         assert share > 0.94 - 3 * error if name.endswith("*") else share < 0.75, (name, share)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_intervals_of_readers_classes_and_shifts_hold_the_truth():
     times = 100
     found = simulate(40, times, world="readers")

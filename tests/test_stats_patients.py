@@ -281,7 +281,7 @@ def test_the_variance_of_a_nested_difference_counts_every_level_once():
     assert np.mean(found) == pytest.approx(3, abs=4 * np.std(found) / np.sqrt(60))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_nested_tolerance_limits_hold_their_share_as_often_as_they_say():
     held, ahead = [], []
     for k in range(200):
@@ -371,7 +371,7 @@ def test_limits_with_the_mean_of_readers_hold_the_deviations():
         readers.limits_with_mean(frame.iloc[1:], "s", "r", "v")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_limits_with_the_mean_hold_the_truth():
     held = []
     truth = stats.norm.ppf(0.975) * np.sqrt(3 / 4 * (2**2 + 3**2))
@@ -540,7 +540,7 @@ def test_dice_is_against_the_expert_alone():
     assert other.difference.tolist() == [-3.0]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_lesions_found_have_an_interval_that_holds_near_one():
     held = []
     for seed in range(200):

@@ -165,6 +165,7 @@ def test_a_training_that_starts_from_weights_has_them(tmp_path):
             torch.testing.assert_close(tensor, weights(tmp_path / "b")[name], atol=1e-5, rtol=0)
 
 
+@pytest.mark.nightly
 def test_a_training_stopped_in_an_epoch_does_that_epoch_again(tmp_path):
     run(tmp_path / "whole")
     stopping, other = StopAfter(steps=3), StopAfter()
@@ -227,6 +228,7 @@ def kill_at_start(folder):
     process.wait()
 
 
+@pytest.mark.nightly
 def test_a_training_killed_three_times_ends_in_the_same_bytes(tmp_path):
     """Before its first epoch is whole, after that, and in the next one."""
     folder = tmp_path / "killed"
@@ -366,6 +368,7 @@ def test_bfloat16_trains_too(tmp_path):
     assert np.isfinite(history["train_loss"]).all()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["unet2d", "unet3d"])
 def test_a_baseline_trains_by_the_same_code_and_resumes(name, tmp_path):
     config = dataclasses.replace(SMALL, baselines=(

@@ -23,6 +23,7 @@ def script():
     return module
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["mean of 2×2 pixels", "sharp kernel, noise of 25 HU",
                                   "cropped 10 mm within the body"])
 def test_a_real_ct_in_another_form_has_no_lesion_outside_and_nearly_the_same_volume(

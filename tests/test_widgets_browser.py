@@ -287,6 +287,7 @@ def test_the_picture_stays_when_the_widget_is_closed(lab, browser):
     watched.page.close()
 
 
+@pytest.mark.nightly
 def test_the_dark_theme_is_dark_and_readable(tmp_path, browser):
     write_notebook(tmp_path / "case.ipynb", CASE)
     with server(tmp_path, "lab", theme="JupyterLab Dark") as address:
@@ -322,6 +323,7 @@ def drawn_in_3d(tmp_path, browser):
     chromium.close()
 
 
+@pytest.mark.nightly
 def test_surfaces_are_drawn(drawn_in_3d):
     watched, _, shot = drawn_in_3d(
         CASE.replace("view_ct", "view_surface").replace(', "automatic": p.expert', ""), 5)
@@ -331,6 +333,7 @@ def test_surfaces_are_drawn(drawn_in_3d):
     assert watched.messages == []
 
 
+@pytest.mark.nightly
 def test_niivue_shows_it_below_the_still_picture(drawn_in_3d):
     pytest.importorskip("ipyniivue", reason="ipyniivue is not installed")
     watched, canvas, shot = drawn_in_3d(
@@ -342,6 +345,7 @@ def test_niivue_shows_it_below_the_still_picture(drawn_in_3d):
     assert watched.elsewhere == []
 
 
+@pytest.mark.nightly
 def test_voila_shows_it_too(tmp_path, browser, phantom):
     write_notebook(tmp_path / "case.ipynb", CASE)
     with server(tmp_path, "voila", notebook="case.ipynb") as address:

@@ -19,7 +19,8 @@ import traitlets
 from itables.widget import ITable
 
 from deeplung_nb import measurements
-from deeplung_nb.cohorts.manifest import Cohort, read_cohort, read_manifest
+from deeplung_nb.cohorts.cases import list_cohorts
+from deeplung_nb.cohorts.manifest import Cohort, read_manifest
 from deeplung_nb.cohorts.schema import ManifestError
 from deeplung_nb.labels import VALUES
 from deeplung_nb.measurements.spreadsheets import read_csv
@@ -83,8 +84,7 @@ def cases_of_run(run: Run) -> pd.DataFrame:
             raise FileNotFoundError(f"{path} is missing: a run of simulated readings is nothing "
                                     "else. Run 'deeplung-nb reproduce --profile rehearsal'")
         return cases_of_table(measured)
-    frame = pd.concat([read_cohort(name, None, verify=False).frame
-                       for name in run.config.cohorts], ignore_index=True)
+    frame = pd.concat([cohort.frame for cohort in list_cohorts(run)], ignore_index=True)
     return frame if measured is None else _with_readings(frame, measured)
 
 

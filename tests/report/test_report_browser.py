@@ -37,6 +37,7 @@ def page_file(run):
     return html.write_report(run)
 
 
+@pytest.mark.nightly
 def test_the_report_asks_for_nothing_and_prints_to_a_handful_of_pages(page_file):
     with playwright.sync_playwright() as p:
         chromium = p.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
