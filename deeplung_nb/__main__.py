@@ -73,10 +73,10 @@ def _manifest(options: argparse.Namespace) -> None:
     from deeplung_nb.runs.registry import complete_manifests, own_manifest_folder
 
     output = options.output or own_manifest_folder()
-    manifest, splits = make_manifest(options.dataset, options.folder, output, options.overwrite)
+    files = make_manifest(options.dataset, options.folder, output, options.overwrite)
     if options.output is None:
         complete_manifests(output)
-    print(f"wrote {manifest} and {splits}")
+    print(f"wrote {' and '.join(map(str, files))}")
 
 
 def _train_packaged(options: argparse.Namespace) -> None:

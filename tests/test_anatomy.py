@@ -89,6 +89,7 @@ def test_the_sick_are_not_refused(case):
     assert examine(scan, found).errors == ()
 
 
+@pytest.mark.nightly
 def test_lung_that_is_missing_is_said_with_a_number_that_is_no_exaggeration(case):
     kind, scan, drawn, _, found = case
     said = [one for one in examine(scan, found).warnings
@@ -109,6 +110,7 @@ def test_a_true_lung_mask_fits_however_ill_and_leaves_nothing_missing(case):
     assert not any("chest cavity" in one for one in found.warnings)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("axis", "words"), [(0, "from head to feet"), (1, "from back to front")])
 def test_a_turned_file_is_found_however_ill(case, axis, words):
     kind, scan, *_ = case

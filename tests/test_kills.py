@@ -162,6 +162,7 @@ def test_a_kill_at_any_rename_leaves_all_or_nothing(work, zygote, tmp_path):
     assert nth > len(work.files), "the kills did not reach the renames"
 
 
+@pytest.mark.nightly
 def test_a_kill_at_any_moment_leaves_all_or_nothing(work, zygote, tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()

@@ -38,7 +38,8 @@ def no_torch(tmp_path, monkeypatch):
     ("dashboard", "run.json"),
     ("09_tables", "tables/published.csv"),
     ("08_figures", "figures/fig_i_agreement_external.pdf"),
-    ("10_look_at_cases", "figures/slice_profile_median.pdf"),
+    # The chests of the example are drawn for it.
+    pytest.param("10_look_at_cases", "figures/slice_profile_median.pdf", marks=pytest.mark.nightly),
     ("E1_solutions", "run.json"),
 ])
 def test_a_reader_without_torch_can_start_here(example, no_torch, name, made):

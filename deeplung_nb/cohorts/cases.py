@@ -11,12 +11,13 @@ import pandas as pd
 from deeplung_nb.cohorts.manifest import Cohort, check_apart, read_cohort
 from deeplung_nb.cohorts.splits import check_splits, read_splits
 from deeplung_nb.files import write_text
+from deeplung_nb.imaging.grid import Grid
 from deeplung_nb.imaging.io import read_mask, read_scan
 from deeplung_nb.imaging.lungs import LungMask, lungs_for
 from deeplung_nb.imaging.phantom.make import write_cohort
 from deeplung_nb.imaging.phantom.spec import read_specs
 from deeplung_nb.imaging.scan import LesionMask, Scan
-from deeplung_nb.imaging.slices import read_slice, read_slice_mask
+from deeplung_nb.imaging.slices import read_slice, read_slice_mask, read_stack
 from deeplung_nb.labels import GGO, LESION_STRUCTURES
 from deeplung_nb.runs import Run, check_inputs, code_digest, manifest_digest, results_folder
 from deeplung_nb.runs.registry import cohort_files, is_phantom
@@ -29,6 +30,15 @@ class Case(NamedTuple):
     expert: LesionMask
     lungs: LungMask | None
     structures: tuple[str, ...]
+
+
+class SliceCase(NamedTuple):
+    """An isolated slice: itself, its mask, and itself among its neighbours, as slice `at`."""
+
+    scan: Scan
+    expert: LesionMask
+    stack: Scan
+    at: int
 
 
 def load_cohorts(run: Run) -> list[Cohort]:
@@ -146,6 +156,15 @@ def read_for_training(cohort: Cohort, case_id: str) -> tuple[Scan, LesionMask]:
         return scan, mask
     scan = read_scan(cohort.image_path(case_id), case_id=case_id)
     return scan, read_mask(cohort.mask_path(case_id), scan, cohort.mask_codes)
+
+
+def read_external_slice(cohort: Cohort, case_id: str) -> SliceCase:
+    """An isolated slice that is only ever tested, among its neighbours."""
+    assert cohort.slices is not None
+    scan, at = read_stack(cohort.image_path(case_id), case_id, cohort.slices)
+    own = Scan(scan.hu[at:at + 1], Grid.upright((1, *scan.shape[1:]), scan.spacing_mm), case_id)
+    mask = read_slice_mask(cohort.mask_path(case_id), own, cohort.mask_codes, cohort.slices)
+    return SliceCase(own, mask, scan, at)
 
 
 def read_reading(run: Run, cohort_name: str, case_id: str) -> tuple[Case, LesionMask]:

@@ -8,6 +8,7 @@ about -850 HU and soft tissue at about +40. It is good for training, not for a d
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +41,9 @@ class SliceLayout(NamedTuple):
     usual_grey: tuple[float, float] = (43.0, 209.0)
     """Both modes where one is not found (a narrow window, or no healthy lung); the default is the
     median over the 50 slices of MedSeg-1."""
+    neighbours: int = 0
+    """So many pictures on each side of a slice lie beside its own, where the series has them:
+    `<name>_<number>`, numbered from slice to slice."""
 
 
 def _mode(histogram: np.ndarray, low: int, high: int, usual: float) -> float:
@@ -92,6 +96,52 @@ def read_slice(path: str | os.PathLike, case_id: str, layout: SliceLayout) -> Sc
     grey = read_picture(Path(path), case_id, layout)
     hu = np.rint(grey_to_hu(grey, layout)).astype(np.int16)[None]
     return Scan(hu, Grid.upright(hu.shape, (1.0, 1.0, 1.0)), case_id, str(path))
+
+
+def read_stack(path: str | os.PathLike, case_id: str, layout: SliceLayout) -> tuple[Scan, int]:
+    """A picture among its neighbours as a scan, and which of its slices it is.
+
+    Neighbours that are not there are left out. Pictures are cropped slice by slice as a rule: each
+    lies in the middle of the slice's own frame, air around it. The line to HU is that of all
+    pictures together.
+
+    Raises
+    ------
+    ScanError
+        A file is no 8-bit grey picture, or has no number.
+    """
+    path = Path(path)
+    found = re.fullmatch(r"(.*?)(\d+)", path.stem)
+    if found is None and layout.neighbours:
+        raise ScanError(f"case {case_id!r}: {path.name} has no number at its end, expected "
+                        "<name>_<number>, as its neighbours have. Rename it")
+    beside = [] if found is None else [
+        path.with_name(f"{found[1]}{int(found[2]) + k}{path.suffix}")
+        for k in range(-layout.neighbours, layout.neighbours + 1) if k]
+    n_below = layout.neighbours
+    files = [*beside[:n_below], path, *beside[n_below:]]
+    there = [file for file in files if file == path or file.is_file()]
+    pictures = [read_picture(file, case_id, layout) for file in there]
+    at = there.index(path)
+    values = grey_to_hu(np.concatenate([picture.ravel() for picture in pictures]), layout)
+    parts = np.split(values, np.cumsum([picture.size for picture in pictures])[:-1])
+    hu = np.stack([_in_the_middle(part.reshape(picture.shape), pictures[at].shape)
+                   for part, picture in zip(parts, pictures, strict=True)])
+    hu = np.rint(hu).astype(np.int16)
+    return Scan(hu, Grid.upright(hu.shape, (1.0, 1.0, 1.0)), case_id, str(path)), at
+
+
+def _in_the_middle(hu: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A picture cut, or filled up with air, to another shape about its middle."""
+    out = np.full(shape, LEAST_HU, np.float32)
+    source, target = [], []
+    for have, want in zip(hu.shape, shape, strict=True):
+        cut, pad = max(0, (have - want) // 2), max(0, (want - have) // 2)
+        n = min(have, want)
+        source.append(slice(cut, cut + n))
+        target.append(slice(pad, pad + n))
+    out[tuple(target)] = hu[tuple(source)]
+    return out
 
 
 def read_slice_mask(path: str | os.PathLike, scan: Scan, codes: dict[int, int],

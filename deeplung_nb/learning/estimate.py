@@ -6,17 +6,20 @@ measured in millilitres; that is `experiment`'s, on the scan's own grid.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from deeplung_nb.cohorts.cases import load_cohorts, load_splits
+from deeplung_nb.cohorts.cases import load_cohorts, load_splits, read_external_slice
+from deeplung_nb.cohorts.manifest import Cohort
 from deeplung_nb.cohorts.splits import CaseKey, fold_cases
 from deeplung_nb.files import write_text
 from deeplung_nb.imaging.preprocess import normalise_hu
 from deeplung_nb.labels import LESION_STRUCTURES, NO_ANSWER, structure_mask
+from deeplung_nb.learning.dataset import on_picture, prepare_slice
 from deeplung_nb.learning.experiment import prepared_cases
 from deeplung_nb.network.checkpoint import CHECKPOINT
 from deeplung_nb.reading.predict import Predictor, lesion_first
@@ -81,6 +84,67 @@ def _sizes(case: Unseen, threshold: float | None) -> Iterator[dict[str, object]]
         yield {"cohort": case.key.cohort, "case_id": case.key.case_id, "isolated": case.isolated,
                "slice": int(z), "percent_of_picture": 100.0 * float(wanted[z].mean()),
                "tp": counts.tp, "fp": counts.fp, "fn": counts.fn, "dice": counts.dice()}
+
+
+def score_external_slices(readers: dict[str, Sequence[Path]], cohorts: Sequence[Cohort],
+                          progress: bool = True) -> pd.DataFrame:
+    """How well isolated slices of external cohorts are read, each between its neighbours.
+
+    Pixels of the network's picture: how large a pixel is, is not known of such slices.
+
+    Parameters
+    ----------
+    readers
+        Name -> checkpoints whose scores are averaged.
+
+    Returns
+    -------
+    DataFrame
+        `reader, cohort, case_id, patient_id, centre, structure, n_expert, n_found, tp, fp, fn,
+        dice`; a binary mask has the row of any lesion only.
+    """
+    todo = [(cohort, row) for cohort in cohorts if cohort.slices is not None
+            for _, row in cohort.cases("external").iterrows()]
+    predictors = {name: Predictor.from_checkpoints(files) for name, files in readers.items()} \
+        if todo else {}
+    rows = []
+    for cohort, row in track(todo, "external slices", "slice", shown=progress and bool(todo)):
+        case = read_external_slice(cohort, row.case_id)
+        structures = ("lesion",) if row.mask_kind == "binary" else LESION_STRUCTURES
+        for name, predictor in predictors.items():
+            size, share = predictor.image_size, cohort.slices.longest_share
+            pictures, inside = on_picture(case.stack.hu, size, share)
+            target = prepare_slice(case.scan, case.expert, size, share).target[0][inside]
+            scores = np.concatenate([predictor.decide(batch) for batch in
+                                     predictor.scores_per_network(normalise_hu(pictures))])
+            found = scores[case.at].argmax(axis=0)[inside]  # nothing outside the patient
+            for structure in structures:
+                counts = overlap.confusion(structure_mask(target, structure),
+                                           structure_mask(found, structure))
+                rows.append({
+                    "reader": name, "cohort": cohort.name, "case_id": row.case_id,
+                    "patient_id": row.patient_id, "centre": row.centre, "structure": structure,
+                    "n_expert": counts.tp + counts.fn, "n_found": counts.tp + counts.fp,
+                    "tp": counts.tp, "fp": counts.fp, "fn": counts.fn, "dice": counts.dice()})
+    return pd.DataFrame(rows, columns=[
+        "reader", "cohort", "case_id", "patient_id", "centre", "structure", "n_expert", "n_found",
+        "tp", "fp", "fn", "dice"])
+
+
+def external_slices(run: Run, progress: bool = True) -> pd.DataFrame:
+    """`score_external_slices` by each fold's network and by all together (`ensemble`).
+
+    Kept in the run folder as `external_slices.csv` and used again.
+    """
+    path = run.path("external_slices.csv")
+    if not path.exists():
+        folds = {f"fold-{fold}": [run.require(run.fold_folder(fold), CHECKPOINT,
+                                              made_by="05_cross_validation.ipynb")]
+                 for fold in range(run.config.n_folds)}
+        readers = {**folds, "ensemble": [files[0] for files in folds.values()]}
+        found = score_external_slices(readers, load_cohorts(run), progress)
+        write_text(path, found.to_csv(index=False))
+    return pd.read_csv(path, dtype={"case_id": str, "patient_id": str})
 
 
 class Estimate(NamedTuple):

@@ -98,7 +98,9 @@ def train_packaged(data: Path, output: Path | None = None, *, name: str = "deepl
     """
     if seeds < 1:
         raise ValueError(f"seeds {seeds}: expected 1 or more networks")
-    config = replace(load_profile(PROFILE), profile="packaged")
+    recipe, registry = load_profile(PROFILE), read_registry()
+    config = replace(recipe, profile="packaged", cohorts=tuple(
+        name for name in recipe.cohorts if registry[name]["role"] != "external"))
     if config.pretrained:
         find_encoder(config.pretrained, data)
     run = open_run(config=config, data=data, results=results)

@@ -1,7 +1,8 @@
 """Manifests of published data sets as they lie on disk: a module for each set.
 
 A module has the name of its set in `cohorts.toml` and two functions: `adapt(folder)` makes the
-table of the manifest from the files found, `deal(table)` its folds.
+table of the manifest from the files found, `deal(table)` its folds; a set that is only ever tested
+has no folds.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ def names() -> list[str]:
 
 
 def make_manifest(name: str, folder: str | os.PathLike, output: Path,
-                  overwrite: bool = False) -> tuple[Path, Path]:
+                  overwrite: bool = False) -> list[Path]:
     """Write the manifest of the files in `folder`, and its folds, to `output`; their paths.
 
     Raises
@@ -35,15 +36,18 @@ def make_manifest(name: str, folder: str | os.PathLike, output: Path,
 
     if name not in names():
         raise ValueError(f"data set {name!r}: no adapter, expected one of {', '.join(names())}")
-    manifest, splits = output / f"{name}.csv", output / f"splits_{name}.csv"
-    there = [str(path) for path in (manifest, splits) if path.exists()]
+    adapter = importlib.import_module(f"{__name__}.{name}")
+    files = [output / f"{name}.csv"]
+    if hasattr(adapter, "deal"):
+        files.append(output / f"splits_{name}.csv")
+    there = [str(path) for path in files if path.exists()]
     if there and not overwrite:
         raise FileExistsError(f"{', '.join(there)}: there already, and the folds are frozen. "
                               "Choose another --output, or --overwrite them")
-    adapter = importlib.import_module(f"{__name__}.{name}")
     table = adapter.adapt(folder)
-    folds = check_splits(adapter.deal(table), table)
-    with atomic_paths(manifest, splits, replace=overwrite) as parts:
+    folds = check_splits(adapter.deal(table), table) if len(files) > 1 else None
+    with atomic_paths(*files, replace=overwrite) as parts:
         write_manifest(table, parts[0])
-        write_splits(folds, parts[1])
-    return manifest, splits
+        if folds is not None:
+            write_splits(folds, parts[1])
+    return files
