@@ -101,6 +101,7 @@ def test_lung_that_is_missing_is_said_with_a_number_that_is_no_exaggeration(case
         assert kind not in MISSING or ml >= 0.25 * drawn
 
 
+@pytest.mark.nightly
 def test_a_true_lung_mask_fits_however_ill_and_leaves_nothing_missing(case):
     _, scan, _, lungs, found = case
     given = LungMask.like(scan, lungs, "reference", "given.nii.gz")

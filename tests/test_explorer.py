@@ -218,6 +218,7 @@ def run_cell(code):
     return space["found"], said.getvalue()
 
 
+@pytest.mark.nightly
 def test_the_exported_cell_makes_all_numbers_again(explorer):
     explorer._controls["structure"].value = "ggo"
     explorer._controls["where role"].value = "cv"

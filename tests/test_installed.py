@@ -131,6 +131,7 @@ def test_a_student_gets_the_notebooks_and_runs_them_with_the_example(installed, 
     assert "may hold your work" in again.stderr
 
 
+@pytest.mark.nightly
 def test_reproduce_and_manifest_write_here_and_not_into_the_package(installed, away):
     done = run(installed, "deeplung-nb", "reproduce", "--profile", "rehearsal")
     assert done.returncode == 0, done.stderr

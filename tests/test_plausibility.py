@@ -83,11 +83,13 @@ def test_a_flipped_file_is_found(chest, axes, message):
     assert any(message in error for error in findings(flipped(chest, *axes)).errors)
 
 
+@pytest.mark.nightly
 def test_a_turned_file_is_found(chest):
     turned = replace(chest, hu=np.ascontiguousarray(np.rot90(chest.hu, axes=(1, 2))))
     assert any("turned" in error for error in findings(turned).errors)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("order", [(1, 0, 2), (2, 0, 1)], ids=["coronal", "sagittal"])
 def test_slices_that_pose_as_axial_are_found(chest, order):
     if chest.case_id == "8":

@@ -123,6 +123,7 @@ def test_the_printed_p_value_of_external_ground_glass_is_not_to_be_had():
         assert paired.wilcoxon_signed_rank(pair.reference, pair.test).p_value < 1e-4
 
 
+@pytest.mark.nightly
 def test_the_notebook_runs_in_a_folder_of_its_own_and_says_simulated(tmp_path):
     run = open_run("rehearsal", results=tmp_path)
     run_notebook(shipped("notebooks") / "E2_rehearsal.ipynb", run)

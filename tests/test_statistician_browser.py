@@ -92,6 +92,7 @@ def pair(structure):
     return measurements.pair(table, "expert", "model", structure)
 
 
+@pytest.mark.nightly
 def test_another_structure_changes_n_and_bias_to_what_the_statistics_say(seen):
     for structure, title in (("high_opacity", "High opacity"), ("ggo", "Ground-glass opacity")):
         expected = agreement.bland_altman(pair(structure).reference, pair(structure).test)

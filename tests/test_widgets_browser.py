@@ -263,6 +263,7 @@ def test_nothing_was_said_and_nothing_was_asked_from_elsewhere(seen):
     assert seen.messages == []
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("code", ["RAS", "LPS", "LPI"])
 def test_a_voxel_is_itself_in_any_file_order(lab, browser, code):
     hu = np.random.default_rng(8).integers(-1000, 400, (6, 30, 40)).astype(np.int16)
@@ -278,6 +279,7 @@ def test_a_voxel_is_itself_in_any_file_order(lab, browser, code):
     watched.page.close()
 
 
+@pytest.mark.nightly
 def test_the_picture_stays_when_the_widget_is_closed(lab, browser):
     watched = Watched(browser)
     watched.run_cells(lab, "case.ipynb")

@@ -68,6 +68,7 @@ def test_report_goes_from_the_cases_to_the_agreement(run, measured):
     assert "U-Nets were trained and tested on the same folds: 2-D (16 to 256" in page.words
 
 
+@pytest.mark.nightly
 def test_word_file_holds_the_printed_tables(run, measured):
     frame = dice_table(measured)
     tables.save_table(tables.format_dice(frame), frame, run, "dice_cv")
