@@ -146,6 +146,7 @@ def test_gas_below_the_lungs_is_no_reason_to_refuse_a_mask(chest):
     assert misfit_of_lungs(replace(scan, hu=hu), given, found) is None
 
 
+@pytest.mark.nightly
 def test_signs_that_no_disease_moves(case):
     _, scan, *_ = case
     found = Chest.of(scan)

@@ -137,8 +137,8 @@ def _form(space: _Space, lungs: np.ndarray, lesion: MadeLesion) -> np.ndarray:
     if lesion.kind == "patch":
         return np.float32(10.0) * rough - away
     if lesion.kind == "crescent":
-        pleura = ndimage.distance_transform_edt(
-            np.pad(lungs, ((0, 0), (1, 1), (1, 1))), sampling=space.voxel_mm)[:, 1:-1, 1:-1]
+        pleura = np.asarray(ndimage.distance_transform_edt(
+            np.pad(lungs, ((0, 0), (1, 1), (1, 1))), sampling=space.voxel_mm))[:, 1:-1, 1:-1]
         return (np.float32(4.0) * rough - np.float32(2.5) * pleura - away / np.float32(3.0)
                 ).astype(np.float32)
     form = np.full(space.shape, -np.inf, np.float32)  # lobules

@@ -6,7 +6,7 @@ measured in millilitres; that is `experiment`'s, on the scan's own grid.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,7 +86,7 @@ def _sizes(case: Unseen, threshold: float | None) -> Iterator[dict[str, object]]
                "tp": counts.tp, "fp": counts.fp, "fn": counts.fn, "dice": counts.dice()}
 
 
-def score_external_slices(readers: dict[str, Sequence[Path]], cohorts: Sequence[Cohort],
+def score_external_slices(readers: Mapping[str, Sequence[Path]], cohorts: Sequence[Cohort],
                           progress: bool = True) -> pd.DataFrame:
     """How well isolated slices of external cohorts are read, each between its neighbours.
 
@@ -103,16 +103,18 @@ def score_external_slices(readers: dict[str, Sequence[Path]], cohorts: Sequence[
         `reader, cohort, case_id, patient_id, centre, structure, n_expert, n_found, tp, fp, fn,
         dice`; a binary mask has the row of any lesion only.
     """
-    todo = [(cohort, row) for cohort in cohorts if cohort.slices is not None
+    todo = [(cohort, cohort.slices.longest_share, row) for cohort in cohorts
+            if cohort.slices is not None
             for _, row in cohort.cases("external").iterrows()]
     predictors = {name: Predictor.from_checkpoints(files) for name, files in readers.items()} \
         if todo else {}
     rows = []
-    for cohort, row in track(todo, "external slices", "slice", shown=progress and bool(todo)):
+    shown = progress and bool(todo)
+    for cohort, share, row in track(todo, "external slices", "slice", shown=shown):
         case = read_external_slice(cohort, row.case_id)
         structures = ("lesion",) if row.mask_kind == "binary" else LESION_STRUCTURES
         for name, predictor in predictors.items():
-            size, share = predictor.image_size, cohort.slices.longest_share
+            size = predictor.image_size
             pictures, inside = on_picture(case.stack.hu, size, share)
             target = prepare_slice(case.scan, case.expert, size, share).target[0][inside]
             scores = np.concatenate([predictor.decide(batch) for batch in
