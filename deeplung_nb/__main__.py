@@ -223,7 +223,8 @@ def _add_ablate(commands: Any) -> None:
         "ablate", help="what each part of the recipe is worth",
         description="Train profile 'public' with one part changed at a time and test on patients "
                     "left out; up to two hours on two cores, resumable.")
-    command.add_argument("--data", type=Path, required=True, help="as for train-packaged")
+    command.add_argument("--data", type=Path, required=True,
+                         help="folder of the profile's cohorts, and encoders/")
     command.add_argument("--seeds", type=int, default=3, help="trainings of each (default 3)")
     command.add_argument("--results", type=Path, help="folder for the run (default: results/)")
     command.set_defaults(run=_ablate)

@@ -64,10 +64,7 @@ def _clean_environment(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _threads_of_the_caller():
-    """The number of threads that a training was set to is not that of the tests after it.
-
-    Two processes of two threads on two cores wait for each other: twenty times as long, measured.
-    """
+    """The number of threads that a training was set to is not that of the tests after it."""
     yield
     torch = sys.modules.get("torch")
     if torch is not None and os.environ.get("OMP_NUM_THREADS", "").isdigit():

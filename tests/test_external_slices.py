@@ -1,5 +1,7 @@
 """Isolated slices of external cohorts: read among their neighbours, and only ever tested."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ import SimpleITK as sitk
 
 from deeplung_nb.cohorts import adapters
 from deeplung_nb.cohorts.cases import read_external_slice
-from deeplung_nb.cohorts.manifest import Cohort, read_cohort, read_manifest
+from deeplung_nb.cohorts.manifest import read_cohort, read_manifest
 from deeplung_nb.cohorts.schema import COLUMNS
 from deeplung_nb.imaging.errors import ScanError
 from deeplung_nb.imaging.slices import SliceLayout, read_stack
@@ -15,6 +17,7 @@ from deeplung_nb.learning.estimate import score_external_slices
 from deeplung_nb.network.packaged import packaged_checkpoints
 from deeplung_nb.runs.config import load_profile
 from deeplung_nb.runs.registry import manifest_folder, read_registry
+from deeplung_nb.stats.dice import dice_table
 
 LAYOUT = SliceLayout(quarter_turns=1, longest_share=0.8, lung_grey=(5, 40), soft_grey=(70, 120),
                      neighbours=2)
@@ -80,6 +83,15 @@ def cohort_of(series, role="external"):
     return read_manifest(series / "c.csv", series, mask_codes={255: 1}, slices=LAYOUT)
 
 
+def test_a_set_without_codes_has_the_projects_own(series):
+    cohort = cohort_of(series)
+    mask = np.zeros((40, 60), np.uint8)
+    mask[15:25, 10:20] = 2
+    write(series / "masks" / "a_5.png", mask)
+    case = read_external_slice(replace(cohort, mask_codes=None), "5")
+    assert (case.expert.labels == 2).sum() == 100
+
+
 def test_a_case_is_its_slice_its_mask_and_its_neighbours(series):
     case = read_external_slice(cohort_of(series), "5")
     assert np.array_equal(case.stack.hu[case.at], case.scan.hu[0])
@@ -101,6 +113,9 @@ def test_every_reader_reads_every_slice_and_a_binary_mask_scores_any_lesion(
     assert (2 * found.tp / (found.n_expert + found.n_found)).tolist() == pytest.approx(
         found.dice.tolist())
     assert found.dice[0] == found.dice[1]
+    table = dice_table(found, test="one").set_index("averaging")
+    assert table.n.unique().tolist() == [1]
+    assert table.dice["pooled"] == pytest.approx(found.dice[0])
 
 
 def test_a_cohort_that_trains_is_no_external_one(series, checkpoint_file):
@@ -115,7 +130,6 @@ def test_the_external_patients_of_public_train_nothing():
     external = [name for name in config.cohorts if registry[name]["role"] == "external"]
     assert external == ["coronacases_expert"]
     cohort = read_cohort("coronacases_expert", None, verify=False)
-    assert isinstance(cohort, Cohort)
     assert set(cohort.frame.role) == {"external"}
     assert cohort.frame.patient_id.tolist() == [f"CC{n:03d}" for n in (1, 3, 5, 6, 8, 10)]
 

@@ -5,16 +5,17 @@ import dataclasses
 import numpy as np
 import pytest
 
+from deeplung_nb.imaging.body import noise_hu
 from deeplung_nb.imaging.made_disease import (
     BRONCHUS_HU,
     KINDS,
     TEXTURES,
     MadeLesion,
     make_disease,
-    noise_of,
 )
 from deeplung_nb.labels import GGO, HIGH_OPACITY
-from deeplung_nb.learning.dataset import PreparedCase, cut_windows
+from deeplung_nb.learning import made
+from deeplung_nb.learning.dataset import PreparedCase, SliceSampler, cut_windows
 from deeplung_nb.learning.made import make_in_windows, random_lesion
 from deeplung_nb.runs.config import TrainingConfig
 
@@ -56,8 +57,8 @@ def test_dense_lesions_have_their_density_and_the_noise_of_the_scan(chest):
     made, truth = make_disease(hu, labels, lungs, VOXEL_MM, MadeLesion("dependent", 0.37, 30.0))
     inside = made[truth > 0]
     assert np.median(inside) == pytest.approx(30, abs=8)
-    assert noise_of(hu) == pytest.approx(10, abs=1.5)
-    assert noise_of(made) == pytest.approx(10, abs=2.5)
+    assert noise_hu(hu) == pytest.approx(10, abs=1.5)
+    assert noise_hu(made) == pytest.approx(10, abs=2.5)
 
 
 def test_what_is_dependent_lies_behind_on_the_side_that_was_asked_for(chest):
@@ -155,6 +156,27 @@ def test_windows_are_changed_where_lungs_are_known_and_seen(chest):
     lesion = target[0, 0] == HIGH_OPACITY.code
     assert (window[0, 2][lesion] > -400).mean() > 0.7
     assert np.array_equal(window[2, 0], window[2, 4])  # a slice without neighbours
+
+
+def test_what_is_made_does_not_hang_on_the_pixels_of_the_picture(chest, monkeypatch):
+    seen = []
+
+    def note(hu, labels, lungs, voxel_mm, lesion):
+        seen.append(voxel_mm[1] * hu.shape[-1])
+        return make_disease(hu, labels, lungs, voxel_mm, lesion)
+
+    monkeypatch.setattr(made, "make_disease", note)
+    half = tuple(np.ascontiguousarray(array[:, ::2, ::2]) for array in chest)
+    for arrays in (chest, half):
+        before, window, _ = windows(arrays, TrainingConfig(made_fraction=1.0))
+        assert not np.array_equal(before[0], window[0])
+    assert seen == pytest.approx([made.PICTURE_MM] * len(seen))
+
+
+def test_a_training_without_known_lungs_can_have_no_made_disease(chest):
+    hu, labels, _ = chest
+    with pytest.raises(ValueError, match="lungs of no training case"):
+        SliceSampler([PreparedCase("b", hu, labels)], TrainingConfig(made_fraction=0.1), 0)
 
 
 def test_no_window_is_changed_where_none_is_asked_for(chest):

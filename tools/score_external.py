@@ -9,6 +9,7 @@ from pathlib import Path
 from deeplung_nb.cohorts.manifest import read_cohort
 from deeplung_nb.learning.estimate import score_external_slices
 from deeplung_nb.network.packaged import packaged_checkpoints
+from deeplung_nb.stats.dice import dice_table
 
 
 def main(data: Path) -> None:
@@ -23,8 +24,16 @@ def main(data: Path) -> None:
     for case, row in dice.iterrows():
         print(f"| {case} | {sizes.n_expert[case]:,} | {sizes.n_found[case]:,} | "
               f"{' | '.join(f'{value:.3f}' for value in row)} |")
-    print(f"| mean ± SD | | | "
-          f"{' | '.join(f'{dice[name].mean():.3f} ± {dice[name].std():.3f}' for name in dice)} |")
+    rows = {name: dice_table(found, test=name).set_index("averaging") for name in readers}
+    for words, averaging, spread in ((f"mean of {len(dice)} slices ± SD", "per case", True),
+                                     ("95 % interval, patients resampled", "per case", False),
+                                     ("pooled pixels", "pooled", False)):
+        cells = []
+        for name in readers:
+            one = rows[name].loc[[averaging]].iloc[0]
+            cells.append(f"{one.dice:.3f} ± {one.sd_cases:.3f}" if spread else f"{one.dice:.3f}"
+                         if averaging == "pooled" else f"{one.ci_lower:.3f} to {one.ci_upper:.3f}")
+        print(f"| {words} | | | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -161,7 +161,6 @@ def read_for_training(cohort: Cohort, case_id: str) -> tuple[Scan, LesionMask]:
 def read_external_slice(cohort: Cohort, case_id: str) -> SliceCase:
     """An isolated slice that is only ever tested, among its neighbours."""
     assert cohort.slices is not None
-    assert cohort.mask_codes is not None
     scan, at = read_stack(cohort.image_path(case_id), case_id, cohort.slices)
     own = Scan(scan.hu[at:at + 1], Grid.upright((1, *scan.shape[1:]), scan.spacing_mm), case_id)
     mask = read_slice_mask(cohort.mask_path(case_id), own, cohort.mask_codes, cohort.slices)

@@ -8,6 +8,7 @@ from scipy import ndimage
 from deeplung_nb.imaging.preprocess import resize_matrix
 from deeplung_nb.imaging.scan import LesionMask, Scan
 
+SOFT_TISSUE_HU = (-50, 150)
 BODY_ABOVE_HU = -400.0
 """Between what is aerated (lung with ground glass, clothes, foam) and soft tissue."""
 GRID_MM = 2.0
@@ -94,3 +95,14 @@ def without_outside(mask: LesionMask, body: np.ndarray) -> LesionMask:
         Of `body_mask`, bool [z, y, x].
     """
     return LesionMask(mask.labels * body, mask.grid, mask.case_id, mask.orientation)
+
+
+def noise_hu(hu: np.ndarray) -> float | None:
+    """SD of a CT's noise, from neighbours in soft tissue [z, y, x]; None where there is none."""
+    soft = (hu > SOFT_TISSUE_HU[0]) & (hu < SOFT_TISSUE_HU[1])
+    pairs = soft[:, :, 1:] & soft[:, :, :-1]
+    if not pairs.any():
+        return None
+    steps = np.diff(hu.astype(np.float32), axis=2)[pairs]
+    # Of two equal tissues with noise s the difference has s sqrt(2); MAD leaves out edges.
+    return float(1.4826 * np.median(np.abs(steps)) / np.sqrt(2))

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from deeplung_nb.imaging.shapes import Field, Lobules, covered
+from deeplung_nb.imaging.body import noise_hu
+from deeplung_nb.imaging.shapes import LOBULE_MM, SEPTUM_MM, Field, Lobules, covered
 from deeplung_nb.labels import GGO, HIGH_OPACITY
 
 KINDS = ("dependent", "patch", "lobules", "crescent")
@@ -24,9 +25,9 @@ TEXTURES = ("plain", "net", "bronchograms")
 """`net`: thickened septa between lobules (crazy paving); `bronchograms`: air in branching tubes."""
 SIDES = ("both", "right", "left")
 DENSE_ABOVE_HU = -300.0
-"""What is denser, is high opacity; docs/model_card.md: readers' own borders lie between -580 and
--115 HU."""
-LOBULE_MM, SEPTUM_MM, BRONCHUS_MM = 13.0, 1.1, 2.2
+"""What is made denser is high opacity. Readers draw their line elsewhere in each case: see the
+densities of both classes in docs/model_card.md."""
+BRONCHUS_MM = 2.2
 BRONCHUS_HU = -880.0
 EDGE_MM = {HIGH_OPACITY.code: 2.5, GGO.code: 6.0}
 """Over which the border of a class fades."""
@@ -171,14 +172,6 @@ def _density(space: _Space, inside: np.ndarray, lesion: MadeLesion, noise_hu: fl
     return hu + np.float32(noise_hu) * noise
 
 
-def noise_of(hu: np.ndarray) -> float:
-    """SD of the noise of a CT, from neighbours in soft tissue: HU."""
-    soft = (hu > -50) & (hu < 150)
-    both = soft[..., 1:] & soft[..., :-1]
-    steps = np.diff(hu.astype(np.float32), axis=-1)[both]
-    return float(1.4826 * np.median(np.abs(steps)) / np.sqrt(2)) if len(steps) else 0.0
-
-
 def make_disease(
     hu: np.ndarray, labels: np.ndarray, lungs: np.ndarray,
     voxel_mm: tuple[float, float, float], lesion: MadeLesion,
@@ -222,7 +215,7 @@ def make_disease(
     inside = mine & (form > level)
     # The border fades over some millimetres, but never beyond the lungs.
     part = np.where(mine, covered(form - level, EDGE_MM[lesion.code]), 0).astype(np.float32)
-    tissue = _density(space, inside, lesion, noise_of(hu))
+    tissue = _density(space, inside, lesion, noise_hu(hu) or 0.0)
     made = out + np.float32(lesion.opacity) * part * (tissue - out)
     thinner = made < out
     if lesion.texture == "bronchograms":  # air that was lung before

@@ -13,6 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
+LOBULE_MM = 13.0
+"""A secondary lobule of the lung measures 10 to 25 mm."""
+SEPTUM_MM = 1.1
+"""Half of a thickened septum between two lobules."""
 REACH_MM = 12.0
 """How far around a tube its depth is exact."""
 

@@ -19,6 +19,7 @@ from scipy import ndimage
 from deeplung_nb.imaging.errors import ScanError
 from deeplung_nb.imaging.grid import Grid
 from deeplung_nb.imaging.scan import LesionMask, Scan
+from deeplung_nb.labels import LABELS
 
 LUNG_HU, SOFT_HU = -850.0, 40.0
 LEAST_SHARE = 0.15
@@ -144,8 +145,8 @@ def _in_the_middle(hu: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return out
 
 
-def read_slice_mask(path: str | os.PathLike, scan: Scan, codes: dict[int, int],
-                    layout: SliceLayout) -> LesionMask:
+def read_slice_mask(path: str | os.PathLike, scan: Scan,
+                    codes: dict[int, int] | None, layout: SliceLayout) -> LesionMask:
     """The mask of such a slice: file codes to label codes, as `io.read_mask`.
 
     Raises
@@ -154,7 +155,7 @@ def read_slice_mask(path: str | os.PathLike, scan: Scan, codes: dict[int, int],
         Another shape than the slice's, or an unknown code.
     """
     picture = read_picture(Path(path), scan.case_id, layout)[None]
-    known = {0: 0, **codes}
+    known = {0: 0, **(codes or {label.code: label.code for label in LABELS})}
     strange = sorted(set(np.unique(picture).tolist()) - set(known))
     if strange:
         raise ScanError(f"case {scan.case_id!r}: mask {path} holds label codes "

@@ -213,6 +213,10 @@ class SliceSampler:
             raise ValueError("no case to train on: check the splits file and the column 'exclude'")
         self.cases, self.config, self.seed = list(cases), config, seed
         self.every = [(i, z) for i, case in enumerate(cases) for z in range(len(case.hu))]
+        if config.made_fraction > 0.0 and all(case.lungs is None for case in cases):
+            raise ValueError(f"made_fraction {config.made_fraction}: the lungs of no training case "
+                             "are known, and disease is made in lungs. Name lung masks in the "
+                             "manifest, or set it to 0")
         share = config.isolated_fraction
         parts = [(1.0, set(SOURCES))] if share is None else \
             [(1.0 - share, {"volume"}), (share, {"slice"})]

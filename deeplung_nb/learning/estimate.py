@@ -100,8 +100,9 @@ def score_external_slices(readers: Mapping[str, Sequence[Path]], cohorts: Sequen
     Returns
     -------
     DataFrame
-        `reader, cohort, case_id, patient_id, centre, structure, n_expert, n_found, tp, fp, fn,
-        dice`; a binary mask has the row of any lesion only.
+        `reader, cohort, role, case_id, patient_id, centre, fold` (empty)`, structure, status,
+        n_expert, n_found, tp, fp, fn, dice`, as `stats.dice.dice_table` takes it; a binary mask has
+        the row of any lesion only.
     """
     todo = [(cohort, cohort.slices.longest_share, row) for cohort in cohorts
             if cohort.slices is not None
@@ -124,13 +125,14 @@ def score_external_slices(readers: Mapping[str, Sequence[Path]], cohorts: Sequen
                 counts = overlap.confusion(structure_mask(target, structure),
                                            structure_mask(found, structure))
                 rows.append({
-                    "reader": name, "cohort": cohort.name, "case_id": row.case_id,
-                    "patient_id": row.patient_id, "centre": row.centre, "structure": structure,
+                    "reader": name, "cohort": cohort.name, "role": "external",
+                    "case_id": row.case_id, "patient_id": row.patient_id, "centre": row.centre,
+                    "fold": np.nan, "structure": structure, "status": "ok",
                     "n_expert": counts.tp + counts.fn, "n_found": counts.tp + counts.fp,
                     "tp": counts.tp, "fp": counts.fp, "fn": counts.fn, "dice": counts.dice()})
     return pd.DataFrame(rows, columns=[
-        "reader", "cohort", "case_id", "patient_id", "centre", "structure", "n_expert", "n_found",
-        "tp", "fp", "fn", "dice"])
+        "reader", "cohort", "role", "case_id", "patient_id", "centre", "fold", "structure",
+        "status", "n_expert", "n_found", "tp", "fp", "fn", "dice"])
 
 
 def external_slices(run: Run, progress: bool = True) -> pd.DataFrame:

@@ -13,10 +13,10 @@ from deeplung_nb.imaging.preprocess import window_indices
 from deeplung_nb.learning.dataset import PreparedCase
 from deeplung_nb.runs.config import TrainingConfig
 
-VOXEL_MM = (5.0, 1.5, 1.5)
-"""About that of the network's grid, whatever the scan: bodies fill the picture."""
-LEAST_LUNG = 600
-"""Pixels of lung in the scored slice below which none is made there."""
+SLICE_MM, PICTURE_MM = 5.0, 384.0
+"""About those of the network's grid, whatever the scan: bodies fill the picture."""
+LEAST_LUNG = 0.01
+"""Share of lung in the picture of the scored slice below which none is made there."""
 KINDS = {"dependent": 0.4, "patch": 0.25, "lobules": 0.2, "crescent": 0.15}
 """How often each kind is drawn."""
 
@@ -50,6 +50,7 @@ def make_in_windows(
     config
         `made_fraction` of the windows, `made_dense` of these with high opacity.
     """
+    pixel_mm = PICTURE_MM / hu.shape[-1]
     for k, (i, z) in enumerate(picks):
         case = cases[i]
         chosen, dense = rng.random() < config.made_fraction, rng.random() < config.made_dense
@@ -57,13 +58,13 @@ def make_in_windows(
             continue
         seen = window_indices(z, len(case.hu), sees)
         lungs = case.lungs[seen].astype(bool)
-        if np.count_nonzero(case.lungs[z]) < LEAST_LUNG:
+        if np.mean(case.lungs[z]) < LEAST_LUNG:
             continue
         if case.source == "slice":  # the same slice eleven times: the lesion goes through all
             lungs = lungs[:1]
         made, labels = make_disease(
-            hu[k, :len(lungs)].numpy(), np.array(case.target[seen[:len(lungs)]]), lungs, VOXEL_MM,
-            random_lesion(dense, rng))
+            hu[k, :len(lungs)].numpy(), np.array(case.target[seen[:len(lungs)]]), lungs,
+            (SLICE_MM, pixel_mm, pixel_mm), random_lesion(dense, rng))
         hu[k] = torch.from_numpy(np.broadcast_to(made, hu[k].shape).copy())
         scored = [sees.index(at) if len(lungs) > 1 else 0 for at in scores]
         target[k] = torch.from_numpy(labels[scored])

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from deeplung_nb.imaging.body import SOFT_TISSUE_HU, noise_hu
 from deeplung_nb.imaging.lungs import LungMask
 from deeplung_nb.imaging.scan import Scan
 
@@ -24,7 +25,6 @@ PROPERTIES: dict[str, tuple[str, str, float]] = {
 }
 FAR = 0.5
 """A distance above it is warned of: half of the range's width beyond the range."""
-SOFT_TISSUE = (-50, 150)
 MOST_SLICES = 24
 
 
@@ -34,15 +34,14 @@ def describe_scan(scan: Scan, lungs: LungMask | None,
     keep = np.unique(np.linspace(0, scan.n_slices - 1, MOST_SLICES).round().astype(int))
     hu = scan.hu[keep]
     found = {"slice_gap_mm": scan.spacing_mm[0], "pixel_mm": scan.spacing_mm[2]}
-    soft = (hu > SOFT_TISSUE[0]) & (hu < SOFT_TISSUE[1])
+    soft = (hu > SOFT_TISSUE_HU[0]) & (hu < SOFT_TISSUE_HU[1])
     if soft.any():
-        counts, edges = np.histogram(hu[soft], np.arange(SOFT_TISSUE[0], SOFT_TISSUE[1] + 1, 10))
+        low, high = SOFT_TISSUE_HU
+        counts, edges = np.histogram(hu[soft], np.arange(low, high + 1, 10))
         found["soft_tissue_hu"] = float(edges[counts.argmax()]) + 5.0
-    pairs = soft[:, :, 1:] & soft[:, :, :-1]
-    if pairs.any():
-        steps = np.diff(hu.astype(np.float32), axis=2)[pairs]
-        # Of two equal tissues with noise s the difference has s sqrt(2); MAD leaves out edges.
-        found["noise_hu"] = float(1.4826 * np.median(np.abs(steps)) / np.sqrt(2))
+    noise = noise_hu(hu)
+    if noise is not None:
+        found["noise_hu"] = noise
     if lungs is not None and lungs.mask.any():
         found["lung_hu"] = float(np.median(scan.hu[lungs.mask]))
     if burden_percent is not None and np.isfinite(burden_percent):

@@ -13,12 +13,14 @@ import numpy as np
 
 from deeplung_nb.imaging.phantom.painter import Painter
 from deeplung_nb.imaging.phantom.spec import Lesion
-from deeplung_nb.imaging.shapes import Lobules, covered, ellipsoid, smooth_min
-
-LOBULE_MM = 13.0
-"""A secondary lobule of the lung measures 10 to 25 mm."""
-SEPTUM_MM = 1.1
-"""Half of a thickened septum between two lobules."""
+from deeplung_nb.imaging.shapes import (
+    LOBULE_MM,
+    SEPTUM_MM,
+    Lobules,
+    covered,
+    ellipsoid,
+    smooth_min,
+)
 
 
 class Patch(NamedTuple):
