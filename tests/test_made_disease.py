@@ -86,6 +86,16 @@ def test_a_patch_stays_in_one_lung_and_a_crescent_at_the_pleura(chest):
     assert (inner & (truth > 0)).sum() < 0.25 * (truth > 0).sum()
 
 
+def test_a_patch_of_one_side_ends_at_no_line_in_its_lung(chest):
+    hu, labels, lungs = chest
+    shares = []
+    for seed in range(6):
+        _, truth = make_disease(hu, labels, lungs, VOXEL_MM,
+                                MadeLesion("patch", 0.4, -50.0, side="right", seed=seed))
+        shares.append((np.nonzero(truth)[2] >= 30).mean())  # the right lung's own middle
+    assert sum(0.05 < share < 0.95 for share in shares) >= 3
+
+
 def test_vessels_shine_through_ground_glass_and_air_through_consolidation(chest):
     hu, labels, lungs = chest
     faint, truth = make_disease(hu, labels, lungs, VOXEL_MM,

@@ -120,8 +120,11 @@ def _side(lungs: np.ndarray, side: str) -> np.ndarray:
     return out
 
 
-def _form(space: _Space, lungs: np.ndarray, lesion: MadeLesion) -> np.ndarray:
-    """How deep each voxel lies in the lesion, in mm but for a constant: float32 [z, y, x]."""
+def _form(space: _Space, lungs: np.ndarray, middle: int, lesion: MadeLesion) -> np.ndarray:
+    """How deep each voxel lies in the lesion, in mm but for a constant: float32 [z, y, x].
+
+    `middle` is the column between both lungs.
+    """
     rng = space.rng
     z, y, x = (axis.astype(np.float32).reshape(shape) for axis, shape in (
         (space.z, (-1, 1, 1)), (space.y, (1, -1, 1)), (space.x, (1, 1, -1))))
@@ -129,12 +132,13 @@ def _form(space: _Space, lungs: np.ndarray, lesion: MadeLesion) -> np.ndarray:
     if lesion.kind == "dependent":
         tilt = rng.normal(0.0, 0.12, 2).astype(np.float32)
         return y + tilt[0] * x + tilt[1] * (z - np.float32(140)) + np.float32(WAVE_MM) * rough
-    places, middle = space.points(lungs), space.x[_middle(lungs)]
+    places = space.points(lungs)
     centre = places[rng.integers(len(places))].astype(np.float32)
     stretch = rng.uniform(0.7, 1.4, 3).astype(np.float32)
     away = np.sqrt(((x - centre[0]) * stretch[0]) ** 2 + ((y - centre[1]) * stretch[1]) ** 2
                    + ((z - centre[2]) * stretch[2]) ** 2)
-    away = away + np.float32(OTHER_LUNG_MM) * ((x >= middle) != (centre[0] >= middle))
+    away = away + np.float32(OTHER_LUNG_MM) * (
+        (x >= space.x[middle]) != (centre[0] >= space.x[middle]))
     if lesion.kind == "patch":
         return np.float32(10.0) * rough - away
     if lesion.kind == "crescent":
@@ -210,7 +214,7 @@ def make_disease(
     if not mine.any():
         return out, truth
     space = _Space(hu.shape, voxel_mm, np.random.default_rng(lesion.seed))
-    form = _form(space, mine, lesion)
+    form = _form(space, mine, _middle(lungs), lesion)
     level = np.float32(np.quantile(form[mine], 1.0 - lesion.share))
     inside = mine & (form > level)
     # The border fades over some millimetres, but never beyond the lungs.
