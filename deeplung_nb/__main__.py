@@ -82,7 +82,7 @@ def _manifest(options: argparse.Namespace) -> None:
 def _train_packaged(options: argparse.Namespace) -> None:
     from deeplung_nb.learning.release import train_packaged
 
-    print(train_packaged(options.data, options.output, seeds=options.seeds,
+    print(train_packaged(options.data, options.output, networks=options.networks,
                          results=options.results))
 
 
@@ -124,7 +124,7 @@ def _add_segment(commands: Any) -> None:
                          help="checkpoint.pt of a fold; repeat it to average several "
                               "(default: the packaged network)")
     command.add_argument("--lung-mask", type=Path, help="lung mask on the scan's grid "
-                         "(default: the built-in lung segmenter)")
+                         "(default: as the network marks them)")
     command.add_argument("--case-id", help="name of the outputs (default: the file's name)")
     command.add_argument("--series", metavar="NUMBER|UID|list", help="which series of a DICOM "
                          "folder with several; 'list' shows them")
@@ -208,12 +208,14 @@ def _add_manifest(commands: Any) -> None:
 def _add_train_packaged(commands: Any) -> None:
     command = commands.add_parser(
         "train-packaged", help="train the network that comes with the package anew",
-        description="Train on every public case (profile 'public') and write deeplung_nb/weights/. "
-                    "An interrupted training goes on where it stopped.")
+        description="Train folds of the profile 'public' (or take those that 'reproduce' has "
+                    "trained) and write deeplung_nb/weights/. An interrupted training goes on "
+                    "where it stopped.")
     command.add_argument("--data", type=Path, required=True,
-                         help="folder with medseg2/, medseg1_slices/ and encoders/")
+                         help="folder with the cohorts of the profile 'public' and encoders/")
     command.add_argument("--output", type=Path, help="folder of the weights (default: the package)")
-    command.add_argument("--seeds", type=int, default=3, help="networks to average (default 3)")
+    command.add_argument("--networks", type=int, default=3,
+                         help="folds whose networks are averaged (default 3)")
     command.add_argument("--results", type=Path, help="folder for the run (default: results/)")
     command.set_defaults(run=_train_packaged)
 

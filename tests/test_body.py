@@ -69,14 +69,20 @@ def test_a_network_that_sees_lesions_everywhere_marks_none_outside_the_patient(m
     """Whoever asks for a mask: the prediction itself leaves the air out."""
     scan, body, lungs, _ = trunk()
 
-    class Everywhere:
+    class Everywhere(Predictor):
         image_size = 64
 
-        def score_batches(self, prepared, progress=None):
-            scores = np.zeros((len(prepared), 3, 64, 64), np.float32)
-            scores[:, 1] = 1.0
-            yield scores
+        def __init__(self):
+            pass
 
-    labels = Predictor.segment(Everywhere(), scan).labels
+        def decide(self, scores):
+            return scores[0]
+
+        def read_batches(self, prepared, progress=None):
+            scores = np.zeros((1, len(prepared), 3, 64, 64), np.float32)
+            scores[:, :, 1] = 1.0
+            yield scores, None
+
+    labels = Everywhere().segment(scan).labels
     assert labels[:, lungs].all()
     assert not labels[:, ~body & (scan.hu[0] < -400)].any()

@@ -69,13 +69,13 @@ def test_an_honest_detached_header_is_read_and_its_data_are_in_the_hash(tmp_path
         path = tmp_path / f"ct{suffix}"
         sitk.WriteImage(image, str(path))
         np.testing.assert_array_equal(read_scan(path).hu, scan.hu)
-    from deeplung_nb.reading.segment import _describe_source
-    before = _describe_source(read_scan(tmp_path / "ct.mhd"))
+    from deeplung_nb.reading.provenance import describe_source
+    before = describe_source(read_scan(tmp_path / "ct.mhd"))
     raw = tmp_path / "ct.raw"
     content = bytearray(raw.read_bytes())
     content[100] ^= 1
     raw.write_bytes(content)
-    after = _describe_source(read_scan(tmp_path / "ct.mhd"))
+    after = describe_source(read_scan(tmp_path / "ct.mhd"))
     assert before["sha256"] != after["sha256"]
     assert "header and the file of its voxels" in after["sha256_is_of"]
     assert after["sha256"] != sha256_of(tmp_path / "ct.mhd")

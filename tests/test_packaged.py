@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -277,15 +278,15 @@ def weights(tmp_path, checkpoint_file):
 
 
 def test_packaged_weights_are_used_by_their_name(weights, monkeypatch):
-    from deeplung_nb.reading import segment
+    from deeplung_nb.reading import provenance, segment
 
     files = packaged_checkpoints(weights)
     monkeypatch.setattr(segment, "packaged_checkpoints", lambda: files)
-    monkeypatch.setattr(segment, "read_card", lambda: read_card(weights))
+    monkeypatch.setattr(provenance, "read_card", lambda: read_card(weights))
     assert segment.default_checkpoints() == files
-    assert segment.describe_network(files)["name"] == "mean of 2 tiny"
+    assert provenance.describe_network(files)["name"] == "mean of 2 tiny"
     # One of them alone is not the packaged network.
-    assert segment.describe_network(files[:1])["name"] == "deeplung"
+    assert provenance.describe_network(files[:1])["name"] == "deeplung"
 
 
 def test_a_changed_packaged_file_is_refused(weights):
@@ -360,24 +361,24 @@ def test_a_threshold_is_chosen_where_the_case_has_no_say():
 
 
 def test_the_package_is_made_whole_or_not_at_all(tmp_path, monkeypatch, checkpoint_file):
-    """Training is replaced: a tiny checkpoint and its history for each seed."""
-    def quickly(cases, validation, config, folder, *, seed, **options):
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(checkpoint_file, folder / "checkpoint.pt")
-        seeds.append(seed)
+    """Training is replaced: a tiny checkpoint and its history for each fold."""
+    def quickly(run, fold, progress):
+        shutil.copy(checkpoint_file, run.path(run.fold_folder(fold), "checkpoint.pt"))
+        trained.append(fold)
         return pd.DataFrame({"train_loss": [0.5]})
 
-    seeds = []
+    trained = []
     config = dataclasses.replace(load_profile("quick"), pretrained=None)
     monkeypatch.setattr(release, "load_profile", lambda _: config)
     monkeypatch.setattr(release, "load_cohorts", lambda run: [])
-    monkeypatch.setattr(release, "train_whole", quickly)
+    monkeypatch.setattr(release, "richest_folds", lambda run, cohorts, n: [1, 4][:n])
+    monkeypatch.setattr(release, "train_fold", quickly)
     output = tmp_path / "weights"
-    arguments = {"results": tmp_path / "results", "progress": False, "seeds": 2, "name": "tiny"}
+    arguments = {"results": tmp_path / "results", "progress": False, "networks": 2, "name": "tiny"}
     card = release.train_packaged(tmp_path, output, **arguments)
-    assert len(set(seeds)) == 2
+    assert trained == [1, 4]
     files = packaged_checkpoints(output)
-    assert [path.name for path in files] == ["tiny-0.pt", "tiny-1.pt"]
+    assert [path.name for path in files] == ["tiny-1.pt", "tiny-4.pt"]
     saved = torch.load(files[0], weights_only=True)["state"]
     assert saved["main_head.0.weight"].dtype == torch.float16
     whole = load_network(checkpoint_file).state_dict()["main_head.0.weight"]
@@ -386,13 +387,31 @@ def test_the_package_is_made_whole_or_not_at_all(tmp_path, monkeypatch, checkpoi
     torch.testing.assert_close(again, whole, rtol=1e-3, atol=1e-3)
 
     before = card.read_bytes()
-    with pytest.raises(ValueError, match="seeds 0: expected 1 or more"):
-        release.train_packaged(tmp_path, output, **{**arguments, "seeds": 0})
+    with pytest.raises(ValueError, match="networks 6: expected 1 to 5"):
+        release.train_packaged(tmp_path, output, **{**arguments, "networks": 6})
     monkeypatch.setattr(release, "_describe", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         release.train_packaged(tmp_path, output, **arguments)
     assert card.read_bytes() == before
     assert packaged_checkpoints(output) == files
+
+
+def test_the_folds_that_see_most_lesion_are_packaged(monkeypatch):
+    """Five cases of as many folds; the two that leave the least out are taken, in order."""
+    lesion = {"a": 50, "b": 3, "c": 40, "d": 10, "e": 20}
+    targets = {}
+    for name, n in lesion.items():
+        targets[name] = np.zeros((1, 8, 8), np.uint8)
+        targets[name].flat[:n] = 1 + n % 2
+    names = list(lesion)
+    monkeypatch.setattr(release, "load_splits", lambda *_: None)
+    monkeypatch.setattr(release, "fold_cases", lambda _, fold: SimpleNamespace(
+        train=[name for name in names if name != names[fold]]))
+    monkeypatch.setattr(release, "prepared_cases", lambda run, cohorts, keys, progress: [
+        SimpleNamespace(target=targets[key]) for key in keys])
+    run = SimpleNamespace(config=SimpleNamespace(n_folds=5))
+    assert release.richest_folds(run, [], 2) == [1, 3]
+    assert release.richest_folds(run, [], 5) == [0, 1, 2, 3, 4]
 
 
 def test_a_missing_encoder_is_known_before_the_training(tmp_path):

@@ -18,10 +18,12 @@ from deeplung_nb import __version__
 from deeplung_nb.__main__ import main
 from deeplung_nb.files import _machine, sha256_of
 from deeplung_nb.imaging.io import read_scan, write_mask, write_scan
-from deeplung_nb.imaging.lungs import segment_lungs
+from deeplung_nb.imaging.lungs import LungMask, segment_lungs
 from deeplung_nb.imaging.scan import LesionMask
 from deeplung_nb.network.checkpoint import read_checkpoint
 from deeplung_nb.reading import segment as room
+from deeplung_nb.reading.predict import Reading
+from deeplung_nb.reading.provenance import describe_network
 
 NAMES = ["ct_lesions.nii.gz", "ct_measurements.csv", "ct_provenance.json"]
 
@@ -97,7 +99,7 @@ def test_an_output_that_is_a_file_is_known_before_the_work(ct, call, tmp_path, m
 
 
 def test_a_full_disk_is_known_before_inference(ct, call, tmp_path, monkeypatch):
-    monkeypatch.setattr(room.Predictor, "segment", lambda *a, **k: pytest.fail("inference ran"))
+    monkeypatch.setattr(room.Predictor, "read", lambda *a, **k: pytest.fail("inference ran"))
     monkeypatch.setattr("deeplung_nb.files.shutil.disk_usage",
                         lambda path: shutil._ntuple_diskusage(10, 10, 1000))
     code, message = call(ct, "--output", tmp_path / "out")
@@ -135,13 +137,39 @@ def test_results_say_where_they_come_from(ct, call, tmp_path, checkpoint_file):
     assert str(tmp_path) not in (out / NAMES[2]).read_text()
 
 
+def test_burden_is_of_the_lungs_that_the_network_marks_but_a_given_mask_wins(
+        ct, checkpoint_file, monkeypatch):
+    """A network that marks half of the lungs, and a tenth of these as lesion."""
+    scan = read_scan(ct)
+    found = segment_lungs(scan).mask
+    half = found & (np.cumsum(found.ravel()).reshape(found.shape) <= found.sum() // 2)
+    lesion = half & (np.cumsum(half.ravel()).reshape(half.shape) <= half.sum() // 10)
+    marked = LungMask.like(scan, half, "network")
+    monkeypatch.setattr(room.Predictor, "read", lambda *_, **__: Reading(
+        LesionMask.like(scan, lesion.astype(np.uint8)), marked))
+    segmenter = room.Segmenter(checkpoint_file)
+
+    def burden(result):
+        return result.table.set_index("structure").burden_percent["lesion"]
+
+    own = segmenter(scan, progress=False)
+    assert own.provenance["lungs"] == own.lungs.origin == "network"
+    assert burden(own) == pytest.approx(10.0, abs=0.01)
+    said, = [text for text in own.warnings if "by threshold" in text]
+    assert f"{half.sum() * scan.voxel_mm3 / 1000:.0f} mL by the network" in said
+    given = segmenter(scan, LungMask.like(scan, found, "reference"), progress=False)
+    assert given.provenance["lungs"] == "reference"
+    assert burden(given) == pytest.approx(5.0, abs=0.01)
+    assert not [text for text in given.warnings if "by threshold" in text]
+
+
 def test_a_checkpoint_that_does_not_say_is_unknown_not_guessed(checkpoint_file, tmp_path):
     saved = read_checkpoint(checkpoint_file)
     del saved["trained_on"]
     old = tmp_path / "quick-old" / "checkpoint.pt"
     old.parent.mkdir()
     torch.save(saved, old)
-    network = room.describe_network([old])
+    network = describe_network([old])
     assert network["trained_on"].startswith("unknown")
     assert not network["synthetic"]
 

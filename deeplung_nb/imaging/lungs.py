@@ -21,7 +21,7 @@ from deeplung_nb.imaging.io import read_lung_mask
 from deeplung_nb.imaging.preprocess import resize_matrix
 from deeplung_nb.imaging.scan import Scan
 
-ORIGINS = ("reference", "built-in", "lungmask")
+ORIGINS = ("reference", "built-in", "lungmask", "network")
 AERATED_BELOW_HU = BODY_ABOVE_HU
 """Between aerated lung with ground-glass opacity and soft tissue."""
 CLOSING_MM = 14.0
@@ -170,6 +170,20 @@ def segment_lungs(scan: Scan, closing_mm: float = CLOSING_MM) -> LungMask:
                 both[:, side] = _closed(lung[:, side], pixel_mm, closing_mm)
         mask[z] = up @ (both & body[z]).astype(np.float32) @ out > 0.5
     return LungMask.like(scan, mask, "built-in")
+
+
+def large_lungs(logits: np.ndarray) -> np.ndarray:
+    """A network's logits of the lungs, [z, y, x], below 0 in all but the largest parts.
+
+    A part goes where it is smaller than `SMALLEST_PART` of the largest.
+    """
+    parts, n = ndimage.label(logits > 0)
+    if n < 2:
+        return logits
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    keep = np.flatnonzero(sizes >= SMALLEST_PART * sizes.max())
+    return np.where((parts == 0) | np.isin(parts, keep), logits, -np.abs(logits))
 
 
 def lungs_for(scan: Scan, path: Path | None = None) -> LungMask | None:

@@ -39,6 +39,8 @@ LUNG_HEIGHT_MM = (50.0, 420.0)
 """Of whole lungs, from the lowest to the highest slice that shows them."""
 LEAST_HEIGHT_OVER_WIDTH = 0.3
 """Of whole lungs, however small: far below that of any chest that was seen (0.5 to 1.1)."""
+MOST_APART = 0.15
+"""Share of the larger one from which on two volumes of a scan's lungs are worth a word."""
 AROUND_LUNGS_MM = 80.0
 """What of a longer scan, as of a whole body, is looked at above and below the lungs."""
 WHOLE_AT_ENDS = 0.1
@@ -133,6 +135,22 @@ def _content(scan: Scan) -> list[str]:
             found.append(f"{share:.1%} of the voxels are {what}, expected at least {least:.0%}: "
                          "are the values HU?")
     return found
+
+
+def apart(scan: Scan, found: LungMask | None, marked: LungMask) -> str | None:
+    """A sentence where lungs found by threshold and a network's differ much in volume, else None.
+
+    A threshold loses consolidated lung, a network may lose what it has never seen: whoever reads a
+    burden is told which of the two could have shrunk.
+    """
+    ml = scan.voxel_mm3 / 1000.0
+    by_network = float(marked.mask.sum()) * ml
+    by_threshold = 0.0 if found is None else float(found.mask.sum()) * ml
+    if abs(by_network - by_threshold) < MOST_APART * max(by_network, by_threshold):
+        return None
+    return (f"lungs of {by_network:.0f} mL by the network, of {by_threshold:.0f} mL by threshold: "
+            "dense lung is lost by a threshold, unseen lung by a network. Burden is of the "
+            "network's; look at them, or give a lung mask")
 
 
 def _lungs(scan: Scan, lungs: LungMask) -> Findings:

@@ -22,7 +22,7 @@ from deeplung_nb.imaging.preprocess import (
     window_indices,
 )
 from deeplung_nb.imaging.scan import LesionMask, Scan
-from deeplung_nb.labels import GGO, HIGH_OPACITY, LABELS
+from deeplung_nb.labels import GGO, HIGH_OPACITY, LABELS, NO_ANSWER
 from deeplung_nb.runs.config import TrainingConfig
 
 AERATED_HU = -850.0
@@ -39,12 +39,17 @@ class PreparedCase:
     `target` may hold `labels.NO_ANSWER`; `lungs` is bool [z, S, S], where they are needed.
     """
 
+    LUNGS = {True: "lungs", False: "found-lungs"}
+    """Names of their kept files: marked by a reader, or found by threshold."""
+
     case_id: str
     hu: np.ndarray
     target: np.ndarray
     source: str = "volume"
     """`volume`; `slice`: its slices are no neighbours of each other."""
     lungs: np.ndarray | None = None
+    lungs_marked: bool = False
+    """Whether a reader has marked them, so that they can be taught."""
 
 
 def prepare_case(scan: Scan, mask: LesionMask, size: int,
@@ -56,7 +61,12 @@ def prepare_case(scan: Scan, mask: LesionMask, size: int,
     if lungs is not None:
         whole = LesionMask.like(scan, lungs.mask.astype(np.uint8))
         inside = prepare_mask(whole, box, size)[:, 1] > 0.5
-    return PreparedCase(scan.case_id, np.rint(hu).astype(np.int16), target, lungs=inside)
+    return PreparedCase(scan.case_id, np.rint(hu).astype(np.int16), target, lungs=inside,
+                        lungs_marked=_is_marked(lungs))
+
+
+def _is_marked(lungs: LungMask | None) -> bool:
+    return lungs is not None and lungs.origin == "reference"
 
 
 def on_picture(slices: np.ndarray, size: int, longest_share: float,
@@ -96,12 +106,14 @@ def prepare_slice(scan: Scan, mask: LesionMask, size: int, longest_share: float,
     target[:, *inside] = np.argmax(shares, axis=0)[:, *inside]
     where = None if lungs is None else \
         on_picture(lungs.mask, size, longest_share, fill=0.0)[0] > 0.5
-    return PreparedCase(scan.case_id, np.rint(hu).astype(np.int16), target, "slice", where)
+    return PreparedCase(scan.case_id, np.rint(hu).astype(np.int16), target, "slice", where,
+                        _is_marked(lungs))
 
 
 def write_prepared(case: PreparedCase, folder: Path) -> None:
     """Keep a prepared case in its cohort's folder; `read_prepared` maps it without loading it."""
-    arrays = {"lungs": case.lungs, "target": case.target, "hu": case.hu}
+    arrays = {PreparedCase.LUNGS[case.lungs_marked]: case.lungs, "target": case.target,
+              "hu": case.hu}
     for name, array in arrays.items():
         if array is None:
             continue
@@ -111,11 +123,13 @@ def write_prepared(case: PreparedCase, folder: Path) -> None:
 
 def read_prepared(case_id: str, folder: Path, source: str = "volume") -> PreparedCase | None:
     """A kept case of a cohort, or None where there is none."""
-    paths = {name: folder / f"{case_id}.{name}.npy" for name in ("hu", "target", "lungs")}
+    marked, found = PreparedCase.LUNGS[True], PreparedCase.LUNGS[False]
+    paths = {name: folder / f"{case_id}.{name}.npy" for name in ("hu", "target", marked, found)}
     there = {name: np.load(path, mmap_mode="r") for name, path in paths.items() if path.exists()}
     if not {"hu", "target"} <= there.keys():
         return None
-    return PreparedCase(case_id, there["hu"], there["target"], source, there.get("lungs"))
+    return PreparedCase(case_id, there["hu"], there["target"], source,
+                        there.get(marked, there.get(found)), marked in there)
 
 
 def normalise(hu: Tensor) -> Tensor:
@@ -305,3 +319,18 @@ def cut_windows(
         cases[i].target[window_indices(z, len(cases[i].target), scores)] for i, z in picks
     ])
     return torch.from_numpy(hu.astype(np.float32)), torch.from_numpy(target)
+
+
+def cut_lungs(cases: Sequence[PreparedCase], picks: Sequence[tuple[int, int]],
+              scores: range) -> Tensor:
+    """The lungs of scored slices, as `cut_windows`' target: 1 in them, 0 outside, `NO_ANSWER`.
+
+    There is no answer where no reader has marked them.
+    """
+    rows = []
+    for i, z in picks:
+        case = cases[i]
+        at = window_indices(z, len(case.target), scores)
+        rows.append(case.lungs[at].astype(np.uint8) if case.lungs_marked and case.lungs is not None
+                    else np.full((len(at), *case.target.shape[1:]), NO_ANSWER, np.uint8))
+    return torch.from_numpy(np.stack(rows))

@@ -65,7 +65,8 @@ def prepared_cases(
         A case can't train: its mask does not tell the classes apart.
     """
     by_name = {cohort.name: cohort for cohort in cohorts}
-    made = any(one and one.made_fraction > 0.0 for one in (run.config.first, run.config.training))
+    needs_lungs = run.config.network.lungs or any(
+        one and one.made_fraction > 0.0 for one in (run.config.first, run.config.training))
     prepared = []
     for key in track(keys, "prepare", "case", shown=progress):
         folder, cohort = run.folder / "prepared" / key.cohort, by_name[key.cohort]
@@ -74,7 +75,8 @@ def prepared_cases(
         if case is None:
             scan, mask = read_for_training(cohort, key.case_id)
             size = run.config.network.image_size
-            lungs = lungs_for(scan, cohort.lung_mask_path(key.case_id)) if made else None
+            lungs = lungs_for(scan, cohort.lung_mask_path(key.case_id)) \
+                if needs_lungs else None
             case = prepare_case(scan, mask, size, lungs) if cohort.slices is None else \
                 prepare_slice(scan, mask, size, cohort.slices.longest_share, lungs)
             write_prepared(case, folder)

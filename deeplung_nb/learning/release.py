@@ -1,24 +1,24 @@
-"""The network that the package brings: trained once on all public cases, kept as small files.
+"""The network that the package brings: folds of the public cross-validation, kept as small files.
 
-`python -m deeplung_nb train-packaged --data <folder>` makes `deeplung_nb/weights/` anew. The recipe
-is the profile `public`, whose cross-validation is therefore the estimate of this network.
+`python -m deeplung_nb train-packaged --data <folder>` makes `deeplung_nb/weights/` anew. It takes
+networks of the profile `public`, whose cross-validation therefore tests these very weights: each on
+the patient that it never saw.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from deeplung_nb.cohorts.cases import find_cases, find_volumes, load_cohorts, read_case
+from deeplung_nb.cohorts.cases import find_volumes, load_cohorts, load_splits, read_case
 from deeplung_nb.cohorts.manifest import Cohort
-from deeplung_nb.cohorts.splits import CaseKey
+from deeplung_nb.cohorts.splits import fold_cases
 from deeplung_nb.files import atomic_paths, check_writable, sha256_of, write_text
-from deeplung_nb.learning.experiment import prepared_cases
-from deeplung_nb.learning.train import train_whole
+from deeplung_nb.learning.experiment import prepared_cases, train_fold
 from deeplung_nb.network.checkpoint import CHECKPOINT, read_checkpoint, save_tensors
 from deeplung_nb.network.packaged import CARD, WEIGHTS_FOLDER
 from deeplung_nb.network.pretrained import find_encoder
@@ -29,7 +29,7 @@ from deeplung_nb.runs.progress import track
 from deeplung_nb.runs.registry import read_registry
 
 PROFILE = "public"
-SEEDS = 3
+NETWORKS = 3
 
 
 def _shrink(source: Path, target: Path) -> None:
@@ -52,16 +52,27 @@ def _ranges(cohorts: list[Cohort]) -> dict[str, tuple[float, float]]:
     return training_ranges(found)
 
 
-def _describe(run: Run, name: str, hashes: dict[str, str], histories: list[pd.DataFrame],
-              cohorts: list[Cohort]) -> dict[str, Any]:
+def richest_folds(run: Run, cohorts: list[Cohort], n: int) -> list[int]:
+    """The `n` folds that train on the most pixels of lesion, the first of equals first."""
+    splits = load_splits(run, cohorts)
+    lesion = {}
+    for fold in range(run.config.n_folds):
+        cases = prepared_cases(run, cohorts, fold_cases(splits, fold).train, False)
+        lesion[fold] = sum(int((case.target > 0).sum()) for case in cases)
+    return sorted(sorted(lesion, key=lambda fold: -lesion[fold])[:n])
+
+
+def _describe(run: Run, name: str, hashes: dict[str, str], folds: Sequence[int],
+              histories: Sequence[pd.DataFrame], cohorts: list[Cohort]) -> dict[str, Any]:
     registry = read_registry()
     return {
         "name": name, "trained_by": f"python -m deeplung_nb train-packaged, run {run.run_id}",
-        "files": [{"file": file, "sha256": sha256} for file, sha256 in hashes.items()],
+        "files": [{"file": file, "sha256": sha256, "fold": fold}
+                  for (file, sha256), fold in zip(hashes.items(), folds, strict=True)],
         "cohorts": {cohort.name: {"cases": len(cohort.cases("cv")),
                                   **{key: registry[cohort.name][key]
                                      for key in ("licence", "citation")}}
-                    for cohort in cohorts},
+                    for cohort in cohorts if len(cohort.cases("cv"))},
         "training_ranges": _ranges(cohorts),
         "licence": "non-commercial research, as the images that it was trained on",
         "settings": run.config.to_dict(), "software": package_versions(),
@@ -69,9 +80,12 @@ def _describe(run: Run, name: str, hashes: dict[str, str], histories: list[pd.Da
     }
 
 
-def train_packaged(data: Path, output: Path | None = None, *, name: str = "deeplung-mobile-1",
-                   seeds: int = SEEDS, results: Path | None = None, progress: bool = True) -> Path:
-    """Train on every public case, once for each seed, and write weights and card.
+def train_packaged(data: Path, output: Path | None = None, *, name: str = "deeplung-mobile-2",
+                   networks: int = NETWORKS, results: Path | None = None,
+                   progress: bool = True) -> Path:
+    """Train folds of the profile `public`, and write weights and card.
+
+    Those folds are taken that train on most lesion (`richest_folds`); no result has a say.
 
     Parameters
     ----------
@@ -81,10 +95,11 @@ def train_packaged(data: Path, output: Path | None = None, *, name: str = "deepl
         Folder of the files; default: `deeplung_nb/weights/`.
     name
         What the network is called wherever it is used.
-    seeds
-        Networks; their scores are averaged.
+    networks
+        How many folds; their scores are averaged.
     results
-        Where the training's run folder lies; an interrupted training goes on there.
+        Where the run folder lies: that of `reproduce` with this profile, whose trained folds are
+        used as they are. An interrupted training goes on there.
 
     Returns
     -------
@@ -94,34 +109,27 @@ def train_packaged(data: Path, output: Path | None = None, *, name: str = "deepl
     Raises
     ------
     ValueError, FileNotFoundError
-        Before any training: no network asked for, a cohort or the encoder missing in `data`.
+        Before any training: not so many folds, a cohort or the encoder missing in `data`.
     """
-    if seeds < 1:
-        raise ValueError(f"seeds {seeds}: expected 1 or more networks")
-    recipe, registry = load_profile(PROFILE), read_registry()
-    config = replace(recipe, profile="packaged", cohorts=tuple(
-        name for name in recipe.cohorts if registry[name]["role"] != "external"))
+    config = load_profile(PROFILE)
+    if not 1 <= networks <= config.n_folds:
+        raise ValueError(f"networks {networks}: expected 1 to {config.n_folds}, the folds of the "
+                         f"profile {PROFILE!r}")
     if config.pretrained:
         find_encoder(config.pretrained, data)
     run = open_run(config=config, data=data, results=results)
     check_writable(output or WEIGHTS_FOLDER)
     cohorts = load_cohorts(run)
-    keys = [CaseKey(cohort.name, row.case_id) for cohort, row in find_cases(cohorts, "cv")]
-    cases = prepared_cases(run, cohorts, keys, progress)
-    histories, checkpoints = [], []
-    for seed in track(range(seeds), "packaged", "network", shown=progress):
-        folder = run.path(f"seed-{seed}", CHECKPOINT).parent
-        # Away from the seeds of the folds: each of these is a network of its own.
-        histories.append(train_whole(cases, [], config, folder, seed=config.seed + 1000 + seed,
-                                     data=run.data, progress=progress))
-        checkpoints.append(folder / CHECKPOINT)
+    folds = richest_folds(run, cohorts, networks)
+    histories = [train_fold(run, fold, progress)
+                 for fold in track(folds, "packaged", "network", shown=progress)]
     output = output or WEIGHTS_FOLDER
-    files = [output / f"{name}-{seed}.pt" for seed in range(seeds)]
+    files = [output / f"{name}-{fold}.pt" for fold in folds]
     card = output / CARD
     with atomic_paths(*files, card) as parts:
-        for source, part in zip(checkpoints, parts, strict=False):
-            _shrink(source, part)
+        for fold, part in zip(folds, parts, strict=False):
+            _shrink(run.folder / run.fold_folder(fold) / CHECKPOINT, part)
         hashes = {file.name: sha256_of(part) for file, part in zip(files, parts, strict=False)}
-        write_text(parts[-1], json.dumps(_describe(run, name, hashes, histories, cohorts), indent=1)
-                   + "\n")
+        write_text(parts[-1], json.dumps(
+            _describe(run, name, hashes, folds, histories, cohorts), indent=1) + "\n")
     return card

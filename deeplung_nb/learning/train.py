@@ -20,6 +20,7 @@ from deeplung_nb.learning.dataset import (
     PreparedCase,
     SliceSampler,
     augment,
+    cut_lungs,
     cut_windows,
     normalise,
 )
@@ -36,7 +37,7 @@ from deeplung_nb.network.checkpoint import (
 )
 from deeplung_nb.network.deeplung import DeepLungNet, probabilities
 from deeplung_nb.network.device import autocast, choose_device, keep_freed_memory, use_threads
-from deeplung_nb.network.losses import SegmentationLoss
+from deeplung_nb.network.losses import LungLoss, SegmentationLoss
 from deeplung_nb.runs.config import Config, TrainingConfig
 from deeplung_nb.runs.progress import Progress
 
@@ -200,14 +201,17 @@ def train_epoch(
         if config.made_fraction > 0.0:
             make_in_windows(hu, target, sampler.cases, picks, network.sees, network.scores,
                             config, rng)
-        hu, target = augment(hu, target, config, rng)
-        wanted = target.flatten(0, 1).to(device)
+        lungs = cut_lungs(sampler.cases, picks, network.scores)
+        hu, both = augment(hu, torch.cat([target, lungs], dim=1), config, rng)
+        wanted, lungs = (part.flatten(0, 1).to(device) for part in both.split(n_scored, dim=1))
         optimiser.zero_grad(set_to_none=True)
         with autocast(device, config.precision):
             scores = network(normalise(hu).to(device))
         loss = loss_function(scores.fused, wanted)
         if config.main_branch_loss > 0.0 and scores.main is not None:
             loss = loss + config.main_branch_loss * loss_function(scores.main, wanted)
+        if config.lung_weight > 0.0 and scores.lungs is not None:
+            loss = loss + config.lung_weight * LungLoss()(scores.lungs, lungs)
         loss.backward()
         if config.gradient_norm is not None:
             nn.utils.clip_grad_norm_(network.parameters(), config.gradient_norm)

@@ -1,6 +1,7 @@
 """DeepLungNet: hierarchical attention over a trunk and a ConvLSTM (paper, section 2.5).
 
-    window (B, 11, Y, X) --target slice--> trunk -------> segmentation head --upsample--> S_main
+    window (B, 11, Y, X) --target slice--> trunk ---+---> segmentation head --upsample--> S_main
+                                                    +---> lung head, where the settings ask for it
                          --all slices----> ConvLSTM --+--> segmentation head ------------> S_attn
                                                       +--> attention head + sigmoid -----> alpha
 
@@ -28,12 +29,14 @@ LEAK = 0.2
 class Scores(NamedTuple):
     """What a network returns: logits (B, class, Y, X) and the attention map, in (0, 1).
 
-    `main` and `attention` are None in a network without branches.
+    `main` and `attention` are None in a network without branches, `lungs` in one that doesn't mark
+    them; else they are logits (B, 1, y, x) at the stride of the trunk.
     """
 
     fused: Tensor
     main: Tensor | None
     attention: Tensor | None
+    lungs: Tensor | None = None
 
 
 def probabilities(logits: Tensor, output: str) -> Tensor:
@@ -75,6 +78,8 @@ class DeepLungNet(nn.Module):
         n_classes = len(LABELS)
         self.trunk = make_trunk(self.config)
         self.main_head = head(self.trunk.width, n_classes)
+        if self.config.lungs:
+            self.lung_head = head(self.trunk.width, 1)
         if self.config.attention:
             self.convlstm = ConvLSTM(1, self.config.hidden, self.config.lstm_layers)
             self.attention_branch_head = head(self.config.hidden, n_classes)
@@ -111,19 +116,21 @@ class DeepLungNet(nn.Module):
                 f"(batch, {len(self.sees)}, y, x)"
             )
         target = window[:, -self.sees[0]].unsqueeze(1)                         # (B, 1, Y, X)
-        low = self.main_head(self.trunk(target))          # (B, 3, Y/8, X/8), of MobileNetV2 at 1/4
+        features = self.trunk(target)
+        low = self.main_head(features)                    # (B, 3, Y/8, X/8), of MobileNetV2 at 1/4
+        lungs = self.lung_head(features) if self.config.lungs else None        # (B, 1, as low)
         main = functional.interpolate(
             low, size=window.shape[-2:], mode="bilinear", align_corners=False  # (B, 3, Y, X)
         )
         if not self.config.attention:
-            return Scores(main, None, None)
+            return Scores(main, None, None, lungs)
         slices, cells = window.unsqueeze(2), self.convlstm.cells
         walks = self.training and self.fused_training and can_walk(slices, cells)
         state = walk(slices, cells) if walks else self.convlstm(slices)        # (B, hidden, Y, X)
         from_neighbours = self.attention_branch_head(state)                    # (B, 3, Y, X)
         attention = torch.sigmoid(self.attention_head(state))                  # (B, 3, Y, X)
         fused = main * attention + from_neighbours * (1.0 - attention)
-        return Scores(fused, main, attention)
+        return Scores(fused, main, attention, lungs)
 
 
 def layer_table(network: DeepLungNet) -> list[dict[str, object]]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deeplung_nb.network.deeplung import LEAK, DeepLungNet
+from deeplung_nb.network.deeplung import LEAK, DeepLungNet, Scores
 from deeplung_nb.network.fused import FusedConvLSTM
 
 
@@ -51,6 +51,18 @@ class _MergedHeads(nn.Module):
         return x.chunk(self.groups, dim=1)
 
 
+class _SideBySide(nn.Module):
+    """A trunk and the channels of all its heads."""
+
+    def __init__(self, trunk: nn.Module, *heads: nn.Module) -> None:
+        super().__init__()
+        self.trunk, self.heads = trunk, nn.ModuleList(heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.trunk(x)
+        return torch.cat([head(features) for head in self.heads], dim=1)
+
+
 class FastDeepLungNet:
     """A trained `DeepLungNet` on the CPU. The network is copied: later training does not move it.
 
@@ -59,14 +71,16 @@ class FastDeepLungNet:
 
     def __init__(self, network: DeepLungNet) -> None:
         self.middle = -network.sees[0]
-        self.main = _folded(nn.Sequential(network.trunk, network.main_head))
+        self.marks_lungs = network.config.lungs
+        heads = [network.main_head, *([network.lung_head] if self.marks_lungs else [])]
+        self.main = _folded(_SideBySide(network.trunk, *heads))
         self.convlstm = self.heads = None
         if network.config.attention:
             self.convlstm = FusedConvLSTM(network.convlstm)
             self.heads = _MergedHeads(network.attention_branch_head, network.attention_head)
 
-    def __call__(self, bordered: np.ndarray, orders: np.ndarray) -> Tensor:
-        """Fused logits of the middle slices of windows.
+    def __call__(self, bordered: np.ndarray, orders: np.ndarray) -> Scores:
+        """Scores of the middle slices of windows.
 
         Parameters
         ----------
@@ -77,16 +91,20 @@ class FastDeepLungNet:
 
         Returns
         -------
-        [window, class, y, x], as `DeepLungNet.forward(...).fused`.
+        As `DeepLungNet.forward`, of which `fused` and `lungs`; `main` and `attention` are None.
         """
         targets = torch.from_numpy(bordered[orders[:, self.middle], None, 1:-1, 1:-1])
         low = self.main(targets.contiguous(memory_format=torch.channels_last))
+        lungs = None
+        if self.marks_lungs:
+            low, lungs = low[:, :-1], low[:, -1:]
         main = functional.interpolate(low, size=targets.shape[-2:], mode="bilinear",
                                       align_corners=False)
         if self.convlstm is None:
-            return main
+            return Scores(main, None, None, lungs)
         states = self.convlstm(bordered, orders)
         from_neighbours, attention = self.heads(
             states.contiguous(memory_format=torch.channels_last))
         # main alpha + neighbours (1 - alpha), equation 1, with one product less
-        return torch.lerp(from_neighbours, main, torch.sigmoid(attention))
+        fused = torch.lerp(from_neighbours, main, torch.sigmoid(attention))
+        return Scores(fused, None, None, lungs)

@@ -138,6 +138,34 @@ class ClassLoss(nn.Module):
             return entropy + torch.stack(losses).mean()
 
 
+class LungLoss(nn.Module):
+    """Binary cross-entropy and soft Dice (pooled over the batch) of the lungs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dice = DiceLoss(sigmoid=True, batch=True)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss; 0 where nothing is known.
+
+        Parameters
+        ----------
+        logits
+            (B, 1, y, x), of any size: they are enlarged to the target's.
+        target
+            (B, Y, X): 1 in the lungs, 0 outside them, `NO_ANSWER` where it is not known.
+        """
+        with torch.autocast(logits.device.type, enabled=False):
+            logits = functional.interpolate(logits.float(), size=target.shape[-2:],
+                                            mode="bilinear", align_corners=False)
+            known = (target != NO_ANSWER).unsqueeze(1)
+            wanted = (target == 1).unsqueeze(1).float()
+            answered = torch.where(known, logits, -CERTAIN)
+            entropy = functional.binary_cross_entropy_with_logits(
+                answered, wanted, weight=known.float(), reduction="sum") / known.sum().clamp(min=1)
+            return entropy + self.dice(answered, wanted) * known.any()
+
+
 class SegmentationLoss(nn.Module):
     """What a training minimises: `region_weight` x RMI + BCE, `class_weight` x CE + Dice."""
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from deeplung_nb.imaging.body import body_mask, without_outside
+from deeplung_nb.imaging.lungs import LungMask, large_lungs
 from deeplung_nb.imaging.preprocess import prepare, restore, window_indices
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.kernels import can_compile
 from deeplung_nb.network.checkpoint import Network, load_network
-from deeplung_nb.network.deeplung import DeepLungNet, probabilities
+from deeplung_nb.network.deeplung import DeepLungNet, Scores, probabilities
 from deeplung_nb.network.device import autocast, choose_device, keep_freed_memory
 from deeplung_nb.network.fast import FastDeepLungNet
 from deeplung_nb.network.fused import with_border
@@ -33,6 +35,13 @@ def lesion_first(scores: np.ndarray, threshold: float | None) -> np.ndarray:
     lesions = scores[..., 1:, :, :]
     out[..., 0, :, :] = lesions.max(axis=-3) + threshold - lesions.sum(axis=-3)
     return out
+
+
+class Reading(NamedTuple):
+    """What networks mark in a scan; no `lungs` where one of them does not mark these."""
+
+    lesions: LesionMask
+    lungs: LungMask | None
 
 
 class Predictor:
@@ -77,11 +86,11 @@ class Predictor:
         """Whether every network is scored by `network.fast`."""
         return len(self._fast) == len(self.networks)
 
-    def _logits(self, network: Network, slices: np.ndarray, orders: np.ndarray) -> torch.Tensor:
-        """Of windows over these slices."""
+    def _score(self, network: Network, slices: np.ndarray, orders: np.ndarray) -> Scores:
+        """Windows over these slices."""
         if id(network) in self._fast:
             return self._fast[id(network)](with_border(slices), orders)
-        return network(torch.from_numpy(slices[orders]).to(self.device)).fused
+        return network(torch.from_numpy(slices[orders]).to(self.device))
 
     @classmethod
     def from_checkpoints(cls, paths: Sequence[str | Path], **options: object) -> Predictor:
@@ -89,10 +98,10 @@ class Predictor:
         return cls([load_network(path) for path in paths], **options)
 
     @torch.inference_mode()
-    def scores_per_network(
+    def read_batches(
         self, prepared: np.ndarray, progress: str | None = None
-    ) -> Iterator[np.ndarray]:
-        """Scores [network, slices, class, S, S] in (0, 1) of all slices in order, batch by batch.
+    ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """Scores of all slices in order, batch by batch.
 
         Parameters
         ----------
@@ -101,6 +110,12 @@ class Predictor:
             the first and last slices stand in for missing neighbours.
         progress
             Label of a progress bar; None for none.
+
+        Yields
+        ------
+        (scores, lungs)
+            [network, slices, class, S, S] in (0, 1), and the networks' mean logits of the lungs
+            [slices, s, s] at the trunk's stride, None where one of them does not mark these.
 
         Raises
         ------
@@ -116,16 +131,27 @@ class Predictor:
             rows = np.stack([window_indices(z, n_slices, self.sees)
                              for z in targets[start:start + self.batch]])
             seen = prepared[rows.min():rows.max() + 1]
+            scores, lungs = [], []
             with autocast(self.device, self.precision):
-                scores = [probabilities(self._logits(network, seen, rows - rows.min()).float(),
-                                        network.output) for network in self.networks]
+                for network in self.networks:
+                    scored = self._score(network, seen, rows - rows.min())
+                    scores.append(probabilities(scored.fused.float(), network.output))
+                    lungs += [] if scored.lungs is None else [scored.lungs.float()[:, 0]]
             # A last slab reaches beyond the scan.
             found = torch.stack(scores)[:, :n_left].cpu().numpy()
             if not np.isfinite(found).all():
                 raise ValueError("the network's scores are NaN or infinite, from which no volume "
                                  "can be told. Are its weights those that were trained?")
-            yield found
+            every = len(lungs) == len(self.networks)
+            yield found, torch.stack(lungs).mean(dim=0).cpu().numpy() if every else None
             n_left -= len(rows) * len(self.scores)
+
+    def scores_per_network(
+        self, prepared: np.ndarray, progress: str | None = None
+    ) -> Iterator[np.ndarray]:
+        """Scores [network, slices, class, S, S] in (0, 1), as `read_batches`."""
+        for scores, _ in self.read_batches(prepared, progress):
+            yield scores
 
     def decide(self, scores: np.ndarray) -> np.ndarray:
         """What to restore: [slices, class, S, S], whose highest score names the class.
@@ -144,11 +170,29 @@ class Predictor:
         for scores in self.scores_per_network(prepared, progress):
             yield self.decide(scores)
 
-    def segment(self, scan: Scan, progress: str | None = None) -> LesionMask:
-        """The lesion mask of a scan, on its own grid; works from one slice on.
+    def read(self, scan: Scan, progress: str | None = None) -> Reading:
+        """The lesions of a scan and its lungs, on its own grid; works from one slice on.
 
-        Outside the patient there is none, whatever the networks see there.
+        Outside the patient there are none, whatever the networks see there.
         """
         prepared, box = prepare(scan, self.image_size)
-        found = restore(self.score_batches(prepared, progress), box, scan)
-        return without_outside(found, body_mask(scan))
+        seen: list[np.ndarray | None] = []
+
+        def decided() -> Iterator[np.ndarray]:
+            for scores, of_batch in self.read_batches(prepared, progress):
+                seen.append(of_batch)
+                yield self.decide(scores)
+
+        body = body_mask(scan)
+        lesions = without_outside(restore(decided(), box, scan), body)
+        known = [logits for logits in seen if logits is not None]
+        if len(known) < len(seen):
+            return Reading(lesions, None)
+        logits = large_lungs(np.concatenate(known))
+        found = restore([np.stack([np.zeros_like(logits), logits], axis=1)], box, scan)
+        inside = without_outside(found, body).labels > 0
+        return Reading(lesions, LungMask.like(scan, inside, "network") if inside.any() else None)
+
+    def segment(self, scan: Scan, progress: str | None = None) -> LesionMask:
+        """The lesion mask of `read`."""
+        return self.read(scan, progress).lesions

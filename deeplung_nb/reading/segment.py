@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -28,20 +27,22 @@ from deeplung_nb.files import (
 )
 from deeplung_nb.imaging.errors import ScanError
 from deeplung_nb.imaging.integrity import require_plain_file
-from deeplung_nb.imaging.io import case_name, read_scan, scan_files, write_mask
+from deeplung_nb.imaging.io import case_name, read_scan, write_mask
 from deeplung_nb.imaging.lungs import LungMask, lungs_for
 from deeplung_nb.imaging.plausibility import (
     Findings,
+    apart,
     examine,
     misfit_of_lungs,
     require_plausible,
 )
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
-from deeplung_nb.network.checkpoint import CHECKPOINT, read_checkpoint
-from deeplung_nb.network.packaged import packaged_checkpoints, read_card
+from deeplung_nb.network.checkpoint import CHECKPOINT
+from deeplung_nb.network.packaged import packaged_checkpoints
 from deeplung_nb.reading.familiarity import describe_scan, distances, warnings_of
 from deeplung_nb.reading.predict import Predictor
+from deeplung_nb.reading.provenance import describe_network, describe_source
 from deeplung_nb.reading.volumes import measure, outside_lungs
 from deeplung_nb.runs import package_versions, read_run, results_folder
 
@@ -53,8 +54,6 @@ DENSE_HU = (-300, -200)
 these stand beside the classes, so that "high opacity" can be read either way."""
 OPTIONS = {"batch", "device", "precision", "fast"}
 """What `Segmenter` hands on to its `Predictor`."""
-MOST_NAMED = 500
-"""Files that were left out, by name; all are counted."""
 
 
 class Outputs(NamedTuple):
@@ -107,44 +106,6 @@ def default_checkpoints(results: Path | None = None) -> list[Path]:
     raise FileNotFoundError(
         f"{results}: no trained network. Run 'make reproduce' or 'deeplung-nb reproduce' first, "
         "set DEEPLUNG_RESULTS to the folder of the runs, or give --checkpoint <file>.")
-
-
-def describe_network(checkpoints: Sequence[Path]) -> dict[str, Any]:
-    """Name, files with hashes, and what these networks were trained on.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        A file is missing or no checkpoint of this package.
-    """
-    saved = [read_checkpoint(path) for path in checkpoints]
-    trained = [one.get("trained_on") for one in saved]
-    known = all(trained)
-    cohorts = sorted({name for one in trained if one for name in one["cohorts"]})
-    if not known:
-        shown = "unknown: the checkpoint does not say"
-    elif all(one["synthetic"] for one in trained):
-        shown = f"synthetic chests only ({', '.join(cohorts)}): a demonstration, no measurement"
-    else:
-        shown = f"cohorts {', '.join(cohorts)}"
-    # results/<run>/fold-0/checkpoint.pt: what tells networks apart is in the last three names.
-    files = [{"file": "/".join(path.resolve().parts[-3:]), "sha256": sha256_of(path)}
-             for path in checkpoints]
-    card = read_card()
-    if card and [file["sha256"] for file in files] == [file["sha256"] for file in card["files"]]:
-        kinds, ranges = str(card["name"]), card.get("training_ranges")
-    else:
-        kinds, ranges = " + ".join(dict.fromkeys(str(one["name"]) for one in saved)), None
-    lines = "".join(f"{file['sha256']}\n" for file in files)
-    return {
-        "name": kinds if len(saved) == 1 else f"mean of {len(saved)} {kinds}",
-        "sha256": files[0]["sha256"] if len(files) == 1
-        else hashlib.sha256(lines.encode()).hexdigest(),
-        "files": files, "trained_on": shown,
-        "synthetic": known and all(one["synthetic"] for one in trained),
-        "trained_with": sorted({str(one.get("software", "unknown")) for one in saved}),
-        "training_ranges": ranges,
-    }
 
 
 def plan_outputs(folder: Path, case_id: str, inputs: Sequence[Path],
@@ -212,25 +173,6 @@ def _densities(scan: Scan, mask: LesionMask, structure: str) -> dict[str, float]
             for level in DENSE_HU if len(values)}
 
 
-def _describe_source(scan: Scan) -> dict[str, Any]:
-    """Which files a scan was read from, their hash, and what lay beside them."""
-    source = Path(scan.source)
-    # A scan that was made in memory has no file; no path would be the current folder.
-    files = scan_files(source, scan.case_id) if scan.source and source.exists() else []
-    if len(files) == 2:
-        lines = "".join(f"{sha256_of(file)}  {file.name}\n" for file in files)
-        digest, of = hashlib.sha256(lines.encode()).hexdigest(), \
-            "the lines of sha256sum for the header and the file of its voxels"
-    else:
-        digest = sha256_of(source) if files else None
-        of = "the lines of sha256sum for all files of the folder" \
-            if scan.source and source.is_dir() else "the file"
-    return {"file": source.name, "series": scan.series or None, "sha256": digest,
-            "sha256_is_of": of, "geometry": scan.geometry, "read_with": list(scan.notes),
-            "left_out": {"files": len(scan.left_out),
-                         "named": dict(scan.left_out[:MOST_NAMED])}}
-
-
 class Segmenter:
     """Networks with what is known of them: a scan in, a mask and volumes out.
 
@@ -281,8 +223,8 @@ class Segmenter:
         scan
             Of `read_scan`, or its file or DICOM folder.
         lungs
-            A lung mask on its grid, or its file; default: the built-in lungs, and where they find
-            none, burden stays empty.
+            A lung mask on its grid, or its file; default: the network's, or of one that marks none
+            the built-in lungs. Without lungs burden stays empty.
         force
             Whether an implausible scan is segmented all the same; the result carries the reasons.
         progress
@@ -301,13 +243,18 @@ class Segmenter:
         if not force:
             require_fitting_lungs(scan, lungs)
         findings = require_plausible(scan, lungs, force=force)
-        mask = self.predictor.segment(scan, progress="segment" if progress else None)
+        mask, marked = self.predictor.read(scan, progress="segment" if progress else None)
+        warnings = []
+        if marked is not None and (lungs is None or lungs.origin == "built-in"):
+            warnings += filter(None, [apart(scan, lungs, marked)])
+            lungs = marked
         rows = [{"case_id": scan.case_id, **row, **_densities(scan, mask, row["structure"])}
                 for row in measure(scan, mask, lungs)]
         properties = describe_scan(scan, lungs, rows[-1].get("burden_percent"))
         ranges = self.network.get("training_ranges") or {}
-        warnings = self._warnings(scan, findings, rows[-1]) + warnings_of(properties, ranges)
-        source = _describe_source(scan)
+        warnings = [*self._warnings(scan, findings, rows[-1]), *warnings,
+                    *warnings_of(properties, ranges)]
+        source = describe_source(scan)
         provenance = {
             "case_id": scan.case_id, "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "warnings": warnings, "network": self.network,
@@ -390,7 +337,7 @@ def segment_file(
     checkpoints, force
         As `Segmenter`; with `force` a series with gaps, tilt or doubled slices is resampled too.
     lung_mask
-        A mask file on the scan's grid; default: the built-in lungs.
+        As `lungs` of `Segmenter`.
     case_id
         Name of the outputs; default: that of the file.
     overwrite

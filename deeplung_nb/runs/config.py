@@ -26,6 +26,8 @@ class NetworkConfig:
     """Trunk of the main branch: `densenet121` (the paper's) or `mobilenet_v2`."""
     attention: bool = True
     """False: the main branch alone, which sees one slice."""
+    lungs: bool = False
+    """Whether the network marks the lungs too: a head on the trunk, at its stride."""
     output: str = "sigmoid"
     """What turns scores into probabilities: `sigmoid` by class, as for BCE, or `softmax`."""
 
@@ -105,6 +107,9 @@ class TrainingConfig:
     score is, and BCE of rare classes keeps scores low: a short training then misses lesions."""
     main_branch_loss: float = 0.0
     """Weight of an auxiliary loss on the main branch (0: none, as the paper)."""
+    lung_weight: float = 0.0
+    """Weight of the loss of the lungs, for a network that marks them (`NetworkConfig.lungs`), over
+    cases whose lungs a reader has marked."""
     region_weight: float = 1.0
     """Weight of RMI + BCE (+ Dice by `dice_weight`), the paper's loss."""
     class_weight: float = 0.0
