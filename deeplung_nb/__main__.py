@@ -62,10 +62,12 @@ def _notebooks(options: argparse.Namespace) -> None:
 def _digest(options: argparse.Namespace) -> None:
     from deeplung_nb import measurements
     from deeplung_nb.report.digest import write_digest
-    from deeplung_nb.runs import find_run
+    from deeplung_nb.runs import find_run, read_run
 
     path = find_run(options.run_folder)
-    print(write_digest(measurements.read(path / "measurements.csv" if path.is_dir() else path)))
+    limits = read_run(path).config.limits if (path / "run.json").exists() else "auto"
+    table = measurements.read(path / "measurements.csv" if path.is_dir() else path)
+    print(write_digest(table, limits=limits))
 
 
 def _manifest(options: argparse.Namespace) -> None:

@@ -152,7 +152,8 @@ def test_controls_and_question_follow_each_other(explorer):
     explorer._controls["limits"].value = "quantile"
     assert explorer._controls["ci"].disabled
     assert explorer._picture.png != before
-    explorer.question = Question(test="unet2d", structure="lesion", scale="percent")
+    explorer.question = Question(test="unet2d", structure="lesion", scale="percent",
+                                 limits="constant")
     assert explorer._controls["test"].value == "unet2d"
     assert explorer._controls["where role"].value == "all"
     assert not explorer._controls["ci"].disabled

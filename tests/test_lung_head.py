@@ -52,6 +52,27 @@ def test_a_network_marks_lungs_at_the_stride_of_its_trunk_where_the_settings_say
         assert make_network(lungs=False)(window).lungs is None
 
 
+def test_no_lesion_is_where_the_lungs_are_not():
+    """Chances by hand: that of the lung times the odds of a lesion, for each branch and both."""
+    network = make_network()
+    window = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        scores = network(window)
+        plain = make_network()
+        plain.load_state_dict(network.state_dict())
+        plain.lung_head[-1].weight.zero_()
+        plain.lung_head[-1].bias.fill_(50.0)  # lung everywhere
+        free = plain(window)
+        lung = torch.sigmoid(functional.interpolate(scores.lungs, (64, 64), mode="bilinear"))
+        for name in ("fused", "main"):
+            odds = [torch.exp(getattr(one, name)[:, 1:] - getattr(one, name)[:, :1])
+                    for one in (scores, free)]
+            torch.testing.assert_close(odds[0], odds[1] * lung, rtol=1e-3, atol=1e-6)
+        network.lung_head[-1].weight.zero_()
+        network.lung_head[-1].bias.fill_(-50.0)
+        assert torch.softmax(network(window).fused, dim=1)[:, 1:].max() < 1e-6
+
+
 def test_the_fast_way_marks_the_same_lungs():
     slices = np.random.default_rng(0).random((5, 64, 64), dtype=np.float32)
     fast, plain = (Predictor([make_network(), make_network(1)], batch=2, fast=fast)
@@ -96,21 +117,30 @@ def test_lungs_that_nobody_marked_teach_nothing():
     assert not logits.grad.any()
 
 
-def test_only_lungs_that_a_reader_marked_are_cut_for_training(tmp_path):
+def test_lungs_that_no_reader_marked_are_taught_where_they_are_sure_alone(tmp_path):
+    """Found by threshold, or not at all, with a lesion beside them."""
     scan, lungs = make_scan()
-    mask = LesionMask.like(scan, np.zeros(scan.shape, np.uint8))
+    labels = np.zeros(scan.shape, np.uint8)
+    labels[2, 30:70, 41:49] = 2
+    mask = LesionMask.like(scan, labels)
     cases = []
     for name, origin in (("a", "reference"), ("b", "built-in"), ("c", None)):
-        given = origin and LungMask.like(scan, lungs, origin)
-        made = dataclasses.replace(prepare_case(scan, mask, 32, given or None), case_id=name)
-        write_prepared(made, tmp_path)
+        given = LungMask.like(scan, lungs, origin) if origin else None
+        write_prepared(dataclasses.replace(prepare_case(scan, mask, 32, given), case_id=name),
+                       tmp_path)
         cases.append(read_prepared(name, tmp_path))
-    found = cut_lungs(cases, [(0, 2), (1, 2), (2, 2), (0, 0)], range(1))
-    assert found.shape == (4, 1, 32, 32)
-    assert set(found[0].unique().tolist()) == {0, 1}
-    assert (found[1:3] == NO_ANSWER).all()
-    assert not found[3].any()  # above the lungs
-    np.testing.assert_array_equal(cases[1].lungs, cases[0].lungs)  # known, but not taught
+    marked, found, none, above = cut_lungs(cases, [(0, 2), (1, 2), (2, 2), (0, 0)], range(1))[:, 0]
+    inside, lesion = (torch.from_numpy(np.array(array)) for array in (
+        cases[0].lungs[2], cases[0].target[2] == 2))
+    assert lesion.any()
+    assert inside.any()
+    assert ((marked == 1) == inside).all()
+    assert ((marked == 0) == ~inside).all()
+    assert ((found == 1) == (inside | lesion)).all()
+    assert ((none == 1) == lesion).all()
+    for unsure in (found, none):
+        assert (unsure[unsure != 1] == NO_ANSWER).all()
+    assert not above.any()
 
 
 def test_a_short_training_finds_the_lungs_of_another_case(tmp_path):

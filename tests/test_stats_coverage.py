@@ -180,6 +180,13 @@ def truths(world):
     return pd.DataFrame(rows).mean().to_dict()
 
 
+@functools.cache
+def upper_by_size(world):
+    """The upper limit by regression at the mean of all, from a large study."""
+    a, b, _ = world(np.random.default_rng(12345), 100_000)
+    return agreement.bland_altman(a, b, limits="regression").loa_upper
+
+
 def of_world(world, rng, n):
     a, b, who = world(rng, n)
     truth = dict(truths(world))
@@ -190,7 +197,7 @@ def of_world(world, rng, n):
         truth |= {"bias": 0.0, "hodges_lehmann_all": 0.0, "median_difference": 0.0}
     default = row_of(a, b, who)
     lead = {"constant": limit, "ratio": truth["ratio_loa_upper_ci"],
-            "quantile": truth["quantile_upper_ci"]}[default["limits"]]
+            "quantile": truth["quantile_upper_ci"]}.get(default["limits"]) or upper_by_size(world)
     row["limits that lead *"] = held((default["limit_upper_ci_lower"],
                                       default["limit_upper_ci_upper"]), lead)
     row |= of_defaults(default, truth)

@@ -202,10 +202,11 @@ def test_ratio_limits_lead_for_zeros_and_skew_and_quantiles_where_there_is_no_ra
     assert np.isfinite(found.lead.limits.loa_upper_ci).all()
     below = compare(pd.DataFrame({"reference": a - 500, "test": b - 500}))  # as HU
     assert below.ratio is None
-    assert below.lead.kind == "quantile"
+    assert below.lead.kind == "regression"
     few = compare(pd.DataFrame({"reference": [0.0] * 20 + list(a[a > 0][:5]),
                                 "test": [0.0] * 20 + list(b[a > 0][:5] * 3)}))
-    assert few.lead.kind == "quantile"
+    assert few.lead.kind == "constant"  # five ratios, and 25 pairs bound no quantile
+    assert "pairs are too few for others" in few.flags
     size = rng.gamma(0.9, 60, 300)
     heavy = size * np.exp(0.1 * rng.standard_t(2, 300))
     large = compare(pd.DataFrame({"reference": size, "test": heavy}))
@@ -215,6 +216,26 @@ def test_ratio_limits_lead_for_zeros_and_skew_and_quantiles_where_there_is_no_ra
     even = rng.uniform(50, 60, 40)
     plain = compare(pd.DataFrame({"reference": even, "test": even + rng.normal(0, 1, 40)}))
     assert plain.lead.kind == "constant"
+
+
+def test_limits_that_a_study_declared_are_taken_whatever_tests_say_if_pairs_carry_them():
+    rng = np.random.default_rng(8)
+    even = rng.uniform(50, 60, 200)
+    pairs = pd.DataFrame({"reference": even - rng.normal(0, 1, 200),
+                          "test": even + rng.normal(0, 1, 200)})
+    assert compare(pairs).lead.kind == "constant"
+    for kind in ("constant", "ratio", "regression", "quantile"):
+        lead = compare(pairs, limits=kind).lead
+        assert (lead.kind, lead.planned, lead.note) == (kind, True, "")
+    assert compare(pairs, limits="quantile").lead.limits.limits == "quantile"
+    unbounded = compare(pairs[:60], limits="quantile")  # sixty pairs bound no 2.5 % quantile
+    assert unbounded.lead.kind == "constant"
+    assert not unbounded.lead.planned
+    assert "can't carry the planned quantile limits" in unbounded.flags
+    few = compare(pairs[:9], limits="ratio")
+    assert (few.lead.kind, few.lead.planned) == ("constant", False)
+    with pytest.raises(ValueError, match="limits='wide': expected one of auto, constant, ratio"):
+        compare(pairs, limits="wide")
 
 
 def test_a_coefficient_that_hangs_on_one_patient_says_so():

@@ -195,7 +195,8 @@ def test_the_paragraph_holds_the_numbers_of_the_functions():
     a = rng.lognormal(4, 1, 40)
     b = 1.2 * a + rng.normal(0, 4, 40)
     text = report_text(pd.DataFrame({"reference": a, "test": b}), margin=50,
-                               reference="reader A", test="reader B", unit="cm³")
+                               reference="reader A", test="reader B", unit="cm³",
+                               limits="regression")
     r = agreement.bland_altman(a, b)
     assert f"was {r.bias:.1f} cm³" in text
     assert f"{stats.spearmanr(a, b).statistic:.3f}" in text
@@ -205,7 +206,7 @@ def test_the_paragraph_holds_the_numbers_of_the_functions():
     quartile = np.quantile((a + b) / 2, 0.25)
     at = agreement.limits_by_size(a, b, quartile).iloc[0]
     assert at.loa_lower == pytest.approx(sloped.lines(quartile).lower)
-    assert (f"By regression the limits were {at.loa_lower:.2f} (95 % CI "
+    assert (f"The limits of agreement were {at.loa_lower:.2f} (95 % CI "
             f"{at.loa_lower_ci_lower:.2f} to ").replace("-", "−") in text
     assert "scipy" in text
 

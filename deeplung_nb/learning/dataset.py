@@ -28,6 +28,7 @@ from deeplung_nb.runs.config import TrainingConfig
 AERATED_HU = -850.0
 """Of healthy lung: contrast is changed about it."""
 BLUR_PIXELS = (0.5, 1.2)
+LESION_CODES = (GGO.code, HIGH_OPACITY.code)
 SOURCES = ("volume", "slice")
 """Where a prepared case is from: see `PreparedCase.source`."""
 
@@ -325,12 +326,18 @@ def cut_lungs(cases: Sequence[PreparedCase], picks: Sequence[tuple[int, int]],
               scores: range) -> Tensor:
     """The lungs of scored slices, as `cut_windows`' target: 1 in them, 0 outside, `NO_ANSWER`.
 
-    There is no answer where no reader has marked them.
+    Where no reader has marked them, lung is what holds a lesion or was found by threshold, which
+    may have lost some: of all else there is no answer.
     """
     rows = []
     for i, z in picks:
         case = cases[i]
         at = window_indices(z, len(case.target), scores)
-        rows.append(case.lungs[at].astype(np.uint8) if case.lungs_marked and case.lungs is not None
-                    else np.full((len(at), *case.target.shape[1:]), NO_ANSWER, np.uint8))
+        inside = np.zeros((len(at), *case.target.shape[1:]), bool) if case.lungs is None \
+            else case.lungs[at].astype(bool)
+        if case.lungs_marked:
+            rows.append(inside.astype(np.uint8))
+        else:
+            lesion = np.isin(case.target[at], LESION_CODES)
+            rows.append(np.where(inside | lesion, 1, NO_ANSWER).astype(np.uint8))
     return torch.from_numpy(np.stack(rows))

@@ -6,6 +6,9 @@
                                                       +--> attention head + sigmoid -----> alpha
 
     S = S_main * alpha + S_attn * (1 - alpha)                                        (equation 1)
+
+With a lung head, a lesion's chance is that of the lung times that of the lesion there: log P(lung)
+is added to the logits of lesions.
 """
 
 from __future__ import annotations
@@ -42,6 +45,13 @@ class Scores(NamedTuple):
 def probabilities(logits: Tensor, output: str) -> Tensor:
     """Logits (B, class, Y, X) as scores in (0, 1): `sigmoid` by class, or `softmax` over them."""
     return torch.sigmoid(logits) if output == "sigmoid" else torch.softmax(logits, dim=1)
+
+
+def within_lungs(logits: Tensor, lungs: Tensor) -> Tensor:
+    """Logits (B, class, Y, X), those of lesions lowered by log P(lung) of (B, 1, y, x) logits."""
+    gate = functional.logsigmoid(functional.interpolate(
+        lungs, size=logits.shape[-2:], mode="bilinear", align_corners=False))
+    return torch.cat([logits[:, :1], logits[:, 1:] + gate], dim=1)
 
 
 def head(width: int, n_out: int) -> nn.Sequential:
@@ -122,12 +132,16 @@ class DeepLungNet(nn.Module):
         main = functional.interpolate(
             low, size=window.shape[-2:], mode="bilinear", align_corners=False  # (B, 3, Y, X)
         )
+        if lungs is not None:
+            main = within_lungs(main, lungs)
         if not self.config.attention:
             return Scores(main, None, None, lungs)
         slices, cells = window.unsqueeze(2), self.convlstm.cells
         walks = self.training and self.fused_training and can_walk(slices, cells)
         state = walk(slices, cells) if walks else self.convlstm(slices)        # (B, hidden, Y, X)
         from_neighbours = self.attention_branch_head(state)                    # (B, 3, Y, X)
+        if lungs is not None:
+            from_neighbours = within_lungs(from_neighbours, lungs)
         attention = torch.sigmoid(self.attention_head(state))                  # (B, 3, Y, X)
         fused = main * attention + from_neighbours * (1.0 - attention)
         return Scores(fused, main, attention, lungs)

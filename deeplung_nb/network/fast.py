@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deeplung_nb.network.deeplung import LEAK, DeepLungNet, Scores
+from deeplung_nb.network.deeplung import LEAK, DeepLungNet, Scores, within_lungs
 from deeplung_nb.network.fused import FusedConvLSTM
 
 
@@ -101,10 +101,11 @@ class FastDeepLungNet:
         main = functional.interpolate(low, size=targets.shape[-2:], mode="bilinear",
                                       align_corners=False)
         if self.convlstm is None:
-            return Scores(main, None, None, lungs)
+            return Scores(main if lungs is None else within_lungs(main, lungs), None, None, lungs)
         states = self.convlstm(bordered, orders)
         from_neighbours, attention = self.heads(
             states.contiguous(memory_format=torch.channels_last))
         # main alpha + neighbours (1 - alpha), equation 1, with one product less
         fused = torch.lerp(from_neighbours, main, torch.sigmoid(attention))
-        return Scores(fused, None, None, lungs)
+        # The gate of both branches is one and the same, and so that of what they make.
+        return Scores(fused if lungs is None else within_lungs(fused, lungs), None, None, lungs)

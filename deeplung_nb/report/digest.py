@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from deeplung_nb.labels import LESION_STRUCTURES, TITLES
 from deeplung_nb.report.counts import case_names
 from deeplung_nb.report.numbers import interval, number
+from deeplung_nb.report.tables import LIMITS
 from deeplung_nb.stats import summary
 from deeplung_nb.stats.dice import dice_table
 
@@ -50,14 +53,29 @@ def _dice(dice: pd.DataFrame | None, role: str, structure: str) -> tuple[str, st
     return f"{number(mean['dice'])} ± {number(mean['sd_cases'])}", number(pooled["dice"])
 
 
-def write_digest(measurements: pd.DataFrame, reader: str = "model") -> str:
+def _limits(row: Any) -> str:
+    """The limits to report, and what they are of."""
+    low, high = (f"{number(getattr(row, f'limit_{side}'))} "
+                 + interval((getattr(row, f"limit_{side}_ci_lower"),
+                             getattr(row, f"limit_{side}_ci_upper")))
+                 for side in ("lower", "upper"))
+    return f"{low} to {high} ({LIMITS[row.limits]})"
+
+
+def write_digest(measurements: pd.DataFrame, reader: str = "model", limits: str = "auto") -> str:
     """Volumes and Dice of each case (of few), then agreement by role, as Markdown.
 
     Dice is averaged over cases with both masks empty left out, and pooled over all voxels;
-    Spearman's rho and Bland-Altman's limits are of volumes in mL, with 95 % intervals.
+    Spearman's rho, bias and limits of agreement are of volumes, with 95 % intervals.
+
+    Parameters
+    ----------
+    limits
+        As `stats.comparison.compare`.
     """
     parts = []
-    agreement = summary.agreement_table(measurements, by=("role", "structure"), test=reader)
+    agreement = summary.agreement_table(measurements, by=("role", "structure"), test=reader,
+                                        limits=limits)
     # Simulated readings have no masks, and so no Dice.
     has_dice = measurements.loc[measurements["reader"] == reader, "tp"].notna().any()
     dice = dice_table(measurements, test=reader, by=("role",)) if has_dice else None
@@ -66,13 +84,13 @@ def write_digest(measurements: pd.DataFrame, reader: str = "model") -> str:
         if n_cases <= MOST_CASES:
             parts.append(_cases(rows, reader))
         table = [["structure", "n", "Dice, mean of cases ± SD", "Dice, pooled", "Spearman ρ",
-                  "bias, mL", "limits of agreement, mL"]]
+                  "bias, mL", "limits of agreement"]]
         for row in agreement[agreement["role"] == role].itertuples():
             table.append([
                 f"{TITLES[row.structure]} ({role})", str(row.n),
                 *_dice(dice, role, row.structure),
                 f"{number(row.spearman)} {interval((row.spearman_lower, row.spearman_upper))}",
                 f"{number(row.bias)} {interval((row.bias_lower, row.bias_upper))}",
-                f"{number(row.loa_lower)} to {number(row.loa_upper)}"])
+                _limits(row)])
         parts.append(_markdown(table))
     return "\n\n".join(parts) + "\n"

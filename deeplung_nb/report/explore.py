@@ -16,14 +16,14 @@ import pandas as pd
 
 from deeplung_nb import measurements
 from deeplung_nb.labels import STRUCTURES, TITLES, VALUES
-from deeplung_nb.report.figures import scale_words
+from deeplung_nb.report.agreement_plots import limit_words, scale_words
 from deeplung_nb.report.numbers import interval, number, p_cell
 from deeplung_nb.report.pair_plots import draw_comparison
 from deeplung_nb.report.prose import report_text
 from deeplung_nb.report.style import PrintFigure, reader_names
 from deeplung_nb.stats import agreement, correlation, regression
 from deeplung_nb.stats._results import check_confidence
-from deeplung_nb.stats.comparison import Comparison, compare
+from deeplung_nb.stats.comparison import PLANS, Comparison, compare
 from deeplung_nb.stats.trend import proportional_bias
 
 
@@ -58,15 +58,20 @@ class Question:
     where: tuple[tuple[str, str], ...] = ()
     """(column, value) pairs that a case must meet, such as `("protocol", "contrast")`."""
     scale: str = "difference"
-    limits: str = "constant"
+    limits: str = "auto"
+    """Of `agreement.LIMITS`; `auto`: those that `stats.comparison` reports (on the scale
+    `difference`; constant ones on others)."""
     ci: str = "mover"
     """Of constant limits; the others have their own."""
     confidence: float = 0.95
     left_out: tuple[LeftOut, ...] = ()
+    plan: str = "auto"
+    """Limits that the study declared beforehand, as `stats.comparison.compare`."""
 
     def __post_init__(self) -> None:
         for name, allowed in (("structure", STRUCTURES), ("value", tuple(VALUES)),
-                              ("scale", agreement.SCALES), ("limits", agreement.LIMITS),
+                              ("scale", agreement.SCALES),
+                              ("limits", ("auto", *agreement.LIMITS)), ("plan", PLANS),
                               ("ci", agreement.INTERVALS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} {getattr(self, name)!r}: expected one of "
@@ -112,7 +117,9 @@ class Answer:
     n_empty: int
     """Pairs without a value in one of the readers (as a mean HU of nothing)."""
     agreement: agreement.BlandAltman
-    """On the scale and with the limits that were asked for."""
+    """On the scale that was asked for."""
+    limits: agreement.BlandAltman
+    """The limits that were asked for; by `auto` they may be of the ratio, on any scale."""
     line: regression.MethodRegression
     comparison: Comparison
     """All else: on the scale of differences, whatever is drawn."""
@@ -159,11 +166,13 @@ class Answer:
     @cached_property
     def statistics(self) -> pd.DataFrame:
         """`statistic, value, lower, upper, p, n, unit`: one row each, full precision."""
-        row, drawn = self.row, self.agreement
+        row, drawn, limits = self.row, self.agreement, self.limits
         unit = VALUES[self.question.value][1]
         on_scale = scale_words(self.pairs, drawn.scale)[2].strip()
         names = dict(zip(("reference", "test"), reader_names(self.pairs), strict=True))
-        at = " at the mean" if drawn.limits == "regression" else ""
+        at = " at the mean" if limits.limits == "regression" else ""
+        kind = "ratio" if limits.scale == "ratio" else limits.limits
+        of_limits = scale_words(self.pairs, limits.scale)[2].strip()
         n, all_n = drawn.n, row["n"]
         unlike = int((self.pairs["reference"] != self.pairs["test"]).sum())
 
@@ -183,11 +192,11 @@ class Answer:
                                  (f"above 0 by {names['test']} alone", "test_only"),
                                  ("above 0 by neither", "neither"))),
             (f"bias{at}", drawn.bias, *drawn.bias_ci, None, n, on_scale),
-            (f"lower limit{at} ({drawn.limits})", drawn.loa_lower, *drawn.loa_lower_ci, None, n,
-             on_scale),
-            (f"upper limit{at} ({drawn.limits})", drawn.loa_upper, *drawn.loa_upper_ci, None, n,
-             on_scale),
-            ("outside the limits", drawn.percent_outside, None, None, None, n, "%"),
+            (f"lower limit{at} ({kind})", limits.loa_lower, *limits.loa_lower_ci, None, limits.n,
+             of_limits),
+            (f"upper limit{at} ({kind})", limits.loa_upper, *limits.loa_upper_ci, None, limits.n,
+             of_limits),
+            ("outside the limits", limits.percent_outside, None, None, None, limits.n, "%"),
             ("slope of difference on mean", slope.slope, *slope.slope_ci, slope.p_value, slope.n,
              ""),
             ("constant spread (Breusch–Pagan)", None, None, None, drawn.heteroscedasticity_p, n,
@@ -230,14 +239,14 @@ class Answer:
         names = reader_names(self.pairs)
         text = report_text(self.pairs, reference=f"reader “{names[0]}”",
                            test=f"reader “{names[1]}”", quantity=f"{TITLES[question.structure]} "
-                           f"{quantity}".lower(), unit=unit, confidence=question.confidence)
+                           f"{quantity}".lower(), unit=unit, confidence=question.confidence,
+                           limits=question.plan)
         more = []
-        if (drawn.scale, drawn.limits) != ("difference", "constant"):
+        if (question.scale, question.limits) != ("difference", "auto"):
             on_scale = scale_words(self.pairs, drawn.scale)[2]
-            more.append(f"On the scale “{drawn.scale}” with {drawn.limits} limits, the bias was "
-                        f"{number(drawn.bias)}{on_scale}, the limits of agreement "
-                        f"{number(drawn.loa_lower)} to {number(drawn.loa_upper)}{on_scale} "
-                        f"(n = {drawn.n}).")
+            more.append(f"Drawn on the scale “{drawn.scale}” with {drawn.limits} limits: bias "
+                        f"{number(drawn.bias)}{on_scale}, "
+                        f"{limit_words(self.limits, on_scale)} (n = {drawn.n}).")
         for column, value in question.where:
             more.append(f"Only cases with {column} “{value}” were compared.")
         if len(self.left_out):
@@ -250,7 +259,8 @@ class Answer:
     def figure(self) -> PrintFigure:
         """Bland–Altman, scatter with the lines of identity and of Deming, and the pairs."""
         return draw_comparison(self.pairs, self.agreement, self.correlation, self.line,
-                               self.left_out, self.question.structure, self.question.where)
+                               self.left_out, self.question.structure, self.question.where,
+                               limits=self.limits)
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:
@@ -310,10 +320,13 @@ def answer(table: pd.DataFrame, question: Question) -> Answer:
     given = {"cluster": _patients_of(kept), "confidence": question.confidence}
     # "auto" is MOVER, and the only one where patients have several pairs.
     ci = question.ci if question.limits == "constant" and question.ci != "mover" else "auto"
+    kind = "constant" if question.limits == "auto" else question.limits
+    drawn = agreement.bland_altman(a, b, limits=kind, scale=question.scale, ci=ci, **given)
+    compared = compare(kept, confidence=question.confidence, limits=question.plan)
+    reported = (question.limits, question.scale) == ("auto", "difference")
     return Answer(
-        question, kept, left, int((~full).sum()),
-        agreement.bland_altman(a, b, limits=question.limits, scale=question.scale, ci=ci, **given),
-        regression.deming(a, b, **given), compare(kept, confidence=question.confidence),
+        question, kept, left, int((~full).sum()), drawn,
+        compared.lead.limits if reported else drawn, regression.deming(a, b, **given), compared,
         table.attrs.get("made_by", "...  # put here how the table is made"))
 
 

@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import seaborn
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
-from deeplung_nb.labels import COLOURS, HIGH_OPACITY, LESION_STRUCTURES, TITLES, VALUES
+from deeplung_nb.labels import COLOURS, HIGH_OPACITY, LESION_STRUCTURES, TITLES
+from deeplung_nb.report.agreement_plots import (
+    draw_agreement,
+    draw_bland_altman,
+    draw_correlation,
+)
 from deeplung_nb.report.diagrams import draw_architecture, draw_splits
-from deeplung_nb.report.numbers import interval, number, p_words
 from deeplung_nb.report.panels import choose_case, choose_slice, draw_case, draw_preparation
 from deeplung_nb.report.style import (
     FOLD_COLOURS,
@@ -30,12 +33,9 @@ from deeplung_nb.report.style import (
     foot_y,
     letter,
     new_figure,
-    reader_names,
     save_figure,
     styled,
 )
-from deeplung_nb.stats.comparison import Fitting
-from deeplung_nb.stats.limits import differences
 
 __all__ = [
     "choose_case", "choose_slice", "draw_agreement", "draw_architecture", "draw_bland_altman",
@@ -49,209 +49,6 @@ MIN_BOX = 5
 """Fewer values than this get no box, only points and their median."""
 MIN_VIOLIN = 10
 """Fewer values than this get no density."""
-
-
-def _markers(axes: Axes, x: np.ndarray, y: np.ndarray, pair: pd.DataFrame, colour: str,
-             ring: bool = True) -> None:
-    """Points that show zeros: filled (both found), hollow (one is 0), a ring (both 0).
-
-    How many stand on the ring is said in the title, where it hides no point.
-    """
-    reference_zero = pair["reference"].to_numpy() == 0
-    test_zero = pair["test"].to_numpy() == 0
-    both, one = reference_zero & test_zero, reference_zero ^ test_zero
-    found = ~both & ~one
-    common = {"marker": "o", "linestyle": "", "markeredgecolor": INK, "zorder": 3}
-    axes.plot(x[found], y[found], markerfacecolor=colour, alpha=0.85, markeredgewidth=0.5, **common)
-    axes.plot(x[one], y[one], markerfacecolor="white", markeredgewidth=0.8, **common)
-    if ring and both.any():
-        axes.plot([0], [0], marker="o", markersize=7, markerfacecolor="none",
-                  markeredgecolor=INK, markeredgewidth=0.8, linestyle="", clip_on=False, zorder=4)
-
-
-def _unit(pair: pd.DataFrame) -> str:
-    return VALUES.get(pair.attrs.get("value", "volume_ml"), ("", ""))[1]
-
-
-def _zero_counts(pair: pd.DataFrame) -> str:
-    reference, test = pair["reference"] == 0, pair["test"] == 0
-    names = reader_names(pair)
-    return (f"0 {_unit(pair)}: {names[0]} {int(reference.sum())}, {names[1]} {int(test.sum())}, "
-            f"both {int((reference & test).sum())}")
-
-
-def _label_line(axes: Axes, y: float, text: str) -> None:
-    axes.annotate(text, (1, y), xycoords=("axes fraction", "data"), xytext=(2, 0),
-                  textcoords="offset points", va="center", fontsize=6, annotation_clip=False)
-
-
-SCALES: dict[str, tuple[str, str, str, float]] = {
-    # scale: label of x, label of y, unit, value of no difference; {2} is the readings' unit
-    "difference": ("mean of {0} and {1}, {2}", "{1} − {0}, {2}", " {2}", 0.0),
-    "percent": ("mean of {0} and {1}, {2}", "({1} − {0}) / mean, %", " %", 0.0),
-    "ratio": ("geometric mean of {0} and {1}, {2}", "{1} / {0}", "", 1.0),
-}
-
-
-def scale_words(pair: pd.DataFrame, scale: str) -> tuple[str, str, str]:
-    """Labels of both axes of a Bland-Altman plot on this scale, and the unit of its limits."""
-    names = (*reader_names(pair), _unit(pair))
-    x, y, unit = (words.format(*names).rstrip(", ") for words in SCALES[scale][:3])
-    return x, y, unit.rstrip()
-
-
-def _draw_lines(axes: Axes, x: np.ndarray, result: Any) -> None:
-    """Bias and limits with the bands of their intervals; over the observed range where sloped."""
-    if result.limits == "regression" and np.isfinite(result.loa_lower):
-        line = np.linspace(x.min(), x.max(), 200)
-        for y, dash in zip(result.lines(line), ("-", "--", "--"), strict=True):
-            axes.plot(line, y, color=INK, linewidth=0.9, linestyle=dash, zorder=2)
-        return
-    for value, ends, name, dash in (
-        (result.bias, result.bias_ci, "bias", "-"),
-        (result.loa_lower, result.loa_lower_ci, "lower limit", "--"),
-        (result.loa_upper, result.loa_upper_ci, "upper limit", "--"),
-    ):
-        if np.isfinite(value):
-            axes.axhline(value, color=INK, linewidth=0.9, linestyle=dash, zorder=2)
-            _label_line(axes, value, f"{name}\n{number(value)}")
-        if np.isfinite(ends).all():
-            axes.axhspan(*ends, color=PALE, alpha=0.6, linewidth=0, zorder=0)
-
-
-def _draw_fitting(axes: Axes, x: np.ndarray, fitting: Fitting) -> str:
-    """Limits that fit, beside constant ones that don't; the line of the title that says so."""
-    limits = fitting.limits
-    sizes = np.linspace(x.min(), x.max(), 200)
-    for y in limits.lines(sizes)[1:]:
-        axes.plot(sizes, y, color=FOLD_COLOURS[1], linewidth=1.1, linestyle="-.", zorder=2)
-    said = f"95 % from {number(limits.loa_lower)} to {number(limits.loa_upper)}" \
-        if limits.limits == "quantile" else "limits by regression"
-    why = ", ".join(f"{name} {p_words(p)}" for name, p in fitting.against.items())
-    return f"\n{why}: {said} (orange)"
-
-
-def draw_bland_altman(axes: Axes, pair: pd.DataFrame, result: Any, structure: str,
-                      fitting: Fitting | None = None) -> None:
-    """Difference against mean, with bias, limits and their confidence intervals.
-
-    Parameters
-    ----------
-    pair
-        Columns `reference` and `test`, mL.
-    result
-        The `stats.agreement.BlandAltman` of this pair, on any scale and with any limits.
-    fitting
-        Limits of the same differences that fit better, to stand beside them, and why.
-    """
-    reference, test = (pair[name].to_numpy(float) for name in ("reference", "test"))
-    x, y, usable = differences(reference, test, result.scale)
-    y = np.exp(y) if result.scale == "ratio" else y
-    x_label, y_label, unit = scale_words(pair, result.scale)
-    none = SCALES[result.scale][3]
-    _markers(axes, x, y, pair[usable], COLOURS[structure], ring=result.scale == "difference")
-    if result.scale == "ratio":
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.axhline(none, color=GREY, linewidth=0.6, linestyle=":", zorder=1)
-    _draw_lines(axes, x, result)
-    also = _draw_fitting(axes, x, fitting) if fitting else ""
-    axes.margins(x=0.06, y=0.12)
-    if not (x < 0).any():
-        axes.set_xlim(left=0.0)
-    if result.scale == "ratio":
-        low, high = axes.get_ylim()
-        marks = (1, 1.2, 1.5, 2, 3, 5, 7, 8) if high < 20 * low else (1,)
-        axes.yaxis.set_major_locator(LogLocator(subs=marks))
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    where = " at the mean" if result.limits == "regression" else ""
-    left_out = f", {result.n_excluded} left out" if result.n_excluded else ""
-    axes.set_title(
-        f"{TITLES[structure]}, n = {result.n}{left_out} ({_zero_counts(pair)})\n"
-        f"bias{where} {number(result.bias)} {interval(result.bias_ci)}{unit}\n"
-        f"limits{where} {number(result.loa_lower)} {interval(result.loa_lower_ci)} to "
-        f"{number(result.loa_upper)} {interval(result.loa_upper_ci)}{unit}{also}",
-        loc="left", fontsize=6.3, linespacing=1.25,
-    )
-
-
-def draw_correlation(axes: Axes, pair: pd.DataFrame, result: Any, structure: str) -> None:
-    """The test reader's volume against the reference's, with the line of identity and r."""
-    reference, test = (pair[name].to_numpy(float) for name in ("reference", "test"))
-    top = max(reference.max(), test.max(), 1e-9) * 1.06
-    low = -0.02 * top
-    if min(reference.min(), test.min()) < 0:  # attenuation
-        low, top = (value + sign * 0.06 * np.ptp([reference, test]) for value, sign in (
-            (min(reference.min(), test.min()), -1), (max(reference.max(), test.max()), 1)))
-    axes.plot([low, top], [low, top], color=GREY, linewidth=0.7, linestyle=":", zorder=1)
-    _markers(axes, reference, test, pair, COLOURS[structure])
-    axes.set_xlim(low, top)
-    axes.set_ylim(low, top)
-    axes.set_aspect("equal")
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
-    for name, label in zip(reader_names(pair), (axes.set_xlabel, axes.set_ylabel), strict=True):
-        label(f"{name}, {_unit(pair)}".rstrip(", "))
-    axes.set_title(
-        f"{TITLES[structure]}, n = {result.n}\n"
-        f"{_method(result)} {number(result.r)} {interval(result.ci)}, "
-        f"{p_words(result.p_value)}\n(null hypothesis: no association)",
-        loc="left", fontsize=6.3, linespacing=1.25,
-    )
-
-
-def _method(result: Any) -> str:
-    name = str(getattr(result, "method", "")).lower()
-    return "Pearson r" if "pearson" in name else "Spearman ρ"
-
-
-@styled
-def draw_agreement(pairs: Mapping[str, pd.DataFrame], agreement: Mapping[str, Any],
-                   correlation: Mapping[str, Any],
-                   fitting: Mapping[str, Fitting | None] | None = None,
-                   width_mm: float = PAGE_MM) -> PrintFigure:
-    """Fig. 6 and supplementary Fig. i: for each structure Bland-Altman (A, C), correlation (B, D).
-
-    Parameters
-    ----------
-    pairs
-        Structure -> table of `measurements.pair` (columns `reference`, `test`, mL).
-    agreement, correlation
-        Structure -> result of `stats.agreement.bland_altman`, of `stats.correlation.spearman`.
-    fitting
-        Structure -> other limits to stand beside those, of `Comparison.fitting`.
-    """
-    fitting = fitting or {}
-    figure = new_figure(width_mm, 70.0 * len(pairs) + 10, foot_mm=7)
-    grid = figure.subplots(len(pairs), 2, squeeze=False, width_ratios=(1.25, 1))
-    said = []
-    for row, (structure, pair) in enumerate(pairs.items()):
-        left, right = grid[row]
-        draw_bland_altman(left, pair, agreement[structure], structure, fitting.get(structure))
-        draw_correlation(right, pair, correlation[structure], structure)
-        letter(left, "ABCDEFGH"[2 * row], up=34 if fitting.get(structure) else 27)
-        letter(right, "ABCDEFGH"[2 * row + 1], up=27)
-        result = agreement[structure]
-        said.append(
-            f"{TITLES[structure]}: {result.n} pairs, bias {number(result.bias)}, limits of "
-            f"agreement {number(result.loa_lower)} to {number(result.loa_upper)}"
-            f"{scale_words(pair, result.scale)[2]}, correlation {number(correlation[structure].r)}."
-        )
-    result = agreement[list(pairs)[-1]]
-    figure.text(
-        0.5, foot_y(figure), "filled: both above 0     hollow: one of the two is 0     ring: "
-        "all with both 0 (counted above)     dotted: no difference, identity\n"
-        f"{result.limits} limits of agreement     [ ] and grey bands: "
-        f"{100 * result.confidence:g} % "
-        "confidence intervals" + (f" ({result.ci})" if result.limits == "constant" else ""),
-        fontsize=6.3, color=GREY, ha="center", va="center", linespacing=1.4,
-    )
-    reference, test = reader_names(next(iter(pairs.values())))
-    figure.alt = (f"Bland-Altman plots ({test} - {reference} against the mean) and scatter plots "
-                  "with the line of identity. " + " ".join(said))
-    return figure
 
 
 @styled

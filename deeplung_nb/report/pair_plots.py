@@ -10,7 +10,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from deeplung_nb.labels import COLOURS
-from deeplung_nb.report.figures import draw_bland_altman, draw_correlation
+from deeplung_nb.report.agreement_plots import (
+    draw_bland_altman,
+    draw_correlation,
+    limit_words,
+    scale_words,
+    words_of,
+)
 from deeplung_nb.report.numbers import number
 from deeplung_nb.report.style import (
     GREY,
@@ -81,6 +87,7 @@ def _points(figure: PrintFigure, panels: Sequence[Axes], shown: pd.DataFrame,
 def draw_comparison(
     pair: pd.DataFrame, agreement: Any, correlation: Any, line: Any, left_out: pd.DataFrame,
     structure: str, where: Sequence[tuple[str, str]] = (), width_mm: float = PAGE_MM * 1.25,
+    limits: Any = None,
 ) -> PrintFigure:
     """Bland–Altman plot, scatter with the lines of identity and of Deming, and paired plot.
 
@@ -92,6 +99,8 @@ def draw_comparison(
         Results of `bland_altman`, `spearman` and `deming`.
     where
         What the cases were chosen by, for the foot.
+    limits
+        The limits to draw, where they are not those of `agreement`.
 
     Returns
     -------
@@ -102,16 +111,18 @@ def draw_comparison(
     figure = new_figure(width_mm, 82, foot_mm=6)
     panels = figure.subplots(1, 3, width_ratios=(1.35, 1.05, 0.6))
     names = reader_names(pair)
+    limits = agreement if limits is None else limits
     said = "no pairs"
     if len(pair):
-        draw_bland_altman(panels[0], pair, agreement, structure)
+        draw_bland_altman(panels[0], pair, agreement, structure, limits)
         draw_correlation(panels[1], pair, correlation, structure)
         if np.isfinite(line.slope):
             ends = np.array([pair["reference"].min(), pair["reference"].max()])
             panels[1].plot(ends, line.intercept + line.slope * ends, color=INK, linewidth=0.9)
         draw_paired(panels[2], pair, structure)
-        said = (f"{agreement.n} pairs, bias {number(agreement.bias)}, limits of agreement "
-                f"{number(agreement.loa_lower)} to {number(agreement.loa_upper)}")
+        unit = scale_words(pair, agreement.scale)[2]
+        said = f"{agreement.n} pairs, bias {number(agreement.bias)}{unit}, " + limit_words(
+            limits, unit)
     else:
         for axes in panels:
             axes.text(0.5, 0.5, "no pairs", transform=axes.transAxes, ha="center", color=GREY)
@@ -122,8 +133,9 @@ def draw_comparison(
     out = f"     diamond: left out, {len(left_out)}" if len(left_out) else ""
     figure.text(
         0.5, foot_y(figure), "filled: both above 0     hollow: one is 0     ring: both 0     "
-        f"dotted: no difference, identity     solid in B: Deming{out}{chosen}\n{agreement.limits} "
-        f"limits; [ ] and grey bands: {100 * agreement.confidence:g} % intervals",
+        f"dotted: no difference, identity     solid in B: Deming{out}{chosen}\n"
+        f"limits: {words_of(limits)}; [ ] and grey bands: {100 * agreement.confidence:g} % "
+        "intervals",
         fontsize=6.3, color=GREY, ha="center", va="center", linespacing=1.4)
     figure.alt = f"{names[1]} against {names[0]}: {said}; {len(left_out)} left out."
     both = pd.concat([pair, left_out], ignore_index=True)

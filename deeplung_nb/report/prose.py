@@ -36,15 +36,11 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
-def _changes(row: dict[str, Any]) -> bool:
-    """Whether bias or spread change with size, as tested."""
-    return bool(row["slope_p"] < 0.05 or row["heteroscedasticity_p"] < 0.05)
-
-
 def report_text(
     pairs: pd.DataFrame, *, reference: str = "the expert", test: str = "the network",
     quantity: str = "volume", unit: str = "mL", margin: float | None = None,
     confidence: float = 0.95, cluster: str | None = "auto", what: str = "case",
+    limits: str = "auto",
 ) -> str:
     """Methods and Results of the agreement of two readers, as sentences for a paper.
 
@@ -66,6 +62,9 @@ def report_text(
     margin
         An equivalence margin in that unit, declared before the data were seen; None: no test of
         equivalence, and no word of it.
+    limits
+        The kind of limits of agreement that was declared before the data were seen, as
+        `stats.comparison.compare`; `auto`: as tests on these pairs say, and the text says so.
 
     Returns
     -------
@@ -84,10 +83,11 @@ def report_text(
     >>> "bias of the network against the expert was 1.20 mL" in report_text(pairs)
     True
     """
-    told = _Told.of(pairs, reference, test, quantity, unit, margin, confidence, cluster, what)
-    methods = [*told.design(), *told.differences(), *told.fitting_limits(), *told.the_rest()]
+    told = _Told.of(pairs, reference, test, quantity, unit, margin, confidence, cluster, what,
+                    limits)
+    methods = [*told.design(), *told.differences(), *told.kind_of_limits(), *told.the_rest()]
     results = [*told.detection(), *(told.agreement() if told.row["n"] else []),
-               *(told.more_limits() if told.row["n"] else [])]
+               *(told.to_mind() if told.row["n"] else [])]
     # A sentence may begin with a reader's name.
     methods, results = ([text[0].upper() + text[1:] for text in part]
                         for part in (methods, results))
@@ -111,20 +111,21 @@ class _Told(NamedTuple):
 
     @classmethod
     def of(cls, pairs: pd.DataFrame, reference: str, test: str, quantity: str, unit: str,
-           margin: float | None, confidence: float, cluster: str | None, what: str) -> _Told:
+           margin: float | None, confidence: float, cluster: str | None, what: str,
+           limits: str) -> _Told:
         """Ask the statistics of all that the sentences need."""
         absent = [name for name in ("reference", "test") if name not in pairs]
         if absent:
             raise ValueError(f"pairs has no column {', '.join(absent)}: expected 'reference' and "
                              "'test', as measurements.pair gives them")
         a, b = (pairs[name].to_numpy(float, na_value=np.nan) for name in ("reference", "test"))
-        found = compare(pairs, confidence=confidence, cluster=cluster)
+        found = compare(pairs, confidence=confidence, cluster=cluster, limits=limits)
         row, patients, equal, by_size = found.row(), None, None, None
         if found.limits.by_patients:
             patients = with_patients(pairs)["patient_id"] if cluster == "auto" else pairs[cluster]
         if margin is not None:
             equal = equivalence.tost(a, b, margin, cluster=patients)
-        if _changes(row) and np.isfinite(found.regression.loa_lower):
+        if found.lead.kind == "regression":
             by_size = agreement.limits_by_size(a, b, np.quantile((a + b) / 2, [0.25, 0.75]),
                                                confidence=confidence, cluster=patients)
         return cls(pairs, found, row, equal, by_size, reference, test, quantity, unit,
@@ -163,10 +164,9 @@ class _Told(NamedTuple):
         if self.by_patients:
             said = [
                 f"Since patients have several {what}s, not {what}s but patients were taken as "
-                f"independent: bias and 95 % limits of agreement (bias ± 1.96 SD) are those of "
-                f"clustered pairs (Bland & Altman 2007), the {level} confidence interval (CI) of "
-                "the bias by Student's t on the patients, those of the limits by the MOVER method "
-                "for as many pairs as these are worth (Kish's design effect).",
+                f"independent: bias (mean difference) and SD are those of clustered pairs (Bland & "
+                f"Altman 2007), the {level} confidence interval (CI) of the bias by Student's t on "
+                "the patients.",
                 f"{TREND} and a wild bootstrap by patients (Cameron, Gelbach & Miller 2008); "
                 "spread (Breusch–Pagan) and normality (Shapiro–Wilk) of the differences as if "
                 "pairs were independent.",
@@ -175,8 +175,7 @@ class _Told(NamedTuple):
         else:
             said = [
                 f"Bias (mean difference) is given with its {level} confidence interval (CI, "
-                f"Student's t), 95 % limits of agreement (bias ± 1.96 SD) with {level} CIs by the "
-                "MOVER method.",
+                "Student's t).",
                 f"{TREND} and a wild bootstrap (Davidson & Flachaire 2008), constant spread by the "
                 "Breusch–Pagan test, normality of the differences by the Shapiro–Wilk test.",
                 f"A shift was tested with Wilcoxon's signed-rank test (two-sided; {how}; zero "
@@ -191,22 +190,30 @@ class _Told(NamedTuple):
                 f"2023; CI by the infinitesimal jackknife{self.of_patients}); none needs normal "
                 "readings."]
 
-    def fitting_limits(self) -> list[str]:
-        """Methods: other limits, where the tests call for them, and the margin."""
-        said = []
-        if _changes(self.row):
-            said.append("Since the differences change with size, limits by regression of bias "
-                        "and SD on the mean of the pair are given too (Bland & Altman 1999), with "
-                        f"CIs by the jackknife{self.of_patients}.")
-        if self.row["shapiro_p"] < 0.05:
-            said.append("Since the differences are not normal, their 2.5 % and 97.5 % quantiles "
-                        "(type 8) are given too, with CIs by order statistics"
-                        f"{', for as many pairs as these are worth (Kish)' * self.by_patients}.")
-        if self.found.lead.kind == "ratio":
-            said.append("Since constant limits do not fit, limits of the ratio "
-                        f"{self.test} / {self.reference} are given for the {self.what}s that both "
-                        "measured (mean ± 1.96 SD of its logarithm; CIs by the MOVER method), "
-                        "those with a zero being told apart by detection.")
+    def kind_of_limits(self) -> list[str]:
+        """Methods: which limits of agreement are given, and why these; the margin."""
+        lead = self.found.lead
+        worth = " for as many pairs as these are worth (Kish's design effect)" * self.by_patients
+        kind = {
+            "constant": f"bias ± 1.96 SD; CIs by the MOVER method{worth}",
+            "ratio": f"those of the ratio {self.test} / {self.reference} in the {self.what}s that "
+                     "both measured: mean ± 1.96 SD of its logarithm; CIs by the MOVER method"
+                     f"{worth}; {self.what}s with a zero are told apart by detection",
+            "regression": "by regression of bias and SD on the mean of the pair (Bland & Altman "
+                          f"1999); CIs by the jackknife{self.of_patients}",
+            "quantile": "2.5 % and 97.5 % quantiles of the differences, type 8; CIs by order "
+                        f"statistics{worth}"}[lead.kind]
+        said = [f"95 % limits of agreement are given ({kind})."]
+        if lead.planned:
+            said.append("That kind of limits was declared before the data were seen.")
+        else:
+            tests = {"slope": "proportional bias", "spread": "spread", "normality": "normality"}
+            found = [f"{tests[name]} {p_words(p)}" for name, p in self.found.against.items()]
+            what = f"which spoke against constant ones ({', '.join(found)})" if found else \
+                "none of which spoke against constant ones"
+            said.append("Their kind was not declared beforehand but chosen by the tests of "
+                        f"proportional bias, spread and normality, {what}"
+                        f"{f'; {lead.note}' if lead.note else ''}.")
         if self.equal is not None:
             said.append(f"Equivalence of the means within ± {_number(self.equal.margin)} "
                         f"{self.unit}, a margin declared in advance, was tested by two one-sided t "
@@ -257,10 +264,8 @@ class _Told(NamedTuple):
             f"The median {self.quantity} was {first} by {self.reference} and {second} by "
             f"{self.test} (quartiles of type 7).",
             f"The bias of {self.test} against {self.reference} was {_number(row['bias'])} {unit} "
-            f"({self.between('bias')}), with limits of agreement from {_number(row['loa_lower'])} "
-            f"({self.between('loa_lower_ci')}) to {_number(row['loa_upper'])} {unit} "
-            f"({self.between('loa_upper_ci')}); {_number(row['percent_outside'])} % of the "
-            "differences lay outside them.",
+            f"({self.between('bias')}).",
+            *self.limits(),
             f"Of {row['n']} differences {int((a == b).sum())} were zero, {int((b > a).sum())} "
             f"positive and {int((b < a).sum())} negative (signed-rank "
             f"{p_words(row['signed_rank_p'])}; null hypothesis: differences symmetric about zero), "
@@ -279,9 +284,33 @@ class _Told(NamedTuple):
                         f"{_number(high)} {unit}).")
         return said
 
-    def more_limits(self) -> list[str]:
-        """Results: trends, and the limits that the tests call for."""
-        row, unit, ratio = self.row, self.unit, self.found.ratio
+    def limits(self) -> list[str]:
+        """Results: the limits of agreement, one kind of them."""
+        lead, row, unit = self.found.lead, self.row, self.unit
+        ends = (f"{_number(row['limit_lower'])} ({self.between('limit_lower_ci')}) to "
+                f"{_number(row['limit_upper'])} ({self.between('limit_upper_ci')})")
+        outside = _number(lead.limits.percent_outside)
+        if lead.kind == "ratio":
+            ratio = lead.limits
+            return [f"In the {ratio.n} {self.what}s that both measured the ratio {self.test} / "
+                    f"{self.reference} was {_number(ratio.bias)} on average (geometric; "
+                    f"{self.interval(ratio.bias_ci)}), with limits of agreement from {ends}; "
+                    f"{outside} % of the ratios lay outside them."]
+        if self.by_size is not None:
+            return ["The limits of agreement were " + " and ".join(
+                f"{_number(at.loa_lower)} "
+                f"({self.interval((at.loa_lower_ci_lower, at.loa_lower_ci_upper))}) to "
+                f"{_number(at.loa_upper)} "
+                f"({self.interval((at.loa_upper_ci_lower, at.loa_upper_ci_upper))}) {unit} at "
+                f"{_number(at.size)} {unit}" for at in self.by_size.itertuples())
+                + f" (the quartiles of the means), and from {ends} at the mean of all; "
+                f"{outside} % of the differences lay outside them."]
+        return [f"The limits of agreement were {ends} {unit}; {outside} % of the differences lay "
+                "outside them."]
+
+    def to_mind(self) -> list[str]:
+        """Results: trends, and what to take with reserve."""
+        row, unit, lead = self.row, self.unit, self.found.lead
         said = []
         if row["slope_p"] < 0.05:
             said.append(f"The difference changed with the size of the reading (slope "
@@ -290,33 +319,11 @@ class _Told(NamedTuple):
         if row["heteroscedasticity_p"] < 0.05:
             said.append("The spread changed with the size "
                         f"({p_words(row['heteroscedasticity_p'])}).")
-        if self.found.lead.kind == "ratio" and ratio is not None:
-            said.append(
-                f"In the {ratio.n} {self.what}s that both measured the ratio {self.test} / "
-                f"{self.reference} was {_number(ratio.bias)} on average (geometric; "
-                f"{self.interval(ratio.bias_ci)}), with limits from {_number(ratio.loa_lower)} "
-                f"({self.interval(ratio.loa_lower_ci)}) to {_number(ratio.loa_upper)} "
-                f"({self.interval(ratio.loa_upper_ci)}), which held "
-                f"{_number(100 - ratio.percent_outside)} % of them.")
-            if ratio.shapiro_p < 0.05:
-                said.append(f"The ratios were not normal ({p_words(ratio.shapiro_p)}): where "
-                            "single pairs lie far off, their limits hold less than they say.")
-        if self.by_size is not None:
-            said.append("By regression the limits were " + " and ".join(
-                f"{_number(at.loa_lower)} "
-                f"({self.interval((at.loa_lower_ci_lower, at.loa_lower_ci_upper))}) to "
-                f"{_number(at.loa_upper)} "
-                f"({self.interval((at.loa_upper_ci_lower, at.loa_upper_ci_upper))}) {unit} at "
-                f"{_number(at.size)} {unit}" for at in self.by_size.itertuples())
-                + " (the quartiles of the means); "
-                f"{_number(self.found.regression.percent_outside)} % of the differences lay "
-                "outside.")
         if row["shapiro_p"] < 0.05:
-            said.append(f"The differences were not normal ({p_words(row['shapiro_p'])}); 95 % of "
-                        f"them lay between {_number(row['quantile_lower'])} "
-                        f"({self.between('quantile_lower_ci')}) and "
-                        f"{_number(row['quantile_upper'])} {unit} "
-                        f"({self.between('quantile_upper_ci')}; 2.5 % and 97.5 % quantiles).")
+            said.append(f"The differences were not normal ({p_words(row['shapiro_p'])}).")
+        if lead.kind == "ratio" and lead.limits.shapiro_p < 0.05:
+            said.append(f"The ratios were not normal ({p_words(lead.limits.shapiro_p)}): where "
+                        "single pairs lie far off, their limits hold less than they say.")
         if row["n_zero"] > row["n"] / 3:
             said.append(f"In {row['n_zero']} of {row['n']} pairs a reading was zero: the "
                         "correlation rests on the others.")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -150,14 +149,9 @@ def _group(frame: pd.DataFrame) -> list[str]:
     return [", ".join(row) for row in zip(*parts, strict=True)] if parts else [""] * len(frame)
 
 
-def _fitting_limits(row: Any) -> str:
-    """Of a row of `agreement_table`, where constant limits don't fit."""
-    if row.limits == "ratio":
-        held = round(row.ratio_n * (1 - row.ratio_percent_outside / 100))
-        return (f"× {fixed(row.ratio_loa_lower, 2)} to {fixed(row.ratio_loa_upper, 2)} "
-                f"({held} of {row.ratio_n})")
-    return f"{fixed(row.quantile_lower)} to {fixed(row.quantile_upper)} mL" \
-        if row.limits == "quantile" else ""
+LIMITS = {"constant": "difference, mL", "ratio": "ratio",
+          "regression": "difference at the mean, mL", "quantile": "difference, quantiles, mL"}
+"""What limits of agreement are of, by the column `limits` of an agreement table."""
 
 
 def format_agreement(frame: pd.DataFrame) -> GT:
@@ -176,8 +170,12 @@ def format_agreement(frame: pd.DataFrame) -> GT:
             with_interval(*(getattr(row, f"{side}_{value}") for value in ("median", "q1", "q3")))
             for row in rows]
     display["Bias, mL"] = [with_interval(row.bias, row.bias_lower, row.bias_upper) for row in rows]
-    display["Limits, mL"] = [f"{fixed(row.loa_lower)} to {fixed(row.loa_upper)}" for row in rows]
-    display["Limits that fit"] = [_fitting_limits(row) for row in rows]
+    display["Limits of"] = [LIMITS[row.limits] + (f" (n = {row.limit_n})" * (row.limit_n < row.n))
+                            for row in rows]
+    for side in ("lower", "upper"):
+        display[f"{side.capitalize()} limit"] = [with_interval(
+            *(getattr(row, f"limit_{side}{end}") for end in ("", "_ci_lower", "_ci_upper")),
+            2 if row.limits == "ratio" else 1) for row in rows]
     for name, title in (("spearman", "Spearman ρ"), ("ccc", "CCC")):
         display[title] = [with_interval(getattr(row, name), getattr(row, f"{name}_lower"),
                                         getattr(row, f"{name}_upper"), 3) for row in rows]
@@ -190,10 +188,9 @@ def format_agreement(frame: pd.DataFrame) -> GT:
         f"Difference = {names['test']} − {names['reference']}",
         notes=[
             "n (a 0): pairs, and those in which one or both readings are 0 mL. Volumes: median "
-            "[quartiles, type 7]. Bias, ρ, CCC: estimate [95 % interval]; limits: bias ± 1.96 SD; "
-            "limits that fit, where the differences are not normal or change with size: of the "
-            "ratio in the pairs that both measured (how many of these they hold; expected 95 %), "
-            "or the 2.5 % and 97.5 % quantiles of the differences.",
+            "[quartiles, type 7]. Bias, limits, ρ, CCC: estimate [95 % interval]. Limits of "
+            "agreement, expected to hold 95 %: of the difference, bias ± 1.96 SD; of the ratio, in "
+            "the pairs that both measured; at the mean, by regression on size; or quantiles.",
             "Slope p: no proportional bias (difference on mean, slope 0). Signed-rank p: "
             "differences symmetric about 0; no interval of p stands for agreement.",
             *([f"{failed} failed readings are not in these rows."] if failed else []),

@@ -24,8 +24,12 @@ from deeplung_nb.stats.trend import Trend, proportional_bias
 NAN = float("nan")
 ALPHA = 0.05
 """Level of the tests that speak against constant limits."""
+PLANS = ("auto", "constant", "ratio", "regression", "quantile")
+"""Limits that a study can declare beforehand; `auto` leaves it to tests."""
 FEWEST_RATIOS = 10
 """Pairs that both readers measured from which on limits of their ratio are worth reporting."""
+FEWEST_BY_SIZE = 20
+"""Pairs without a zero from which on `auto` takes limits by regression."""
 INTERVALS = ("auto", "classical")
 MOST_LEVERAGE = 0.5
 """Share of a coefficient's variance that one patient may make before it is said."""
@@ -39,19 +43,15 @@ class Median(NamedTuple):
 
 
 class Lead(NamedTuple):
-    """The limits to report first."""
+    """The limits to report: in a table, a figure, a sentence, the same ones."""
 
     kind: str
-    """`constant`, `ratio` or `quantile`."""
+    """`constant`, `ratio`, `regression` or `quantile`."""
     limits: agreement.BlandAltman
-
-
-class Fitting(NamedTuple):
-    """Limits that stand beside constant ones where these don't fit."""
-
-    limits: agreement.BlandAltman
-    against: dict[str, float]
-    """Tests that speak against constant limits -> their p."""
+    planned: bool
+    """Whether the study declared them beforehand."""
+    note: str = ""
+    """Where they are not what was planned, or don't fit: why."""
 
 
 ROW = {
@@ -109,6 +109,8 @@ class Comparison:
     n_patients: int
     """As many as pairs where nothing is known of patients."""
     ci: str
+    plan: str
+    """Of `PLANS`."""
     of_reference: Description
     of_test: Description
     detection: DetectionAccuracy
@@ -147,32 +149,50 @@ class Comparison:
                  "normality": self.limits.shapiro_p}
         return {name: p for name, p in tests.items() if p < ALPHA}
 
-    @property
-    def lead(self) -> Lead:
-        """The limits to report: constant ones where nothing speaks against them (normal
-        differences, as wide for large readings as for small); else those of the ratio, where ten
-        pairs or more have one, if ratios are normal or the study is too small to bound quantiles;
-        else quantiles of the differences.
-        """
-        too_many = self.limits.n > agreement.MOST_FOR_SHAPIRO  # nobody tested
-        if not self.against and not too_many:
-            return Lead("constant", self.limits)
-        if self.ratio is None or self.ratio.n < FEWEST_RATIOS \
-                or np.isnan(self.ratio.loa_lower) or too_many:
-            return Lead("quantile", self.quantiles)
-        bounded = np.isfinite([self.quantiles.loa_lower_ci, self.quantiles.loa_upper_ci]).all()
-        return Lead("quantile", self.quantiles) if bounded and self.ratio.shapiro_p < ALPHA \
-            else Lead("ratio", self.ratio)
-
-    @property
-    def fitting(self) -> Fitting | None:
-        """Limits by regression where the differences change with size, by quantiles where they
-        are only not normal; None where nothing speaks against constant ones."""
-        by_size = {name: p for name, p in self.against.items() if name != "normality"}
-        limits = self.regression if by_size else self.quantiles
-        if not self.against or not np.isfinite(limits.loa_lower):
+    def _of_kind(self, kind: str) -> agreement.BlandAltman | None:
+        """Limits of a kind, where these pairs can carry them: they are finite, of ten ratios or
+        more, and quantiles have intervals."""
+        found = {"constant": self.limits, "ratio": self.ratio, "regression": self.regression,
+                 "quantile": self.quantiles}[kind]
+        if found is None or not np.isfinite([found.loa_lower, found.loa_upper]).all():
             return None
-        return Fitting(limits, by_size or self.against)
+        if kind == "ratio" and found.n < FEWEST_RATIOS:
+            return None
+        bounded = np.isfinite([found.loa_lower_ci, found.loa_upper_ci]).all()
+        return found if bounded or kind != "quantile" else None
+
+    @cached_property
+    def lead(self) -> Lead:
+        """The limits to report.
+
+        Those that the study planned; where the pairs can't carry these, constant ones. `auto` takes
+        constant limits where no test speaks against them (normal differences, as wide for large
+        readings as for small); else those of the ratio, unless ratios are not normal and the study
+        bounds quantiles; without ratios those by regression where the differences change with
+        size, or quantiles; and constant ones where nothing else can be carried.
+        """
+        if self.plan != "auto":
+            planned = self._of_kind(self.plan)
+            if planned is not None:
+                return Lead(self.plan, planned, planned=True)
+            return Lead("constant", self.limits, planned=False, note=(
+                f"these pairs can't carry the planned {self.plan} limits" if self.plan != "constant"
+                else ""))
+        large = self.limits.n > agreement.MOST_FOR_SHAPIRO  # nobody tested
+        if not self.against and not large:
+            return Lead("constant", self.limits, planned=False)
+        ratio, by_size, quantiles = map(self._of_kind, ("ratio", "regression", "quantile"))
+        if quantiles is not None and (large or (ratio is not None and ratio.shapiro_p < ALPHA)):
+            return Lead("quantile", quantiles, planned=False)
+        if ratio is not None:
+            return Lead("ratio", ratio, planned=False)
+        if by_size is not None and self.limits.n - self.limits.n_zero >= FEWEST_BY_SIZE \
+                and {"slope", "spread"} & self.against.keys():
+            return Lead("regression", by_size, planned=False)
+        if quantiles is not None:
+            return Lead("quantile", quantiles, planned=False)
+        return Lead("constant", self.limits, planned=False,
+                    note="constant limits don't fit, and pairs are too few for others")
 
     @property
     def flags(self) -> str:
@@ -196,6 +216,8 @@ class Comparison:
                 found.append(f"{lead.limits.percent_outside:.0f} % outside the limits, expected 5")
         if lead.kind == "ratio" and lead.limits.shapiro_p < ALPHA:
             found.append("ratios not normal")
+        if lead.note:
+            found.append(lead.note)
         if limits.n_zero > limits.n / 3:
             found.append("many zeros")
         if self.leverage > MOST_LEVERAGE:
@@ -247,7 +269,7 @@ def _patients(pairs: pd.DataFrame, cluster: Hashable | None) -> Any:
 
 
 def compare(pairs: pd.DataFrame, *, cluster: Hashable | None = "auto", ci: str = "auto",
-            confidence: float = 0.95, missing: str = "raise") -> Comparison:
+            confidence: float = 0.95, missing: str = "raise", limits: str = "auto") -> Comparison:
     """Every agreement statistic of one table of pairs.
 
     Parameters
@@ -264,6 +286,9 @@ def compare(pairs: pd.DataFrame, *, cluster: Hashable | None = "auto", ci: str =
         pairs.
     confidence, missing
         Of all intervals; `raise` on an empty reading, or `drop` and count.
+    limits
+        Which limits of agreement lead: what the study has declared before its data were seen, of
+        `PLANS`; `auto`: as tests on these pairs say (`Comparison.lead`).
 
     Returns
     -------
@@ -277,6 +302,8 @@ def compare(pairs: pd.DataFrame, *, cluster: Hashable | None = "auto", ci: str =
         raise ValueError(f"pairs has no column {', '.join(absent)}: expected 'reference' and "
                          f"'test', as measurements.pair gives them; it has "
                          f"{', '.join(map(str, pairs.columns))}")
+    if limits not in PLANS:
+        raise ValueError(f"limits={limits!r}: expected one of {', '.join(PLANS)}")
     attrs = pairs.attrs
     both = pairs
     if missing == "drop":
@@ -284,9 +311,9 @@ def compare(pairs: pd.DataFrame, *, cluster: Hashable | None = "auto", ci: str =
     a, b = (both[name].to_numpy(float) for name in ("reference", "test"))
     patients = _patients(both, cluster)
     given = {"cluster": patients, "confidence": confidence}
-    limits = agreement.bland_altman(a, b, **given)
+    constant = agreement.bland_altman(a, b, **given)
     classical = ci == "classical"
-    if classical and limits.by_patients:
+    if classical and constant.by_patients:
         raise ValueError("ci='classical' takes pairs as independent, and patients have several: "
                          "say cluster=None as well, or leave ci out")
     d = b - a
@@ -294,12 +321,12 @@ def compare(pairs: pd.DataFrame, *, cluster: Hashable | None = "auto", ci: str =
     known = None
     if "patient_id" in whose:
         known = _patients(whose.dropna(subset=["patient_id"]), "auto")
-    n_patients = limits.n_clusters if cluster is not None or known is None else (
+    n_patients = constant.n_clusters if cluster is not None or known is None else (
         len(set(known)) + len(both) - len(known))
     return Comparison(
         attrs.get("reference", "reference"), attrs.get("test", "test"),
         len(pairs) - len(both) + attrs.get("n_unread", 0), attrs.get("n_failed", 0), n_patients, ci,
-        describe(a), describe(b), accuracy(a, b, **given), limits,
+        limits, describe(a), describe(b), accuracy(a, b, **given), constant,
         agreement.bland_altman(a, b, scale="ratio", **given)
         if len(a) and min(a.min(), b.min()) >= 0 else None,
         agreement.bland_altman(a, b, limits="quantile", **given),

@@ -11,7 +11,7 @@ import pandas as pd
 from deeplung_nb import measurements
 from deeplung_nb.labels import LESION_STRUCTURES
 from deeplung_nb.stats.agreement import BlandAltman
-from deeplung_nb.stats.comparison import Fitting, compare
+from deeplung_nb.stats.comparison import Lead, compare
 from deeplung_nb.stats.correlation import Correlation
 from deeplung_nb.stats.description import describe
 from deeplung_nb.stats.detection import detection
@@ -24,9 +24,10 @@ __all__ = ["agreement_results", "agreement_row", "agreement_table", "compare", "
 def agreement_results(
     frame: pd.DataFrame, role: str, structures: Sequence[str] = ("ggo", "high_opacity"), *,
     reference: str = "expert", test: str = "model", value: str = "volume_ml",
+    limits: str = "auto",
 ) -> tuple[dict[str, pd.DataFrame], dict[str, BlandAltman], dict[str, Correlation],
-           dict[str, Fitting | None]]:
-    """What Fig. 6 and Fig. i draw: pairs, Bland-Altman, Spearman, limits that fit; by structure.
+           dict[str, Lead]]:
+    """What Fig. 6 and Fig. i draw: pairs, bias, Spearman, limits to report; by structure.
 
     Parameters
     ----------
@@ -36,12 +37,14 @@ def agreement_results(
         `cv` or `external`.
     reference, test, value
         As `measurements.pair`.
+    limits
+        As `comparison.compare`.
     """
     pairs = {name: measurements.pair(frame, reference, test, name, value, role=role)
              for name in structures}
-    found = {name: compare(pair) for name, pair in pairs.items()}
+    found = {name: compare(pair, limits=limits) for name, pair in pairs.items()}
     return (pairs, *({name: getattr(one, part) for name, one in found.items()}
-                     for part in ("limits", "spearman", "fitting")))
+                     for part in ("limits", "spearman", "lead")))
 
 
 def agreement_row(pairs: pd.DataFrame, confidence: float = 0.95, **given: Any) -> dict[str, Any]:
@@ -50,7 +53,7 @@ def agreement_row(pairs: pd.DataFrame, confidence: float = 0.95, **given: Any) -
     Parameters
     ----------
     pairs, confidence
-        As `comparison.compare`, and so are `cluster`, `ci` and `missing`.
+        As `comparison.compare`, and so are `cluster`, `ci`, `missing` and `limits`.
     """
     return compare(pairs, confidence=confidence, **given).row()
 
@@ -59,7 +62,7 @@ def agreement_table(
     frame: pd.DataFrame, by: Sequence[str] = ("cohort", "role", "structure", "protocol"), *,
     reference: str = "expert", test: str = "model", value: str = "volume_ml",
     subset: str = "all", confidence: float = 0.95, missing: str = "raise",
-    cluster: str | None = "auto", ci: str = "auto",
+    cluster: str | None = "auto", ci: str = "auto", limits: str = "auto",
 ) -> pd.DataFrame:
     """One row of agreement statistics for each group, and for all protocols together.
 
@@ -80,6 +83,8 @@ def agreement_table(
         As `comparison.compare`: by patients where one has several pairs in a group, or None; and
         intervals of the correlations that hold with zeros and skew (`auto`), or `classical`: the
         column `intervals` says which.
+    limits
+        As `comparison.compare`: which limits of agreement lead, declared beforehand, or `auto`.
 
     Returns
     -------
@@ -87,8 +92,9 @@ def agreement_table(
         The group's columns, `subset`, then those of `comparison.ROW`: who is compared (`reference`,
         `test`), counts (pairs, patients, zeros, failed, missing, the 2 x 2 of detection), both
         readers, the kind of `intervals`, bias, median difference, correlation and concordance, the
-        limits to report (`limits` says constant, ratio or quantile; `limit_*`, a ratio being
-        without unit; `limit_percent_outside` of the `limit_n` pairs that have one), then constant
+        limits to report (`limits` says constant, ratio, regression or quantile; `limit_*`, a ratio
+        being without unit, those by regression at the mean of all readings;
+        `limit_percent_outside` of the `limit_n` pairs that have one), then constant
         limits (MOVER), those of the ratio, by quantiles and by regression, slope and spread,
         signed-rank p with its method, `flags` (what to mind), `reasons` (why a field is empty) and
         `same_p_as`: the numbers of the other rows (from 0) with the very same signed-rank p, which
@@ -119,7 +125,8 @@ def agreement_table(
                 pair = measurements.pair(part, reference, test, structure, value)
                 if subset == "both-positive":
                     pair = pair[~((pair["reference"] <= 0) | (pair["test"] <= 0))]
-                row = agreement_row(pair, confidence, missing=missing, cluster=cluster, ci=ci)
+                row = agreement_row(pair, confidence, missing=missing, cluster=cluster, ci=ci,
+                                    limits=limits)
                 over = len(read[read["reader"].isin([reference, test])
                                 & (read["burden_percent"] > 100)][["cohort", "case_id"]]
                            .drop_duplicates())

@@ -61,7 +61,7 @@ def show_dashboard(source: str | os.PathLike | Run, unit: str | None = None
 
     if isinstance(source, Run) or find_run(source).is_dir():
         run = source if isinstance(source, Run) else read_run(source)
-        explorer = AgreementExplorer(run.measurements_csv)
+        explorer = AgreementExplorer(run.measurements_csv, plan=run.config.limits)
         browser = CohortBrowser(run, on_pick=pick)
         explorer.open_case = lambda *case: _open_case(run, browser, *case)
     else:

@@ -36,7 +36,7 @@ from deeplung_nb.widgets.picture import PointPicture, with_picture
 ALL = "all"
 MOST_CHOICES = 30
 """A column with more values than this is no choice of cases."""
-LIMIT_NAMES = {"constant": "bias ± 1.96 SD", "regression": "by regression",
+LIMIT_NAMES = {"auto": "as reported", "constant": "bias ± 1.96 SD", "regression": "by regression",
                "quantile": "by quantiles", "harrell-davis": "by quantiles, smoother"}
 CI_NAMES = {"mover": "MOVER", "exact": "exact, one limit", "pair": "exact, both limits",
             "approximate": "approximate"}
@@ -80,6 +80,9 @@ class AgreementExplorer(ipywidgets.VBox):
         it the readings of the case are shown.
     folder
         Where exports are written.
+    plan
+        Limits of agreement that the study declared beforehand, as `stats.comparison.compare`: those
+        "as reported".
 
     Attributes
     ----------
@@ -97,13 +100,14 @@ class AgreementExplorer(ipywidgets.VBox):
 
     def __init__(self, table: pd.DataFrame | str | os.PathLike, *, source: str | None = None,
                  open_case: Any = None, folder: str | os.PathLike = "exports",
-                 question: Question | None = None) -> None:
+                 question: Question | None = None, plan: str = "auto") -> None:
         if not isinstance(table, pd.DataFrame):
             source = source or f"measurements.read({str(table)!r})"
             table = measurements.read(table)
         self.table = measurements.check(table)
         self.source = source or "table  # the table of readings, as you made it"
         self.open_case, self.folder = open_case, Path(folder)
+        self._plan = question.plan if question else plan
         readers = list(dict.fromkeys(self.table["reader"]))
         if len(readers) < 2:
             raise ValueError(f"readers: {', '.join(readers) or 'none'}; expected two or more to "
@@ -163,7 +167,7 @@ class AgreementExplorer(ipywidgets.VBox):
                       if {reference, test} <= set(here.loc[here["structure"] == name, "reader"])]
         values = [name for name in VALUES if here[name].notna().any()]
         return Question(reference, test, (structures or ["lesion"])[0],
-                        (values or ["volume_ml"])[0])
+                        (values or ["volume_ml"])[0], plan=self._plan)
 
     def _make_controls(self, readers: list[str]) -> None:
         table = self.table
@@ -228,7 +232,8 @@ class AgreementExplorer(ipywidgets.VBox):
                       if name.startswith("where ") and value != ALL)
         plain = {name: value for name, value in chosen.items() if not name.startswith("where ")}
         try:
-            self.question = Question(**plain, where=where, left_out=self.question.left_out)
+            self.question = Question(**plain, plan=self._plan, where=where,
+                                     left_out=self.question.left_out)
         except ValueError as error:
             self._say(error)
 

@@ -18,7 +18,7 @@ from deeplung_nb.report import (
 from deeplung_nb.report.counts import read_history
 from deeplung_nb.stats import agreement, correlation, summary
 from deeplung_nb.stats.comparison import compare
-from tests.report.fakes import TWO_READERS, agreement_figure, orange, plotted, words
+from tests.report.fakes import TWO_READERS, agreement_figure, plotted, words
 
 
 def test_agreement_figure_prints_the_numbers_it_was_given(measured):
@@ -47,7 +47,7 @@ def test_every_kind_of_limits_and_scale_can_be_drawn(measured, options):
         "high_opacity": correlation.spearman(p["reference"], p["test"])})
     figure.png(50)
     said = words(figure)
-    assert result.limits in said
+    assert ("of the ratio" if result.scale == "ratio" else result.limits) in said
     if result.n_excluded:
         assert f"{result.n_excluded} left out" in said
     # The drawn limits are the printed ones; with regression, at the mean size of the readings.
@@ -102,33 +102,34 @@ def test_the_worst_case_says_what_is_not_among_the_candidates():
         "them 1 without one in which the network drew some (Dice 0)")
 
 
-def test_limits_that_fit_stand_beside_constant_ones_that_do_not():
+def test_the_limits_to_report_are_drawn_among_differences_whatever_their_kind():
+    """Of the ratio r as lines through the origin: where test = r reference, by hand."""
     rng = np.random.default_rng(2)
     a = rng.uniform(1, 400, 60)
-    pairs = {"grows": (a, a + rng.normal(0, 0.02 + 0.1 * a)), "even": (a, a + rng.normal(0, 5, 60)),
-             "heavy": (a, a + np.random.default_rng(5).standard_t(1.5, 60))}
+    pair = pd.DataFrame({"reference": a, "test": a * rng.lognormal(0, 0.1, 60)})
     drawn = {}
-    for name, (first, second) in pairs.items():
-        p = pd.DataFrame({"reference": first, "test": second})
-        axes = Figure().subplots()
-        fitting = compare(p).fitting
-        result = agreement.bland_altman(first, second)
-        figures.draw_bland_altman(axes, p, result, "ggo", fitting)
-        drawn[name] = axes, fitting, axes.get_title(loc="left")
-    assert orange(drawn["even"][0]) == []
-    assert drawn["even"][1] is None
-    axes, fitting, title = drawn["grows"]
-    assert "spread p = 0.002: limits by regression (orange)" in title
-    by_size = agreement.bland_altman(*pairs["grows"], limits="regression")
-    for side, line in zip(("lower", "upper"), orange(axes), strict=True):
-        x, y = map(np.asarray, line.get_data())
-        np.testing.assert_allclose(y, getattr(by_size.lines(x), side))
-    axes, fitting, title = drawn["heavy"]
-    low, high = np.quantile(np.subtract(*pairs["heavy"][::-1]), [0.025, 0.975],
-                            method="median_unbiased")
-    assert [line.get_ydata()[0] for line in orange(axes)] == pytest.approx([low, high])
-    assert "normality p < 0.001: 95 % from" in title
-    assert fitting.limits.limits == "quantile"
+    for kind in ("constant", "ratio", "regression"):
+        axes, lead = Figure().subplots(), compare(pair, limits=kind).lead
+        assert lead.kind == kind
+        figures.draw_bland_altman(axes, pair, agreement.bland_altman(a, pair.test), "ggo",
+                                  lead.limits)
+        drawn[kind] = axes, lead.limits, axes.get_title(loc="left")
+
+    def dashed(kind):
+        return [line.get_data() for line in drawn[kind][0].lines if line.get_linestyle() == "--"]
+
+    _, limits, title = drawn["ratio"]
+    assert f"limits of the ratio {numbers.number(limits.loa_lower)} [" in title
+    assert f"({round(60 * (1 - limits.percent_outside / 100))} of 60)" in title
+    for (x, y), ratio in zip(dashed("ratio"), (limits.loa_lower, limits.loa_upper), strict=True):
+        reference = x / ((1 + ratio) / 2)  # of the pair with this mean and ratio
+        np.testing.assert_allclose(y, (ratio - 1) * reference, atol=1e-9)
+    _, limits, title = drawn["regression"]
+    assert "by regression, at the mean" in title
+    for side, (x, y) in zip(("lower", "upper"), dashed("regression"), strict=True):
+        np.testing.assert_allclose(y, getattr(limits.lines(x), side))
+    assert [y[0] for _, y in dashed("constant")] == pytest.approx(
+        [drawn["constant"][1].loa_lower, drawn["constant"][1].loa_upper])
 
 
 def test_the_last_epoch_has_its_learning_rate_as_wide_as_any():
