@@ -111,6 +111,16 @@ def test_an_encoder_is_taken_only_with_its_hash(tmp_path):
     assert find_encoder(tmp_path / "mine.pth", None) == tmp_path / "mine.pth"
 
 
+def test_an_encoder_whose_publisher_gives_a_few_digits_is_held_to_these(tmp_path, monkeypatch):
+    (tmp_path / "encoders").mkdir()
+    path = tmp_path / "encoders" / "densenet121-a639ec97.pth"
+    path.write_bytes(b"other")
+    with pytest.raises(ValueError, match="expected a639ec97"):
+        find_encoder("densenet121_imagenet", tmp_path)
+    monkeypatch.setattr("deeplung_nb.network.pretrained.sha256_of", lambda _: "a639ec97" + "0" * 56)
+    assert find_encoder("densenet121_imagenet", tmp_path) == path
+
+
 def test_without_attention_the_network_sees_one_slice():
     network = DeepLungNet(NetworkConfig(image_size=32, dense_blocks=1, attention=False)).eval()
     assert list(network.sees) == [0]
@@ -301,7 +311,7 @@ def test_the_papers_profile_has_none_of_it():
     config = load_profile("paper")
     assert config.training == TrainingConfig()
     assert config.network == NetworkConfig()
-    assert (config.first, config.pretrained) == (None, None)
+    assert (config.first, config.pretrained) == (None, "densenet121_imagenet")
 
 
 def test_settings_with_a_first_training_survive_json():

@@ -113,6 +113,11 @@ def test_profiles_come_from_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("DEEPLUNG_PROFILE", "public")
     monkeypatch.setenv("DEEPLUNG_RESULTS", str(tmp_path))
     monkeypatch.setenv("DEEPLUNG_DATA", str(tmp_path))
+    with pytest.raises(ValueError, match=r"encoder 'mobilenet_v2_imagenet': .* is missing. Unpack"):
+        runs.open_run()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "encoders").mkdir()
+    (tmp_path / "encoders" / "mobilenet_v2_imagenet_encoder_fp32.pt").touch()
     run = runs.open_run()
     assert run.run_id.startswith("public-")
     assert run.data == tmp_path

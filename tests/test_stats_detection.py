@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from deeplung_nb.stats import detection, equivalence, followup
+from deeplung_nb.stats.dice import dice_between
 from deeplung_nb.stats.lesions import lesions
 
 
@@ -12,6 +14,59 @@ def readings(both, first, second, neither):
     a = np.repeat([2.0, 2.0, 0.0, 0.0], [both, first, second, neither])
     b = np.repeat([3.0, 0.0, 3.0, 0.0], [both, first, second, neither])
     return a, b
+
+
+def many_readings(rng, n=24):
+    """Two roles, two protocols; patients of two cases each, readings with zeros, and Dice."""
+    rows = []
+    for k in range(n):
+        volumes = {"ggo": rng.gamma(1, 50) * (k % 3 > 0), "high_opacity": rng.gamma(1, 9) * (k % 2)}
+        volumes["lesion"] = sum(volumes.values())
+        for structure, volume in volumes.items():
+            for reader in ("expert", "model"):
+                seen = volume * rng.uniform(0.8, 1.2) if rng.random() > 0.2 else 0.0
+                rows.append({"cohort": "c", "role": "cv" if k < 16 else "external",
+                             "case_id": f"c{k}", "patient_id": f"p{k // 2}", "reader": reader,
+                             "protocol": "ab"[k % 4 > 1], "structure": structure, "status": "ok",
+                             "volume_ml": volume if reader == "expert" else seen,
+                             "dice": rng.uniform(0.3, 0.9)
+                             if reader == "model" and volume else None})
+    return pd.DataFrame(rows)
+
+
+def test_a_row_of_the_detection_table_is_the_accuracy_of_its_pairs():
+    frame = many_readings(np.random.default_rng(4))
+    table = detection.detection_table(frame)
+    assert len(table) == 2 * 3
+    assert set(table.role) == {"cv", "external"}
+    row = table[(table.role == "cv") & (table.structure == "high_opacity")].iloc[0]
+    part = frame[(frame.role == "cv") & (frame.structure == "high_opacity")]
+    a, b = (part.loc[part.reader == name, "volume_ml"].to_numpy() for name in ("expert", "model"))
+    assert (row.both, row.neither) == (((a > 0) & (b > 0)).sum(), ((a == 0) & (b == 0)).sum())
+    assert row.test_only == ((a == 0) & (b > 0)).sum()
+    assert row.reference_only == ((a > 0) & (b == 0)).sum()
+    assert (row.n, row.n_patients) == (16, 8)
+    found = detection.accuracy(a, b, cluster=np.arange(16) // 2)
+    assert (row.sensitivity_lower, row.specificity_upper) == (
+        found.sensitivity_ci[0], found.specificity_ci[1])
+    assert row.mcnemar_p == found.mcnemar_p
+    binary = frame[~((frame.structure == "ggo") & (frame.reader == "expert"))]
+    assert set(detection.detection_table(binary).structure) == {"high_opacity", "lesion"}
+
+
+def test_dice_of_two_protocols_differ_by_the_median_of_all_differences():
+    frame = many_readings(np.random.default_rng(5))
+    table = dice_between(frame)
+    assert len(table) == 2 * 3
+    row = table[(table.role == "cv") & (table.structure == "ggo")].iloc[0]
+    cases = frame[(frame.role == "cv") & (frame.structure == "ggo") & (frame.reader == "model")]
+    a, b = (cases.loc[cases.protocol == name, "dice"].dropna().to_numpy(float) for name in "ab")
+    assert (row["first"], row.second, row.n_first, row.n_second) == ("a", "b", len(a), len(b))
+    assert row.difference == pytest.approx(np.median(a[:, None] - b[None, :]))
+    assert row.lower < row.difference < row.upper
+    assert row.p_value == pytest.approx(stats.mannwhitneyu(a, b, method="exact").pvalue)
+    alone = dice_between(frame[frame.protocol == "a"])
+    assert alone.empty
 
 
 def test_shares_intervals_kappa_and_mcnemar_by_hand():

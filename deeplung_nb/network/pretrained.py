@@ -48,9 +48,10 @@ def find_encoder(name_or_path: str | Path, data: Path | None) -> Path:
     if not path.is_file():
         raise FileNotFoundError(
             f"encoder {name_or_path!r}: {path} is missing. {entry['how']} (source: "
-            f"{entry['source']}), or set pretrained to nothing for random initial weights")
+            f"{entry['source']}). To do without, give as --profile a JSON file of the "
+            "settings with \"pretrained\": null")
     found = sha256_of(path)
-    if found != entry["sha256"]:
+    if not found.startswith(entry["sha256"]):
         raise ValueError(f"encoder {name_or_path!r}: {path} has SHA-256 {found}, expected "
                          f"{entry['sha256']}. It is another file or damaged: {entry['how']}")
     return path

@@ -143,6 +143,23 @@ def _times(p: pd.Series) -> Iterator[Check]:
     yield _equal("Table 3, Table 4", "CPU seconds of 120 slices, from those of 16",
                  p["table3.i7.120"], p["table4.ours.cpu_time"] / 16 * 120, 17,
                  within=0.2 * p["table3.i7.120"])
+    printed, implied = p["table3.titan_rtx.120"], p["table4.ours.gpu_time"] / 1000 / 16 * 120
+    yield _equal("Table 3, Table 4", "GPU seconds of 120 slices, from those of 16", printed,
+                 implied, 21, within=0.2 * printed)
+    card, needed = p["s3.4.gpu_memory.k1200"], p["table4.ours.memory"]
+    yield Check("3.4, Table 4", "GB of the card that ran it (printed), of what it needs (implied)",
+                card, needed, bool(needed <= card), 21)
+
+
+CHEST_MM = 250.0
+"""Less than the height of nearly any adult's chest in a CT of it."""
+
+
+def _slices(p: pd.Series) -> Iterator[Check]:
+    height = p["s2.1.n_slices.cv"] / p["s2.1.n_patients.cv"] * p["s2.2.thickness.non_contrast.max"]
+    yield Check("2.1, 2.2", "mm from end to end of a mean scan, at the thickest slices (implied); "
+                "a chest has more than (printed column)", CHEST_MM, height,
+                bool(height >= CHEST_MM), 21)
 
 
 def _table_1(p: pd.Series) -> Iterator[Check]:
@@ -155,4 +172,4 @@ def _table_1(p: pd.Series) -> Iterator[Check]:
 
 
 CHECKS: tuple[Callable[[pd.Series], Iterator[Check]], ...] = (
-    _sums, _table_1, _dice, _p_values, _zeros, _quartiles, _times)
+    _sums, _table_1, _dice, _p_values, _zeros, _quartiles, _times, _slices)

@@ -137,9 +137,10 @@ not defined or not measured, never 0.</p>
 CHAPTERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Cases", ("flow", "table1*", "table2*")),
     ("Preparation, network, training", ("fig1_*", "fig2_*", "fig3_*", "learning*")),
-    ("Overlap with the expert", ("dice_cv", "dice_external", "dice_by*")),
+    ("Overlap with the expert", ("dice_cv", "dice_external", "dice_by*", "dice_between*")),
     ("Segmented slices", ("fig4_*", "fig5_*", "case_*", "slice_profile*")),
-    ("Agreement of volumes", ("agreement", "fig6_*", "fig_i_*", "waterfall*")),
+    ("Agreement of volumes", ("detection", "agreement", "agreement_both_positive", "fig6_*",
+                              "fig_i_*", "waterfall*")),
     ("Times and models", ("table3*", "table4*")),
     ("The paper’s numbers", ("published", "checks")),
     ("More", ("*",)),

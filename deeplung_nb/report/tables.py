@@ -222,6 +222,47 @@ def format_dice(frame: pd.DataFrame) -> GT:
             .cols_align("left", columns=["Averaging", "Empty masks"]))
 
 
+def format_between(frame: pd.DataFrame) -> GT:
+    """Dice of one protocol against another's, from `stats.dice.dice_between`."""
+    display = pd.DataFrame({"Group": _group(frame), "Structure": frame["structure"].map(TITLES)})
+    rows = list(frame.itertuples())
+    for side in ("first", "second"):
+        display[f"{side.capitalize()}: median (n)"] = [
+            f"{getattr(row, side)}: {fixed(getattr(row, f'median_{side}'), 3)} "
+            f"({getattr(row, f'n_{side}')})" for row in rows]
+    display["First less second"] = [with_interval(row.difference, row.lower, row.upper, 3)
+                                    for row in rows]
+    display["Mann–Whitney p"] = [p_cell(row.p_value) for row in rows]
+    what = frame["group"].iloc[0] if len(frame) else "group"
+    return format_frame(
+        display, "dice_between", f"Dice of the cases by {what}",
+        notes=["Cases whose Dice is defined. Difference: Hodges–Lehmann [95 % interval]. p: a case "
+               "of one is as likely above as below one of the other; each case taken as "
+               "independent, and p not adjusted for the number of rows."],
+        stub="Structure", group="Group")
+
+
+def format_detection(frame: pd.DataFrame) -> GT:
+    """Who sees it at all, from `stats.detection.detection_table`."""
+    display = pd.DataFrame({"Group": _group(frame), "Structure": frame["structure"].map(TITLES)})
+    rows = list(frame.itertuples())
+    names = {side: READERS.get(frame[side].iloc[0], frame[side].iloc[0]) if len(frame) else side
+             for side in ("reference", "test")}
+    display["n (patients)"] = [f"{row.n} ({row.n_patients})" for row in rows]
+    for key, title in (("both", "Both"), ("reference_only", f"{names['reference']} alone"),
+                       ("test_only", f"{names['test']} alone"), ("neither", "Neither")):
+        display[title[:1].upper() + title[1:]] = [str(getattr(row, key)) for row in rows]
+    for key in ("sensitivity", "specificity"):
+        display[key.capitalize()] = [with_interval(getattr(row, key), getattr(row, f"{key}_lower"),
+                                                   getattr(row, f"{key}_upper"), 2) for row in rows]
+    display["McNemar p"] = [p_cell(row.mcnemar_p) for row in rows]
+    return format_frame(
+        display, "detection", "Cases in which a reader sees the structure at all",
+        notes=["Seen: above 0 mL. [95 % interval]: Wilson’s, for as many cases as those of the "
+               "patients are worth. McNemar p: one calls as many present as the other."],
+        stub="Structure", group="Group")
+
+
 MEASURES = {"dice": ("Dice, mean of cases", 3), "dice pooled": ("Dice, pooled", 3),
             "volume error": ("|Volume error|, mL", 1)}
 

@@ -99,6 +99,12 @@ def check_inputs(config: Config, data: Path | None) -> None:
                 f"cohort {name!r} needs its CTs ({found}): give their folder, as in "
                 f"'make reproduce PROFILE={config.profile} DATA=<folder>', 'deeplung-nb reproduce "
                 f"--profile {config.profile} --data <folder>' or DEEPLUNG_DATA.")
+    encoder = read_encoders().get(config.pretrained or "")
+    if encoder and not (path := (data or Path()) / "encoders" / encoder["file"]).is_file():
+        raise ValueError(
+            f"encoder {config.pretrained!r}: {path} is missing. {encoder['how']} (source: "
+            f"{encoder['source']}). To do without, give as --profile a JSON file of the settings "
+            "with \"pretrained\": null; the run then says so")
 
 
 def code_digest(cohorts: tuple[str, ...]) -> str:

@@ -281,6 +281,7 @@ PROFILES: dict[str, Config] = {
     # A site's own cohorts with the paper's settings.
     "paper": Config(
         profile="paper", cohorts=("site_training", "site_external"), limits=OF_VOLUMES,
+        pretrained="densenet121_imagenet",
         baselines=tuple(UNetConfig(name, width) for name, width in FULL_WIDTHS.items()),
     ),
 }

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from deeplung_nb.labels import LESION_STRUCTURES
+from deeplung_nb.measurements import pair
 from deeplung_nb.stats import classes, clusters
 from deeplung_nb.stats._patients import spread_of_pairs
 from deeplung_nb.stats._results import FEWEST, NAN_PAIR, Result, check_confidence, clustered_pairs
@@ -259,4 +260,68 @@ def lesion_table(frame: pd.DataFrame, *, test: str = "model",
                 "precision": 1 - wrong.sum() / n.sum() if n.sum() else NAN,
                 "false_per_case": float(wrong.mean()), "false_per_case_lower": besides[0],
                 "false_per_case_upper": besides[1]})
+    return pd.DataFrame(rows)
+
+
+def detection_table(frame: pd.DataFrame, *, reference: str = "expert", test: str = "model",
+                    by: Sequence[str] = ("cohort", "role"), value: str = "volume_ml",
+                    confidence: float = 0.95) -> pd.DataFrame:
+    """Who sees each structure at all: to be read before any agreement of volumes.
+
+    Parameters
+    ----------
+    frame
+        A checked table of measurements.
+    reference, test, value
+        As `measurements.pair`.
+    by
+        Columns that make the groups.
+    confidence
+        Of the intervals.
+
+    Returns
+    -------
+    DataFrame
+        A row a group and structure: `n, n_patients, both, reference_only, test_only, neither`, and
+        `sensitivity`, `specificity` (with `_lower` and `_upper`) and `mcnemar_p` of `accuracy`.
+
+    Formula
+    -------
+    As `accuracy`: seen is above 0; by patients where they have several cases.
+
+    Source
+    ------
+    Bossuyt et al. 2015 (STARD), BMJ 351:h5527, item 23.
+
+    Checked against
+    ---------------
+    Counts by hand.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({
+    ...     "cohort": "c", "role": "cv", "status": "ok", "structure": "lesion",
+    ...     "reader": ["expert"] * 3 + ["model"] * 3, "case_id": list("abcabc"),
+    ...     "patient_id": list("abcabc"), "volume_ml": [0.0, 2.0, 3.0, 0.0, 0.0, 4.0]})
+    >>> detection_table(frame)[["both", "reference_only", "neither"]].values.tolist()
+    [[1, 1, 1]]
+    """
+    rows = []
+    for group, part in groups_of(frame, by):
+        for structure in [name for name in LESION_STRUCTURES if name in set(part["structure"])]:
+            of_structure = part[part["structure"] == structure]
+            if not {reference, test} <= set(of_structure["reader"]):
+                continue  # not told apart here, as in a cohort with binary masks
+            pairs = pair(part, reference, test, structure, value)
+            whose = None if pairs["patient_id"].isna().any() else pairs["patient_id"]
+            found = accuracy(pairs["reference"], pairs["test"], cluster=whose,
+                             confidence=confidence)
+            row = {**group, "reference": reference, "test": test, "structure": structure,
+                   "n": found.n, "n_patients": found.n_clusters, "both": found.both,
+                   "reference_only": found.reference_only, "test_only": found.test_only,
+                   "neither": found.neither}
+            for name in ("sensitivity", "specificity"):
+                row[name] = getattr(found, name)
+                row[f"{name}_lower"], row[f"{name}_upper"] = getattr(found, f"{name}_ci")
+            rows.append({**row, "mcnemar_p": found.mcnemar_p})
     return pd.DataFrame(rows)

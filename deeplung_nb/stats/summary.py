@@ -14,11 +14,11 @@ from deeplung_nb.stats.agreement import BlandAltman
 from deeplung_nb.stats.comparison import Lead, compare
 from deeplung_nb.stats.correlation import Correlation
 from deeplung_nb.stats.description import describe
-from deeplung_nb.stats.detection import detection
+from deeplung_nb.stats.detection import detection, detection_table
 from deeplung_nb.stats.dice import groups_of
 
 __all__ = ["agreement_results", "agreement_row", "agreement_table", "compare", "describe",
-           "detection"]
+           "detection", "detection_table"]
 
 
 def agreement_results(

@@ -65,7 +65,7 @@ def test_report_goes_from_the_cases_to_the_agreement(run, measured):
     assert "Training (cross-validation): 20 patients; intervals are wide" in page.words
     assert "Fig. 6 agreement (cross-validation)" in page.words
     assert "window of 11 slices" in page.words
-    assert "U-Nets were trained and tested on the same folds: 2-D (16 to 256" in page.words
+    assert "the same folds, by the same loss and optimiser: 2-D (16 to 256" in page.words
 
 
 @pytest.mark.nightly
