@@ -332,7 +332,8 @@ def run_benchmark(run: Run, repeats: int = 3, progress: bool = True) -> pd.DataF
     """Time a run's network and the U-Nets on 16 slices, and ours on 120 and 500; `timings.csv`.
 
     The network of the run's configuration, untrained (weights do not change the time), fast and
-    plain. An earlier result of the run is used again. Columns as `time_jobs`.
+    plain; the 2-D U-Nets with their maps channels last too. An earlier result of the run is used
+    again. Columns as `time_jobs`.
     """
     path = run.path("timings.csv")
     if path.exists():
@@ -342,7 +343,8 @@ def run_benchmark(run: Run, repeats: int = 3, progress: bool = True) -> pd.DataF
                            *(UNetConfig(name, width) for name, width in FULL_WIDTHS.items())))
     shared = {"network": config.network, "batch": config.batch_predict, "threads": config.threads}
     jobs = [Job("ours", TABLE_4_SLICES, way, **shared) for way in ("plain", "fast")]
-    jobs += [Job(unet.name, TABLE_4_SLICES, width=unet.width, **shared) for unet in unets]
+    jobs += [Job(unet.name, TABLE_4_SLICES, way, width=unet.width, **shared) for unet in unets
+             for way in ("plain", "channels last")[:1 + (unet.name == "unet2d")]]
     jobs += [Job("ours", n, "fast", **shared) for n in (LONG, 500)]
     frame = time_jobs(jobs, repeats, progress, lambda job: job.n_slices <= LONG)
     write_text(path, frame.to_csv(index=False))

@@ -52,14 +52,21 @@ MIN_VIOLIN = 10
 
 
 @styled
-def draw_learning_curves(histories: Mapping[Any, pd.DataFrame],
-                         width_mm: float = PAGE_MM) -> PrintFigure:
+def draw_learning_curves(histories: Mapping[Any, pd.DataFrame], width_mm: float = PAGE_MM, *,
+                         keep: str = "last", auxiliary: bool = False) -> PrintFigure:
     """Loss, Dice on the validation cases and learning rate by epoch.
 
-    `histories` maps a fold to its history.csv (`epoch, lr, train_loss, validation_loss, dice_ggo,
-    dice_high_opacity, dice_lesion`), or what `counts.read_history` makes of it: a line then marks
-    where the training of the whole network begins. A ring marks the epoch with the best validation
-    loss, of the whole network.
+    Parameters
+    ----------
+    histories
+        Fold -> its history.csv (`epoch, lr, train_loss, validation_loss, dice_ggo,
+        dice_high_opacity, dice_lesion`), or what `counts.read_history` makes of it: a line then
+        marks where the training of the whole network begins.
+    keep
+        Which weights were kept, as `TrainingConfig.keep`: of `best`, a ring marks the epoch.
+    auxiliary
+        Whether the training loss has a term that the validation loss has not
+        (`TrainingConfig.main_branch_loss`); the key says so.
     """
     figure = new_figure(width_mm, 66, foot_mm=10)
     loss, dice, rate = figure.subplots(1, 3, width_ratios=(1.2, 1.2, 0.8))
@@ -71,21 +78,21 @@ def draw_learning_curves(histories: Mapping[Any, pd.DataFrame],
         loss.plot(epoch, history["validation_loss"], color=colour, label=f"fold {fold}")
         whole = history[history["stage"] == "whole"] if "stage" in history else history
         begins |= {int(epoch) for epoch in whole["epoch"][:1]}
-        if whole["validation_loss"].notna().any():
+        if keep == "best" and whole["validation_loss"].notna().any():
             best = whole.loc[whole["validation_loss"].idxmin()]
             loss.plot(best["epoch"], best["validation_loss"], "o", markerfacecolor="none",
                       markeredgecolor=colour, markersize=5)
         for structure, dash in zip(LESION_STRUCTURES, ("-", "--", ":"), strict=True):
             dice.plot(epoch, history[f"dice_{structure}"], color=colour, linestyle=dash)
-        # To the end of the last epoch, or its rate would be a mere stroke.
-        rate.stairs(history["lr"], np.append(epoch, epoch.iloc[-1] + 1), color=colour,
+        # Half an epoch to each side of its point, or the last rate would be a mere stroke.
+        rate.stairs(history["lr"], np.append(epoch, epoch.iloc[-1] + 1) - 0.5, color=colour,
                     baseline=None)
     for axes, title in ((loss, "loss"), (dice, "Dice, validation cases"), (rate, "learning rate")):
         axes.set_title(title)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         for start in begins - {0}:
-            axes.axvline(start - 0.5 * (axes is not rate), color=GREY, linewidth=0.7, zorder=0)
+            axes.axvline(start - 0.5, color=GREY, linewidth=0.7, zorder=0)
     for start in begins - {0}:
         dice.annotate("whole network", (start - 0.5, 1), xytext=(2, -2), fontsize=6.3, color=GREY,
                       textcoords="offset points", va="top")
@@ -94,8 +101,12 @@ def draw_learning_curves(histories: Mapping[Any, pd.DataFrame],
     if all(history["validation_loss"].isna().all() for history in histories.values()):
         dice.text(0.5, 0.5, "no validation cases", transform=dice.transAxes, ha="center",
                   color=GREY)
+    trained = "training, with the\nmain branch’s loss" if auxiliary else "training"
     keys = [loss.plot([], [], color=INK, linestyle=dash, label=name)[0]
-            for dash, name in ((":", "training"), ("-", "validation"))]
+            for dash, name in ((":", trained), ("-", "validation"))]
+    if keep == "best":
+        keys += loss.plot([], [], "o", markerfacecolor="none", markeredgecolor=INK, markersize=5,
+                          label="weights kept")
     loss.add_artist(loss.legend(handles=keys, loc="upper right"))
     kinds = [dice.plot([], [], color=INK, linestyle=dash, label=TITLES[name])[0]
              for name, dash in zip(LESION_STRUCTURES, ("-", "--", ":"), strict=True)]

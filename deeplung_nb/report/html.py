@@ -162,8 +162,25 @@ def order_pieces(pieces: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return chapters
 
 
+TITLES = {
+    "case_worst": "The case with the lowest Dice", "case_best": "The case with the highest Dice",
+    "case_median": "The case with the median Dice",
+    "slice_profile_worst": "Area slice by slice, in the case with the lowest Dice",
+    "slice_profile_median": "Area slice by slice, in the case with the median Dice",
+    "waterfall_cv": "Errors of volume, case by case", "learning_curves": "Learning of all folds",
+    "learning_curve_fold0": "Learning of fold 0", "dice_cv": "Dice, in every averaging (cv)",
+    "dice_between_protocols": "Dice of the protocols, and their difference",
+    "detection": "Who sees it at all", "agreement": "Agreement of volumes",
+    "agreement_both_positive": "Agreement where both readers see it", "lesions": "Lesion by lesion",
+    "published": "The paper’s numbers beside this run’s", "checks": "Do the paper’s numbers fit?",
+    "flow": "From the cases assessed to the cases used"}
+"""What pieces are called whose names don't say it."""
+
+
 def _title(name: str) -> str:
-    """`fig6_agreement_cv` -> `Fig. 6 agreement cv`."""
+    """`fig6_agreement_cv` -> `Fig. 6 agreement cv`, or of `TITLES`."""
+    if name in TITLES:
+        return TITLES[name].replace("(cv)", "(cross-validation)")
     words = re.sub(r"[_-]+", " ", name).strip()
     words = re.sub(r"^(fig|table) ?0*(\w+)\b", lambda found: (
         f"{'Fig.' if found[1] == 'fig' else 'Table'} {found[2]}"), words)

@@ -22,8 +22,16 @@ from deeplung_nb.runs.config import FULL_WIDTHS, Config
 from deeplung_nb.runs.registry import manifest_folder
 from deeplung_nb.stats import agreement, correlation, paired, summary
 
+NAN = float("nan")
 CLASSES = ("ggo", "high_opacity")
 SECTIONS = {"cv": "s3.1", "external": "s3.2"}
+
+
+def _of_plateau(config: Config, value: float) -> float:
+    """A setting of the schedule that the paper names; NaN in a run with another one."""
+    return value if config.training.schedule == "plateau" else NAN
+
+
 SETTINGS = {
     "s2.4.image_size": lambda c: c.network.image_size,
     "s2.4.rotation.min": lambda c: -c.training.rotation_degrees,
@@ -33,13 +41,13 @@ SETTINGS = {
     "s2.4.scale.max": lambda c: c.training.scale_range[1],
     "s2.5.n_neighbours": lambda c: c.network.n_neighbours,
     "s2.5.window_slices": lambda c: c.network.n_slices,
-    "s2.6.momentum": lambda c: c.training.momentum,
+    "s2.6.momentum": lambda c: c.training.momentum if c.training.optimiser == "sgd" else NAN,
     "s2.6.learning_rate": lambda c: c.training.learning_rate,
     "s2.6.weight_decay": lambda c: c.training.weight_decay,
-    "s2.6.plateau_factor": lambda c: c.training.plateau_factor,
-    "s2.6.plateau_patience": lambda c: c.training.plateau_patience,
+    "s2.6.plateau_factor": lambda c: _of_plateau(c, c.training.plateau_factor),
+    "s2.6.plateau_patience": lambda c: _of_plateau(c, c.training.plateau_patience),
     "s2.6.batch": lambda c: c.training.batch_slices,
-    "s2.6.stop_learning_rate": lambda c: c.training.stop_learning_rate,
+    "s2.6.stop_learning_rate": lambda c: _of_plateau(c, c.training.stop_learning_rate),
     "s2.7.n_folds": lambda c: c.n_folds,
     "s2.7.test_percent": lambda c: 100.0 / c.n_folds,
     "journal.n_folds": lambda c: c.n_folds,
@@ -49,6 +57,8 @@ SETTINGS = {
 """Published id -> where the setting stands in a `Config`."""
 
 
+PAPER_SIZE = 256
+"""Side of the paper's pictures, pixels."""
 BENCHMARKED = {"abstract.speed.n_slices": 120, "journal.speed.n_slices": 120, "s3.4.n_slices": 120,
                "s3.5.n_slices": 16}
 """Published id -> the slices that were timed."""
@@ -62,7 +72,10 @@ MISSING = {
         "table2.n_lesion_slices.external_"),
     "what the readers did and had": ("s2.3.n_readers", "s2.3.reader", "s2.3.window",
                                      "s3.4.manual."),
-    "the paper's own hardware and software": ("s2.8.spss", "s2.9.cpu_generation"),
+    "the paper's own hardware and software": ("s2.8.spss", "s2.9.cpu_generation", "s2.9.pytorch"),
+    "not of the study": ("s1.",),
+    "in the run's splits, not in its tables": ("s2.7.n_train", "s2.7.n_validation"),
+    "the run's training has no such setting": ("s2.6.",),
     "no GPU was timed": ("abstract.speed.titan", "s2.9.gpu_memory", "s3.4.gram", "s3.4.gpu",
                          "s3.4.clock", "s3.4.time.titan", "s3.4.time.k1200", "table3.titan",
                          "table3.k1200",
@@ -85,7 +98,7 @@ no others' scanners."""
 
 def compare(published_csv: str | os.PathLike | None, measured: Mapping[str, float],
             same_patients: bool = False, simulated: bool = False,
-            synthetic: bool = False) -> pd.DataFrame:
+            synthetic: bool = False, image_size: int | None = None) -> pd.DataFrame:
     """Every published number, this run's counterpart, and whether the two can be compared.
 
     Parameters
@@ -100,6 +113,8 @@ def compare(published_csv: str | os.PathLike | None, measured: Mapping[str, floa
         True where the readings were made to have the printed quartiles.
     synthetic
         True where the cases are phantoms.
+    image_size
+        Side of the pictures that were timed, pixels.
 
     Returns
     -------
@@ -125,13 +140,13 @@ def compare(published_csv: str | os.PathLike | None, measured: Mapping[str, floa
     frame["value"] = pd.to_numeric(frame["value"])
     frame["measured"] = frame["id"].map(measured).astype(float)
     frame["difference"] = frame["measured"] - frame["value"]
-    frame["comparability"] = [comparability(row, same_patients, simulated, synthetic)
+    frame["comparability"] = [comparability(row, same_patients, simulated, synthetic, image_size)
                               for row in frame.itertuples()]
     return frame
 
 
 def comparability(row: object, same_patients: bool = False, simulated: bool = False,
-                  synthetic: bool = False) -> str:
+                  synthetic: bool = False, image_size: int | None = None) -> str:
     """Whether a published number and this run's can be set against each other, in a few words.
 
     `row` has the fields `id, quantity, statistic` and `measured` of a row of `compare`.
@@ -145,7 +160,8 @@ def comparability(row: object, same_patients: bool = False, simulated: bool = Fa
     if row.id in SETTINGS or row.id in BENCHMARKED:
         return "a setting: equal or chosen otherwise"
     if quantity.startswith("time") or quantity == "memory":
-        return "no: own hardware; only ratios compare"
+        size = f"pictures of {image_size} pixels, " if image_size not in (None, PAPER_SIZE) else ""
+        return f"no: {size}own hardware; only ratios compare"
     if row.id.startswith("fig"):
         return "no: one chosen case; the paper's rule is not printed"
     if quantity == "p_value":
@@ -158,6 +174,9 @@ def comparability(row: object, same_patients: bool = False, simulated: bool = Fa
         return "no: simulated from the printed numbers"
     patients = "yes" if same_patients else \
         f"same statistic, {'phantoms' if synthetic else 'other patients'}"
+    if quantity == "correlation":
+        return "no: which correlation is not said there" if row.id.startswith("journal.") else \
+            f"{patients}; Spearman, by section 2.8"
     if statistic.startswith(("q1", "q3")):
         patients += "; quartile of type 6, as in SPSS"
     if quantity == "dice" and ".unet" in row.id:

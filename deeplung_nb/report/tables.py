@@ -127,8 +127,8 @@ def format_models(frame: pd.DataFrame) -> GT:
     ):
         display[title] = [fixed(value, decimals) for value in frame[column]]
     notes = ["Dice: mean over the test cases of all folds in which it is defined. Times over "
-             f"{n_slices} slices, all in one interleaved run, each in its fastest way; peak memory "
-             "of a process of its own. – not trained or not measured here."]
+             f"{n_slices} slices, all in one interleaved run, each in the fastest of the ways "
+             "timed; peak memory of a process of its own. – not trained or not measured here."]
     if frame["training_steps"].dropna().nunique() > 1:
         notes.append("Trained for different numbers of steps: the Dice do not rank the designs.")
     gt = format_frame(display, "table4", "Table 4. Models compared",

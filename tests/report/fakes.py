@@ -128,10 +128,6 @@ def words(figure) -> str:
     return " | ".join(item.get_text() for item in figure.findobj(lambda a: hasattr(a, "get_text")))
 
 
-def orange(axes):
-    return [line for line in axes.lines if line.get_linestyle() == "-."]
-
-
 def plotted(axes):
     """(x, y) of every point that is drawn, filled or hollow; the ring of double zeros apart."""
     points = [(x, y) for line in axes.lines

@@ -138,8 +138,21 @@ def test_the_last_epoch_has_its_learning_rate_as_wide_as_any():
                             "dice_lesion": 0.5})
     figure = figures.draw_learning_curves({0: history})
     values, edges, _ = figure.axes[2].patches[0].get_data()
-    assert edges.tolist() == [0, 1, 2, 3]
+    assert edges.tolist() == [-0.5, 0.5, 1.5, 2.5]
     assert values.tolist() == [1e-3, 5e-4, 1e-5]
+
+
+def test_a_ring_stands_only_where_those_weights_were_kept_and_the_key_says_what_it_is():
+    history = pd.DataFrame({"epoch": [0, 1, 2], "lr": 1e-3, "train_loss": 1.0,
+                            "validation_loss": [1.0, 0.4, 0.6], "dice_ggo": 0.5,
+                            "dice_high_opacity": 0.5, "dice_lesion": 0.5})
+    for keep, rings in (("last", []), ("best", [(1, 0.4)])):
+        figure = figures.draw_learning_curves({0: history}, keep=keep, auxiliary=keep == "best")
+        drawn = [(line.get_xdata()[0], line.get_ydata()[0]) for line in figure.axes[0].lines
+                 if line.get_marker() == "o" and len(line.get_xdata())]
+        assert drawn == rings
+        assert ("weights kept" in words(figure)) == (keep == "best")
+        assert ("main branch’s loss" in words(figure)) == (keep == "best")
 
 
 @pytest.mark.parametrize(("scale", "points"), [
@@ -199,8 +212,8 @@ def test_the_ring_in_the_learning_curves_is_at_the_best_validation_loss():
     history = pd.DataFrame({"epoch": range(4), "lr": [0.1] * 4, "train_loss": [4.0, 3, 2, 1],
                             "validation_loss": [3.0, 1.5, 2.5, 2.0],
                             **{f"dice_{name}": [0.1] * 4 for name in LESION_STRUCTURES}})
-    axes = figures.draw_learning_curves({0: history}).axes[0]
-    ring, = (line for line in axes.lines if line.get_marker() == "o")
+    axes = figures.draw_learning_curves({0: history}, keep="best").axes[0]
+    ring, = (line for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata()))
     assert (list(ring.get_xdata()), list(ring.get_ydata())) == ([1], [1.5])
 
 
@@ -228,12 +241,13 @@ def test_a_training_in_two_stages_is_shown_as_one(tmp_path):
     assert history["epoch"].tolist() == [0, 1, 2, 3, 4]
     assert history["step"].tolist() == [5, 10, 15, 20, 25]
     assert history["stage"].tolist() == ["main branch"] * 3 + ["whole"] * 2
-    figure = figures.draw_learning_curves({0: history})
-    for panel, at in zip(figure.axes, (2.5, 2.5, 3), strict=True):
-        assert [line for line in panel.lines if list(line.get_xdata()) == [at, at]]
+    figure = figures.draw_learning_curves({0: history}, keep="best")
+    for panel in figure.axes:
+        assert [line for line in panel.lines if list(line.get_xdata()) == [2.5, 2.5]]
     assert "whole network" in words(figure)
     # Not the main branch's best, which is of another network.
-    ring, = (line for line in figure.axes[0].lines if line.get_marker() == "o")
+    ring, = (line for line in figure.axes[0].lines
+             if line.get_marker() == "o" and len(line.get_xdata()))
     assert list(ring.get_xdata()) == [4]
     with pytest.raises(FileNotFoundError, match="expected the history"):
         read_history(tmp_path / "nowhere")

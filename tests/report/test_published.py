@@ -69,7 +69,7 @@ def test_published_numbers_meet_their_counterparts(measured, timings):
             if name.startswith(some)]
     assert len(said) == len(without)
     assert frame.loc["s2.8.spss", "comparability"].endswith("hardware and software")
-    assert frame.loc["s1.cases_worldwide", "comparability"] == "no counterpart in this run"
+    assert frame.loc["s1.cases_worldwide", "comparability"] == "no counterpart: not of the study"
     assert frame.loc["table3.k1200.500", "comparability"] == "no counterpart: no GPU was timed"
     assert frame.loc["table1.scanner.unknown.n", "comparability"] == (
         "no counterpart: the paper's own scanners and centres")
@@ -91,6 +91,19 @@ def test_a_table_with_the_union_alone_has_no_chosen_case_and_stops_nobody(measur
     for kept in (["lesion"], ["ggo"]):
         found = published.measure(measured[measured["structure"].isin(kept)])
         assert "fig5.dice" not in found
+
+
+def test_settings_that_a_run_has_not_have_no_counterpart_and_small_pictures_are_said(measured,
+                                                                                     timings):
+    quick = load_profile("quick")  # AdamW along a cosine
+    found = published.measure(measured, quick, timings)
+    frame = published.compare(None, found, image_size=64).set_index("id")
+    for name in ("momentum", "plateau_factor", "plateau_patience", "stop_learning_rate"):
+        assert frame.loc[f"s2.6.{name}", "comparability"] == (
+            "no counterpart: the run's training has no such setting")
+    assert frame.loc["s2.6.learning_rate", "measured"] == quick.training.learning_rate
+    assert frame.loc["table3.i7.120", "comparability"].startswith("no: pictures of 64 pixels, own")
+    assert frame.loc["journal.correlation.cv.ggo", "comparability"].startswith("no: which")
 
 
 def test_paper_profile_has_the_settings_the_paper_prints():
