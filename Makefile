@@ -18,7 +18,7 @@ LOCKED = --requirement requirements.lock
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env browser test test-all lowest reproduce docs lint lock hashes clean
+.PHONY: help env browser test test-all mutants lowest reproduce docs lint lock hashes clean
 
 help:
 	@echo "make reproduce                              embedded synthetic cohort, minutes on a laptop"
@@ -26,6 +26,7 @@ help:
 	@echo "make reproduce PROFILE=rehearsal             264 simulated readings, no CT, seconds"
 	@echo "make test                                    the tests; make test-all: those that take long too"
 	@echo "make docs                                    the documentation as pages, in site/"
+	@echo "make mutants                                 small faults, each of which a test must find"
 	@echo "make lowest                                  the tests with the lowest versions that are allowed"
 	@echo "make env | lint | lock | hashes              environment (HASHES=1: files compared), style, pins"
 	@echo "make clean                                   list the runs that YES=1 would remove"
@@ -98,3 +99,7 @@ clean:
 	if [ -z "$$runs" ]; then echo "nothing to remove in $(RESULTS)"; \
 	elif [ "$(YES)" = 1 ]; then printf '%s\n' "$$runs" | xargs -d '\n' rm -rf --; echo "removed"; \
 	else printf '%s\n' "$$runs"; echo "remove these with their trained networks: make clean YES=1"; fi
+
+# Small faults that no test may let pass, each in a copy (tests/mutants.toml). MUTANT=words chooses.
+mutants:
+	@OMP_NUM_THREADS=1 $(PYTHON) tools/check_mutants.py $(MUTANT)

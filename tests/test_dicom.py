@@ -7,7 +7,12 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
 
 from deeplung_nb.imaging.dicom import list_series, read_series
 from deeplung_nb.imaging.errors import ScanError
@@ -46,6 +51,56 @@ def make_series(folder, positions=(0, 5, 10, 15), **changes):
     for name, k in enumerate(order):
         write_slice(folder / f"{name}.dcm", float(positions[k]), value=int(k), **changes)
     return folder
+
+
+def write_enhanced(path, shared, frames):
+    """An enhanced CT: functional groups that frames share, and each frame's own."""
+    d = Dataset()
+    d.file_meta = FileMetaDataset()
+    d.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    d.file_meta.MediaStorageSOPClassUID = d.SOPClassUID = EnhancedCTImageStorage
+    d.file_meta.MediaStorageSOPInstanceUID = d.SOPInstanceUID = generate_uid()
+    d.SeriesInstanceUID, d.Modality, d.ImageType = "1.2.9", "CT", ["ORIGINAL", "PRIMARY", "AXIAL"]
+    d.Rows, d.Columns, d.NumberOfFrames = 8, 8, len(frames)
+    d.BitsAllocated = d.BitsStored = 16
+    d.HighBit, d.PixelRepresentation, d.SamplesPerPixel = 15, 0, 1
+    d.PhotometricInterpretation = "MONOCHROME2"
+
+    def group(values):
+        made = Dataset()
+        for sequence, tags in values.items():
+            item = Dataset()
+            for name, value in tags.items():
+                setattr(item, name, value)
+            setattr(made, sequence, [item])
+        return made
+
+    d.SharedFunctionalGroupsSequence = [group(shared)]
+    d.PerFrameFunctionalGroupsSequence = [group(frame) for frame in frames]
+    pixels = np.full((len(frames), 8, 8), 1100, np.uint16)
+    pixels[:, 0, 0] = 24  # air
+    d.PixelData = pixels.tobytes()
+    d.save_as(path, enforce_file_format=True)
+
+
+def test_rows_and_columns_have_each_their_spacing(tmp_path):
+    """PixelSpacing: the distance of rows first, that is along y."""
+    scan = read_scan(make_series(tmp_path / "P1", PixelSpacing=[0.9, 0.6]))
+    assert scan.spacing_mm == pytest.approx((5.0, 0.9, 0.6))
+
+
+def test_a_frames_own_values_go_before_those_that_all_share(tmp_path):
+    (tmp_path / "E").mkdir()
+    upright = {"PlaneOrientationSequence": {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}}
+    shared = {**upright, "PixelMeasuresSequence": {"PixelSpacing": [0.9, 0.6], "SliceThickness": 5},
+              "PixelValueTransformationSequence": {"RescaleSlope": 1, "RescaleIntercept": -1024}}
+    frames = [{"PlanePositionSequence": {"ImagePositionPatient": [-10, -20, 5.0 * k]}}
+              for k in range(3)]
+    frames[1]["PixelValueTransformationSequence"] = {"RescaleSlope": 1, "RescaleIntercept": -1000}
+    write_enhanced(tmp_path / "E" / "one.dcm", shared, frames)
+    scan = read_scan(tmp_path / "E")
+    assert scan.spacing_mm == pytest.approx((5.0, 0.9, 0.6))
+    assert scan.hu[:, 4, 4].tolist() == [76, 100, 76]
 
 
 def test_slices_are_sorted_by_position_not_by_name(tmp_path):

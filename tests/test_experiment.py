@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from deeplung_nb import measurements
 from deeplung_nb.cohorts import manifest, splits
-from deeplung_nb.cohorts.cases import load_cohorts, load_splits
+from deeplung_nb.cohorts.cases import load_cohorts, load_splits, read_case
 from deeplung_nb.cohorts.schema import COLUMNS
 from deeplung_nb.imaging.grid import Grid
 from deeplung_nb.imaging.io import write_mask, write_scan
@@ -275,6 +275,15 @@ def test_a_binary_mask_does_not_train_as_ground_glass(study):
     with pytest.raises(ValueError, match=r"case site/1: mask_kind is 'binary'.*role 'external'"):
         experiment.prepared_cases(study, [cohort], [splits.CaseKey("site", "1")], progress=False)
     assert not list(study.folder.glob("prepared/**/*.npy"))
+
+
+def test_a_binary_mask_is_scored_as_merged_lesion_only(study):
+    cohort = load_cohorts(study)[0]
+    assert read_case(cohort, "1").structures == ("ggo", "high_opacity", "lesion")
+    cohort.frame.loc[:, "mask_kind"] = "binary"
+    case = read_case(cohort, "1")
+    assert case.structures == ("lesion",)
+    assert set(np.unique(case.expert.labels)) <= {0, 1}
 
 
 def test_a_patient_of_two_sites_stays_in_one_fold(study):

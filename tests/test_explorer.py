@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -209,6 +210,17 @@ def test_leaving_out_and_taking_back_by_buttons(explorer):
     explorer._back.children[0].children[0].click()
     assert len(explorer.found.pairs) == n
     assert "without 1" not in explorer._table.value
+
+
+def test_names_and_reasons_of_others_are_text_not_markup(table, tmp_path):
+    named = table.replace({"case_id": {"P001": "<img src=x>"}, "cohort": {"phantom": "<b>c</b>"}})
+    explorer = AgreementExplorer(named, folder=tmp_path)
+    explorer.leave_out("<b>c</b>", "<img src=x>", "<script>moved</script>")
+    said = explorer._back.children[0].children[1].value
+    for word in ("&lt;img src=x&gt;", "&lt;b&gt;c&lt;/b&gt;", "&lt;script&gt;moved"):
+        assert word in said
+    for page in (said, explorer._notes.value, explorer._table.value):
+        assert not re.search(r"<(img|script|b>c)", page)
 
 
 def run_cell(code):

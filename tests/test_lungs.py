@@ -42,6 +42,21 @@ def test_lungs_hold_their_lesions_and_nothing_else():
     assert not found.mask[10, 68:73, 74:77].any()  # windpipe
 
 
+@pytest.mark.parametrize(("side", "found"), [(15, True), (11, False)])
+def test_lungs_are_lungs_from_fifteen_square_centimetres_on(side, found):
+    """Two squares of so many pixels of 2.4 mm: 2,592 mm2 together, or 1,394."""
+    hu = np.full((6, 100, 100), -1000, np.int16)
+    hu[:, 10:90, 10:90] = 40
+    for left in (25, 55):
+        hu[1:5, 40:40 + side, left:left + side] = -850
+    scan = Scan(hu, Grid.upright(hu.shape, (10.0, 2.4, 2.4)), "small")
+    if found:
+        assert segment_lungs(scan).mask.any()
+    else:
+        with pytest.raises(LungError, match=r"largest area of air .* cm², expected at least 15"):
+            segment_lungs(scan)
+
+
 def test_a_windpipe_that_opens_into_both_lungs_is_left_out_above_its_fork():
     """Joined by the main bronchi it is no small part of the air any more: it must be followed."""
     scan, _ = make_chest()

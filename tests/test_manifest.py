@@ -8,8 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from deeplung_nb.cohorts import manifest, schema
+from deeplung_nb.cohorts import cases, manifest, schema
 from deeplung_nb.cohorts.schema import ManifestError
+from deeplung_nb.runs import Run
+from deeplung_nb.runs.config import load_profile
 
 MANIFESTS = Path(__file__).resolve().parent.parent / "data_manifests"
 
@@ -165,6 +167,25 @@ def test_one_person_may_not_be_in_both_roles_of_two_cohorts(write):
     assert caught.value.faults[0].count("/a (") == 2
     assert len(caught.value.faults) == 1
     manifest.check_apart([training])
+
+
+def test_one_ct_may_not_train_and_test_under_two_names(write):
+    same = "b" * 64
+    training = manifest.read_manifest(write(row("a", image_sha256=same), row("b")))
+    external = manifest.read_manifest(write(
+        row("q", role="external", cohort="other", patient_id="somebody", image_sha256=same)))
+    with pytest.raises(ManifestError, match="image_sha256 'bbb") as caught:
+        manifest.check_apart([training, external])
+    assert "/a (cv)" in caught.value.faults[0]
+    assert "/q (external)" in caught.value.faults[0]
+
+
+def test_hashes_that_agreed_in_one_cohort_say_nothing_of_another(tmp_path):
+    run = Run(tmp_path, load_profile("quick"), None)
+    assert not cases._verified(run, "one")
+    cases._remember_verified(run, "one")
+    assert cases._verified(run, "one")
+    assert not cases._verified(run, "other")
 
 
 def test_the_same_scan_twice_is_refused(write):

@@ -62,6 +62,17 @@ def test_the_box_leaves_about_half_a_centimetre_around_the_body():
     assert 2 * 3.0 <= box.side * 1.8 - widest <= 2 * (5.0 + 4.0)
 
 
+@pytest.mark.parametrize("pixel_mm", [0.5, 1.0])
+def test_the_margin_of_the_box_is_in_millimetres(pixel_mm):
+    """A block whose edges the coarse grid of 4 mm meets: only the margin is left."""
+    hu = np.full((2, 400, 400), -1000, np.int16)
+    step = round(4 / pixel_mm)
+    hu[:, 10 * step:30 * step, 10 * step:30 * step] = 40
+    box = body_box(Scan(hu, Grid.upright(hu.shape, (5.0, pixel_mm, pixel_mm)), "block"))
+    assert box.side * pixel_mm == pytest.approx(20 * 4 + 2 * 5.0)
+    assert box.top == 10 * step - round(5 / pixel_mm)
+
+
 def test_an_image_of_air_gets_the_whole_image_as_box():
     scan = make_scan()
     air = Scan(np.full_like(scan.hu, -1000), scan.grid, "air")

@@ -137,6 +137,21 @@ def test_results_say_where_they_come_from(ct, call, tmp_path, checkpoint_file):
     assert str(tmp_path) not in (out / NAMES[2]).read_text()
 
 
+def test_each_class_has_the_densities_of_its_own_voxels(ct, checkpoint_file, monkeypatch):
+    scan = read_scan(ct)
+    labels = np.zeros(scan.shape, np.uint8)
+    labels[(scan.hu > -700) & (scan.hu < -250)] = 1
+    labels[scan.hu > -250] = 2
+    monkeypatch.setattr(room.Predictor, "read", lambda *_, **__: Reading(
+        LesionMask.like(scan, labels), None))
+    table = room.Segmenter(checkpoint_file)(scan, progress=False).table.set_index("structure")
+    for level in (200, 300):
+        for name, codes in (("ggo", [1]), ("high_opacity", [2]), ("lesion", [1, 2])):
+            share = 100 * (scan.hu[np.isin(labels, codes)] > -level).mean()
+            assert table.loc[name, f"percent_above_minus_{level}_hu"] == pytest.approx(share)
+    assert table.percent_above_minus_200_hu.nunique() == 3
+
+
 def test_burden_is_of_the_lungs_that_the_network_marks_but_a_given_mask_wins(
         ct, checkpoint_file, monkeypatch):
     """A network that marks half of the lungs, and a tenth of these as lesion."""

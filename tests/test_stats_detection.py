@@ -162,6 +162,29 @@ def test_the_repeatability_of_the_wright_peak_flow_meter():
         followup.repeatability(frame.assign(who=[None, *frame.who[1:]]), "who", "flow")
 
 
+def test_the_coefficient_holds_the_share_that_is_asked_for():
+    frame = pd.DataFrame({"who": np.repeat(np.arange(17), 2), "flow": WRIGHT.ravel()})
+    for share, z in ((0.95, 1.959964), (0.8, 1.281552), (0.99, 2.575829)):
+        found = followup.repeatability(frame, "who", "flow", share=share)
+        assert found.coefficient == pytest.approx(z * np.sqrt(2) * found.within_sd, rel=1e-6)
+        assert found.coefficient_ci[1] == pytest.approx(
+            z * np.sqrt(2) * found.within_sd_ci[1], rel=1e-6)
+
+
+def test_spread_that_goes_with_size_is_tested_by_sd_however_often_somebody_was_read():
+    """Large subjects are read often: their sum of squares is large, their SD is not."""
+    rng = np.random.default_rng(2)
+    sizes = np.array([2, 2, 2, 2, 9, 9, 9, 9])
+    who = np.repeat(np.arange(8), sizes)
+    values = 10.0 * who + rng.normal(0, 1, len(who))
+    of = [values[who == k] for k in range(8)]
+    wanted = stats.kendalltau([v.mean() for v in of], [v.std(ddof=1) for v in of]).pvalue
+    found = followup.repeatability(pd.DataFrame({"s": who, "v": values}), "s", "v")
+    assert found.grows_p == pytest.approx(wanted)
+    sums = stats.kendalltau([v.mean() for v in of], [((v - v.mean())**2).sum() for v in of]).pvalue
+    assert sums != pytest.approx(wanted)  # or this test could not tell them apart
+
+
 def test_the_interval_of_the_repeatability_holds_its_truth():
     held = 0
     for seed in range(300):

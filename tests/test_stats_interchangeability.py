@@ -113,6 +113,12 @@ def test_the_mean_of_readers_is_a_reader_as_any_other():
     assert pairs.reference.tolist() == [12.0, 20.0, 33.0]
     assert pairs.test.tolist() == [11.0, 24.0, 30.0]
     assert len(more) == 12
+    # A value that one of them has not (as burden without lungs) is none of the mean either.
+    table = table.assign(burden_percent=[1.0, 2.0, 3.0] * 3)
+    table.loc[(table.reader == "bob") & (table.case_id == "y"), "burden_percent"] = np.nan
+    mean = readers.add_mean_reader(table, ["ann", "bob"]).query("reader == 'mean of readers'")
+    assert mean.set_index("case_id").burden_percent.isna().to_dict() == {
+        "x": False, "y": True, "z": False}
     with pytest.raises(ValueError, match="expected two or more of ann, bob, model"):
         readers.add_mean_reader(table, ["ann", "eve"])
     with pytest.raises(ValueError, match="give another"):

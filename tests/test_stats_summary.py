@@ -80,6 +80,13 @@ def test_agreement_among_those_that_both_see(frame):
     rows = summary.agreement_table(frame, by=("cohort", "structure"), subset="both-positive")
     assert (rows["n_zero"] == 0).all()
     assert (rows["n"] == 20).all()
+    # One that the model alone misses, one that it alone sees.
+    missed = frame.copy()
+    for case, reader in (("001", "model"), ("002", "expert")):
+        missed.loc[(missed.case_id == case) & (missed.reader == reader), "volume_ml"] = 0.0
+    rows = summary.agreement_table(missed, by=("cohort", "structure"), subset="both-positive")
+    assert (rows["n_zero"] == 0).all()
+    assert (rows["n"] == 18).all()
 
 
 def test_identical_p_values_of_two_cohorts_are_flagged(frame):
@@ -158,6 +165,22 @@ def test_each_dice_is_named_and_computed_as_named(frame):
     assert (pooled[["n", "n_both_empty", "n_reference_empty"]] == [24, 2, 2]).all()
     for row in (per_case("nan"), pooled):
         assert row["ci_lower"] < row["dice"] < row["ci_upper"]
+
+
+def test_pooled_dice_has_the_interval_of_its_patients(frame):
+    """Two cases a patient, each of which the second copies: no more is known than by one."""
+    doubled = frame.copy()
+    twin = frame[frame.reader == "model"].copy()
+    twin["case_id"] = twin.case_id + "b"
+    doubled = pd.concat([frame[frame.reader == "model"], twin], ignore_index=True)
+    rows = dice_table(doubled, by=("cohort",))
+    row = rows[(rows.averaging == "pooled") & (rows.structure == "ggo")].iloc[0]
+    cases = doubled[doubled.structure == "ggo"]
+    over, under = 2 * cases.tp.astype(float), (2 * cases.tp + cases.fp + cases.fn).astype(float)
+    by_patient, by_case = (bootstrap_ratio_ci(over, under, cluster) for cluster in (
+        cases.patient_id, None))
+    assert (row.ci_lower, row.ci_upper) == pytest.approx(by_patient)
+    assert np.ptp(by_patient) > 1.15 * np.ptp(by_case)
 
 
 def test_background_and_the_means_over_classes_come_on_request(frame):

@@ -16,6 +16,7 @@ from deeplung_nb.learning.dataset import PreparedCase
 from deeplung_nb.learning.train import (
     LAST,
     Watcher,
+    _State,
     make_optimiser,
     make_scheduler,
     train,
@@ -383,6 +384,14 @@ def test_a_baseline_trains_by_the_same_code_and_resumes(name, tmp_path):
     assert len(history) == 2
     assert history.lr.iloc[0] == 1e-3
     assert load_network(tmp_path / "whole" / CHECKPOINT).config == config.baselines[0]
+
+
+def test_a_baseline_begins_at_its_own_rate_or_at_ours():
+    for own, wanted in ((3e-3, 3e-3), (None, 1e-3)):
+        config = dataclasses.replace(SMALL, baselines=(UNetConfig("unet2d", 2, own, 7),))
+        state = _State.new(config, "unet2d", 0, torch.device("cpu"), None, None)
+        assert state.optimiser.param_groups[0]["lr"] == wanted
+        assert state.settings.max_epochs == 7
 
 
 def test_a_baseline_that_the_settings_lack_is_named(tmp_path):

@@ -10,7 +10,7 @@ from deeplung_nb.files import atomic_paths, safe_name
 from deeplung_nb.labels import TITLES, VALUES
 from deeplung_nb.report.explore import Answer
 from deeplung_nb.report.style import FORMATS, reader_names, write_figure
-from deeplung_nb.report.tables import format_frame, to_latex
+from deeplung_nb.report.tables import format_frame
 from deeplung_nb.report.word import PrintedTable, add_table
 
 PARTS = ("csv", "tex", "docx", "txt", "py", *FORMATS)
@@ -64,7 +64,7 @@ def export(found: Answer, folder: Path, code: str | None = None) -> list[Path]:
             elif suffix == "docx":
                 document.save(str(part))
             else:
-                text = {"csv": rows, "tex": to_latex(table) + "\n", "txt": found.text + "\n",
+                text = {"csv": rows, "tex": table.as_latex() + "\n", "txt": found.text + "\n",
                         "py": found.code if code is None else code}[suffix]
                 part.write_text(text, encoding="utf-8")
     return paths

@@ -374,11 +374,6 @@ def decimals_for(value: float) -> int:
     return int(np.clip(2 - np.floor(np.log10(abs(value))), 0, 8))
 
 
-def to_latex(gt: GT) -> str:
-    """The table as LaTeX. Underscores and carets of names are escaped: the library leaves them."""
-    return re.sub(r"(?<!\\)([_^])(?!\{)", r"\\\1{}", gt.as_latex())
-
-
 def save_table(gt: GT, frame: pd.DataFrame, run: Run, name: str) -> Path:
     """Write `tables/<name>.csv` (the rows, full precision), `.html` and `.tex` (as printed).
 
@@ -390,5 +385,5 @@ def save_table(gt: GT, frame: pd.DataFrame, run: Run, name: str) -> Path:
     with atomic_path(target) as part:
         frame.to_csv(part, index=False, lineterminator="\n", encoding="utf-8")
     write_text(run.path("tables", f"{name}.html"), PAGE_HEAD + gt.as_raw_html() + "\n")
-    write_text(run.path("tables", f"{name}.tex"), to_latex(gt) + "\n")
+    write_text(run.path("tables", f"{name}.tex"), gt.as_latex() + "\n")
     return target

@@ -89,6 +89,14 @@ def test_what_has_no_part_is_not_said(profile):
     assert ("validation loss" in text) == fit.use_validation
 
 
+def test_the_weights_of_the_loss_stand_at_their_own_terms():
+    paper = BASES["paper"]
+    fit = dataclasses.replace(paper.training, rmi_weight=0.7, dice_weight=0.25)
+    text = " ".join(describe_methods(dataclasses.replace(paper, training=fit)))
+    assert ("0.3 × binary cross-entropy + 0.7 × region mutual information + 0.25 × soft Dice"
+            in text)
+
+
 def test_who_chose_the_settings_is_confessed_for_these_settings_alone():
     quick = BASES["quick"]
     assert "some thirty by the Dice of these very test cases" in " ".join(describe_methods(quick))

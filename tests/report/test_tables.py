@@ -129,6 +129,15 @@ def test_dice_and_agreement_tables_name_their_estimand(measured):
     assert tables.with_interval(row["bias"], row["bias_lower"], row["bias_upper"]) in page
 
 
+def test_names_with_underscores_and_carets_are_text_in_latex():
+    gt = tables.format_flow(pd.DataFrame({"cohort": "my_cohort^2", "step": "read_twice",
+                                          "n_cases": [3], "n_patients": [2]}))
+    text = gt.as_latex()
+    assert r"my\_cohort\textasciicircum{}2" in text
+    assert r"Read\_twice" in text
+    assert not re.search(r"(?<!\\)[_^](?!\{)", text)
+
+
 SNAPSHOT = Path(__file__).resolve().parents[1] / "snapshots" / "tables.txt"
 
 
