@@ -13,10 +13,12 @@ import pandas as pd
 
 from deeplung_nb import measurements
 from deeplung_nb.cohorts.cases import find_volumes, load_cohorts, read_case
+from deeplung_nb.imaging.io import read_scan
 from deeplung_nb.labels import GGO, HIGH_OPACITY, LESION_STRUCTURES, TITLES
-from deeplung_nb.learning.ablation import summarise
-from deeplung_nb.learning.estimate import choose_threshold, estimate
-from deeplung_nb.network.packaged import read_card
+from deeplung_nb.learning.estimate import choose_threshold, estimate, external_slices
+from deeplung_nb.learning.stress import score_made, summarise_made
+from deeplung_nb.network.packaged import packaged_checkpoints, read_card
+from deeplung_nb.reading.predict import Predictor
 from deeplung_nb.report.figures import draw_hu_by_class
 from deeplung_nb.report.numbers import interval, number
 from deeplung_nb.runs import read_run
@@ -133,19 +135,45 @@ def of_sizes(sizes):
                      "pooled", "share of the lesion found"], rows)
 
 
-def of_ablation(run):
-    frame = pd.read_csv(run.require("ablation", "ablation.csv",
-                                    made_by="(python -m deeplung_nb ablate)"),
-                        dtype={"case_id": str})
-    table = summarise(frame)
-    columns = [("volumes", "lesion"), ("volumes", "ggo"), ("slices", "ggo"),
-               ("slices", "high_opacity"), ("slices", "lesion")]
-    rows = [[row["variant"], row["n_seeds"],
-             *(number(row[f"{part}_{structure}"]) + (
-                 f" ± {number(row[f'{part}_{structure}_sd'])}" if row["n_seeds"] > 1 else "")
-               for part, structure in columns)] for _, row in table.iterrows()]
-    return markdown(["what differs", "seeds", *(f"{part}: {TITLES[structure]}"
-                                               for part, structure in columns)], rows)
+def of_made(run):
+    table = summarise_made(score_made(run))
+    rows = [[row.made, row.n, "" if np.isnan(row.percent_of_made_found)
+             else f"{row.percent_of_made_found:.0f} %",
+             f"{number(row.dice)} ± {number(row.dice_sd)}", number(row.ratio),
+             number(row.lungs_dice), number(row.lungs_ratio)] for row in table.itertuples()]
+    return markdown(["what is made", "cases", "of it found", "Dice of any lesion, mean ± SD",
+                     "volume found / there", "Dice of the lungs", "lung volume found / there"],
+                    rows)
+
+
+def of_external(run):
+    found = external_slices(run)
+    dice = found.pivot(index="case_id", columns="reader", values="dice")
+    order = [*sorted(set(dice) - {"ensemble"}), "ensemble"]
+    sizes = found[found.reader == "ensemble"].set_index("case_id")[["n_expert", "n_found"]]
+    rows = [[case, f"{sizes.n_expert[case]:,}", f"{sizes.n_found[case]:,}",
+             *(number(row[name]) for name in order)] for case, row in dice.iterrows()]
+    rows.append(["mean ± SD", "", "", *(f"{number(dice[name].mean())} ± {number(dice[name].std())}"
+                                        for name in order)])
+    return markdown(["slice", "expert's pixels", "found by the mean", *order], rows)
+
+
+TUMOUR = "lung_pet_ct_dx_a0001"
+
+
+def of_tumour(data):
+    """What the packaged networks mark in a CT of a lung tumour without pneumonia."""
+    folder = Path(data) / "dicom" / TUMOUR
+    if not folder.exists():
+        return "The CT of a tumour was not at hand."
+    scan = read_scan(folder)
+    found = Predictor.from_checkpoints(packaged_checkpoints()).read(scan)
+    ml = scan.voxel_mm3 / 1000
+    ggo, high = ((found.lesions.labels == label.code).sum() * ml for label in (GGO, HIGH_OPACITY))
+    lungs = f", lungs of {found.lungs.mask.sum() * ml:.0f} mL" if found.lungs else ""
+    return (f"A CT of a lung tumour (Lung-PET-CT-Dx A0001, no pneumonia reported): the packaged "
+            f"network marks {ggo:.0f} mL of ground glass and {high:.0f} mL of high opacity{lungs}. "
+            "The tumour itself is among them; nobody has measured it.")
 
 
 def hu_by_class(run):
@@ -188,7 +216,12 @@ def main(folder, data):
         honest=f"{number(honest.dice_chosen.mean())} (n = {honest.dice_chosen.count()}) against "
                f"{number(honest.dice_at_half.mean())}",
         ratios=ratios(frame), of_calibration=of_calibration(calibration),
-        minutes=round(seconds / 60), of_sizes=of_sizes(sizes), of_ablation=of_ablation(run),
+        minutes=round(seconds / 60), of_sizes=of_sizes(sizes),
+        of_made=of_made(run), of_external=of_external(run), of_tumour=of_tumour(data),
+        folds=", ".join(str(entry["fold"]) for entry in (card or {"files": []})["files"]),
+        made_percent=f"{100 * run.config.training.made_fraction:g}",
+        dense_percent=f"{100 * run.config.training.made_dense:g}",
+        processor=info["hardware"]["processor"],
         densities=markdown(
             ["case", "class by the expert", "voxels", "HU: 5 %", "25 %", "median", "75 %", "95 %"],
             [[row.case_id, TITLES[row.structure], f"{row.n:,}",
