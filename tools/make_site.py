@@ -18,8 +18,8 @@ from deeplung_nb.runs import read_run
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("docs/widgets.md", "docs/statistics.md", "docs/segment.md", "docs/numbers.md",
-         "docs/gallery.md", "docs/paper.md", "docs/model_card.md", "docs/ablation.md", "docs/anatomy.md",
-         "docs/variants.md", "docs/phantoms.md", "docs/performance.md")
+         "docs/gallery.md", "docs/paper.md", "docs/model_card.md", "docs/ablation.md",
+         "docs/anatomy.md", "docs/variants.md", "docs/phantoms.md", "docs/performance.md")
 ABOUT = ("data_manifests/README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 EXECUTED = ("01_cohorts", "07_agreement", "08_figures", "09_tables", "10_look_at_cases",
             "E1_solutions")

@@ -67,7 +67,9 @@ table.facts th { font-weight: 500; white-space: nowrap; }
   h1 { font-size: 14pt; } h2 { font-size: 11pt; margin: 5mm 0 1mm; }
   h3 { font-size: 9pt; margin: 3mm 0 1mm; } h2, h3 { break-after: avoid; } p { margin: 1mm 0; }
   a { color: inherit; } .file { display: none; }
-  .scroll { overflow: visible; } .scroll table { zoom: 0.58; } tr { break-inside: avoid; }
+  /* 7 pt at least: what is wide goes on pages of its own, across. */
+  .scroll { overflow: visible; } .scroll table { zoom: 0.74; } tr { break-inside: avoid; }
+  section.wide { page: across; }
   figure { margin: 0 0 1mm; } figure img { max-width: 74%; display: block; }
   figcaption { font-size: 8pt; }
   table.facts { font-size: 6.5pt; width: 100%; }
@@ -75,6 +77,7 @@ table.facts th { font-weight: 500; white-space: nowrap; }
   table.facts tr { display: table; width: 100%; table-layout: fixed; }
   table.facts th, table.facts td { padding: 0 1mm 0 0; }
   @page { size: A4; margin: 13mm; }
+  @page across { size: A4 landscape; }
 }
 </style>
 </head>
@@ -110,7 +113,7 @@ not defined or not measured, never 0.</p>
 {% for chapter in chapters %}
 <section id="{{ chapter.anchor }}"><h2>{{ chapter.title }}</h2>
 {% for item in chapter.pieces %}
-<section id="{{ item.anchor }}"><h3>{{ item.title }}</h3>
+<section id="{{ item.anchor }}"{% if item.wide %} class="wide"{% endif %}><h3>{{ item.title }}</h3>
 {% if item.markup %}
 <div class="scroll" tabindex="0" role="region" aria-label="{{ item.title }}">{{ item.markup }}</div>
 <p class="file">At full precision: <code>tables/{{ item.name }}.csv</code></p>
@@ -134,6 +137,8 @@ not defined or not measured, never 0.</p>
 """
 
 
+MOST_UPRIGHT = 8
+"""Columns that fit on an upright page in print; tables with more lie across."""
 CHAPTERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Cases", ("flow", "table1*", "table2*")),
     ("Preparation, network, training", ("fig1_*", "fig2_*", "fig3_*", "learning*")),
@@ -225,9 +230,12 @@ def _tables(folder: Path) -> list[dict[str, Any]]:
     items = []
     for page in sorted(folder.glob("*.html"), key=_order):
         markup = page.read_text(encoding="utf-8").removeprefix(PAGE_HEAD)
-        titles = PrintedTable(markup).titles or [_title(page.stem)]
+        printed = PrintedTable(markup)
+        titles = printed.titles or [_title(page.stem)]
+        widest = max(map(len, printed.head + printed.body), default=0)
         items.append({"name": page.stem, "anchor": f"table-{page.stem}",
-                      "title": _with_role(titles[0], page.stem), "markup": Markup(markup)})
+                      "title": _with_role(titles[0], page.stem), "markup": Markup(markup),
+                      "wide": widest > MOST_UPRIGHT})
     return items
 
 

@@ -31,11 +31,14 @@ def interval(ends: Sequence[float]) -> str:
 
 
 def with_interval(value: object, low: object, high: object, decimals: int = 1) -> str:
-    """`value [low, high]` for a column; the brackets are left out where there is no interval."""
+    """`value [low, high]` for a column; the brackets are left out where there is no interval.
+
+    A line may break before the bracket, not within it.
+    """
     whole = fixed(value, decimals)
     if pd.isna(low) and pd.isna(high):
         return whole
-    return f"{whole} [{fixed(low, decimals)}, {fixed(high, decimals)}]"
+    return f"{whole} [{fixed(low, decimals)},\u00a0{fixed(high, decimals)}]"
 
 
 def p_cell(p: float) -> str:

@@ -154,12 +154,24 @@ LIMITS = {"constant": "difference, mL", "ratio": "ratio",
 """What limits of agreement are of, by the column `limits` of an agreement table."""
 
 
+def _once(frame: pd.DataFrame) -> pd.DataFrame:
+    """Without the rows of a protocol where a group has no other: `all` says the same."""
+    if "protocol" not in frame or not (frame["protocol"] == "all").any():
+        return frame
+    keys = [name for name in ("cohort", "role", "structure") if name in frame]
+    own = frame["protocol"] != "all"
+    protocols = frame[keys].merge(frame[own].groupby(keys, dropna=False)["protocol"].nunique()
+                                  .reset_index(), how="left", on=keys)["protocol"].to_numpy()
+    return frame[~(own & (protocols == 1))]
+
+
 def format_agreement(frame: pd.DataFrame) -> GT:
     """Agreement of two readers' volumes, from `stats.summary.agreement_table`."""
+    frame = _once(frame)
     display = pd.DataFrame({
-        "Group": _group(frame), "Structure": frame["structure"].map(TITLES),
+        "Group": _group(frame), "Structure": frame["structure"].map(TITLES).to_numpy(),
     })
-    if "protocol" in frame:
+    if "protocol" in frame and frame["protocol"].nunique() > 1:
         display["Protocol"] = frame["protocol"].to_numpy()
     rows = list(frame.itertuples())
     display["n (a 0)"] = [f"{row.n} ({row.n_zero})" for row in rows]
@@ -183,8 +195,10 @@ def format_agreement(frame: pd.DataFrame) -> GT:
     display["Signed-rank p"] = [p_cell(row.signed_rank_p) for row in rows]
     display["Mind"] = frame["flags"].to_numpy()
     failed = int(frame["n_failed"].sum()) if "n_failed" in frame else 0
+    seen = "subset" in frame and bool((frame["subset"] == "both-positive").all())
     return format_frame(
-        display, "agreement", f"Agreement of {names['test']} and {names['reference']} volumes",
+        display, "agreement", f"Agreement of {names['test']} and {names['reference']} volumes"
+        + ", where both see the structure" * seen,
         f"Difference = {names['test']} − {names['reference']}",
         notes=[
             "n (a 0): pairs, and those in which one or both readings are 0 mL. Volumes: median "

@@ -9,7 +9,7 @@ import pytest
 from deeplung_nb.measurements import pair
 from deeplung_nb.report import digest, figures, tables
 from deeplung_nb.report.explore import Question, answer
-from deeplung_nb.report.numbers import fixed, interval, number
+from deeplung_nb.report.numbers import interval, number, with_interval
 from deeplung_nb.report.prose import report_text
 from deeplung_nb.stats import summary
 from tests.report.fakes import fake_measurements, words
@@ -57,8 +57,7 @@ def test_every_output_prints_the_same_limits_with_their_intervals(readings, plan
         assert text in drawn
         assert text in words(asked.figure)
         assert text in markdown
-        assert f"{fixed(value, decimals)} [{fixed(low, decimals)}, {fixed(high, decimals)}]" \
-            in printed
+        assert with_interval(value, low, high, decimals) in printed
         line, = (name for name in shown.index if name.startswith(f"{side} limit"))
         assert f"({row.limits})" in line
         assert shown.estimate[line].split()[0] == number(value)

@@ -129,6 +129,18 @@ def test_dice_and_agreement_tables_name_their_estimand(measured):
     assert tables.with_interval(row["bias"], row["bias_lower"], row["bias_upper"]) in page
 
 
+def test_a_row_stands_once_and_the_column_of_protocols_only_where_there_are_some(measured):
+    frame = summary.agreement_table(measured)
+    both = [len(PrintedTable(tables.format_agreement(part).as_raw_html()).body) for part in (
+        frame, frame[frame.role == "cv"])]
+    assert both == [2 * (1 + 9), 1 + 9]  # a line of the group's name; all, and two protocols
+    alone = summary.agreement_table(measured[measured.protocol == "contrast"])
+    assert len(alone) == 12
+    printed = PrintedTable(tables.format_agreement(alone).as_raw_html())
+    assert len(printed.body) == 2 * (1 + 3)
+    assert "Protocol" not in [words for words, _, _ in printed.head[-1]]
+
+
 def test_names_with_underscores_and_carets_are_text_in_latex():
     gt = tables.format_flow(pd.DataFrame({"cohort": "my_cohort^2", "step": "read_twice",
                                           "n_cases": [3], "n_patients": [2]}))
