@@ -146,4 +146,4 @@ def test_the_packaged_network_reads_patients_of_another_source(shared_data):
     shared_data("coronacases_expert")
     found = score_external_slices({"packaged": packaged_checkpoints()},
                                   [read_cohort("coronacases_expert", shared_data("."))], False)
-    assert found.dice.mean() == pytest.approx(0.752, abs=0.01)  # docs/numbers.md
+    assert found.dice.mean() == pytest.approx(0.730, abs=0.01)  # docs/numbers.md

@@ -94,8 +94,10 @@ def test_each_case_is_read_by_the_fold_that_never_saw_it_once(tmp_path, monkeypa
     found = stress.score_made(run, progress=False)
     assert list(found.columns) == list(stress.COLUMNS)
     assert found.groupby("case_id").fold.unique().map(list).to_dict() == {"a": [1], "c": [0]}
+    some = stress.score_unseen([], None, {1: tmp_path / "fold-1" / "checkpoint.pt"}, False)
+    assert set(some.case_id) == {"a"}  # no network of the other fold is at hand
     assert (found.groupby("case_id").size() == 1 + len(stress.MADE)).all()
-    assert sorted(loaded) == ["fold-0", "fold-0", "fold-1"]
+    assert sorted(loaded) == ["fold-0", "fold-1", "fold-1"]
     loaded.clear()
     pd.testing.assert_frame_equal(stress.score_made(run, progress=False), found)
     assert loaded == []

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from score_unseen import markdown, of_made
 
 from deeplung_nb import measurements
 from deeplung_nb.cohorts.cases import find_volumes, load_cohorts, read_case
 from deeplung_nb.imaging.io import read_scan
 from deeplung_nb.labels import GGO, HIGH_OPACITY, LESION_STRUCTURES, TITLES
 from deeplung_nb.learning.estimate import choose_threshold, estimate, external_slices
-from deeplung_nb.learning.stress import score_made, summarise_made
+from deeplung_nb.learning.stress import score_made
 from deeplung_nb.network.packaged import packaged_checkpoints, read_card
 from deeplung_nb.reading.predict import Predictor
 from deeplung_nb.report.figures import draw_hu_by_class
@@ -27,11 +28,6 @@ from deeplung_nb.stats.comparison import compare
 NEARLY_EMPTY_ML = 1.0
 """Cases below this by the expert: their Dice says little, so the mean is given without them too."""
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-
-
-def markdown(head, rows):
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in lines)
 
 
 def by_case(frame):
@@ -135,17 +131,6 @@ def of_sizes(sizes):
                      "pooled", "share of the lesion found"], rows)
 
 
-def of_made(run):
-    table = summarise_made(score_made(run))
-    rows = [[row.made, row.n, "" if np.isnan(row.percent_of_made_found)
-             else f"{row.percent_of_made_found:.0f} %",
-             f"{number(row.dice)} ± {number(row.dice_sd)}", number(row.ratio),
-             number(row.lungs_dice), number(row.lungs_ratio)] for row in table.itertuples()]
-    return markdown(["what is made", "cases", "of it found", "Dice of any lesion, mean ± SD",
-                     "volume found / there", "Dice of the lungs", "lung volume found / there"],
-                    rows)
-
-
 def of_external(run):
     found = external_slices(run)
     dice = found.pivot(index="case_id", columns="reader", values="dice")
@@ -217,7 +202,7 @@ def main(folder, data):
                f"{number(honest.dice_at_half.mean())}",
         ratios=ratios(frame), of_calibration=of_calibration(calibration),
         minutes=round(seconds / 60), of_sizes=of_sizes(sizes),
-        of_made=of_made(run), of_external=of_external(run), of_tumour=of_tumour(data),
+        of_made=of_made(score_made(run)), of_external=of_external(run), of_tumour=of_tumour(data),
         folds=", ".join(str(entry["fold"]) for entry in (card or {"files": []})["files"]),
         made_percent=f"{100 * run.config.training.made_fraction:g}",
         dense_percent=f"{100 * run.config.training.made_dense:g}",

@@ -6,12 +6,15 @@ can be as dense, as faint and as large as no case at hand is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from deeplung_nb.cohorts.cases import Case, find_volumes, load_cohorts, load_splits, read_case
+from deeplung_nb.cohorts.manifest import Cohort
 from deeplung_nb.cohorts.splits import CaseKey, fold_cases
 from deeplung_nb.files import write_text
 from deeplung_nb.imaging.made_disease import MadeLesion, make_disease
@@ -64,10 +67,16 @@ def _score(case: Case, predictor: Predictor, lesion: MadeLesion | None) -> dict[
     return row
 
 
-def score_made(run: Run, progress: bool = True) -> pd.DataFrame:
-    """How each volume's own fold, which never saw it, reads it with disease made in its lungs.
+def score_unseen(cohorts: Sequence[Cohort], splits: pd.DataFrame,
+                 checkpoints: Mapping[int, Path], progress: bool = True) -> pd.DataFrame:
+    """How each volume is read by the network of its own fold, which never saw it.
 
-    Kept in the run folder as `made_disease.csv` and used again.
+    Parameters
+    ----------
+    cohorts, splits
+        Of the cross-validation that trained the networks.
+    checkpoints
+        Fold -> its network; cases of other folds are left out, and so are those without lungs.
 
     Returns
     -------
@@ -76,29 +85,34 @@ def score_made(run: Run, progress: bool = True) -> pd.DataFrame:
         was made beside the expert's lesions, the percentage of it that is marked as any lesion; any
         lesion in all, expert's and made (`expert_ml`), and as marked (`found_ml`), with their Dice;
         the lungs of the case's mask, which stay whole, and as the network marks them (empty where
-        it marks none). Cases without lungs are left out.
+        it marks none).
     """
-    path = run.path("made_disease.csv")
-    if path.exists():
-        return pd.read_csv(path, dtype={"case_id": str, "patient_id": str})
-    cohorts = load_cohorts(run)
-    splits = load_splits(run, cohorts)
+    fold_of = {key: fold for fold in checkpoints for key in fold_cases(splits, fold).test}
+    todo = [(fold_of[key], cohort, row) for cohort, row in find_volumes(list(cohorts), "cv")
+            if (key := CaseKey(cohort.name, row.case_id)) in fold_of]
     rows = []
-    todo = [(fold, cohort, row) for fold in range(run.config.n_folds)
-            for cohort, row in find_volumes(cohorts, "cv")
-            if CaseKey(cohort.name, row.case_id) in fold_cases(splits, fold).test]
     for fold, cohort, row in track(todo, "made disease", "case", shown=progress):
-        predictor = Predictor.from_checkpoints([run.require(
-            run.fold_folder(fold), CHECKPOINT, made_by="05_cross_validation.ipynb")])
         case = read_case(cohort, row.case_id)
         if case.lungs is None:
             continue
+        predictor = Predictor.from_checkpoints([checkpoints[fold]])
         for words, lesion in {NONE: None, **MADE}.items():
             rows.append({"cohort": cohort.name, "case_id": row.case_id,
                          "patient_id": row.patient_id, "fold": fold, "made": words,
                          **_score(case, predictor, lesion)})
-    frame = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
-    write_text(path, frame.to_csv(index=False))
+    return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+
+
+def score_made(run: Run, progress: bool = True) -> pd.DataFrame:
+    """`score_unseen` of a run; kept in its folder as `made_disease.csv` and used again."""
+    path = run.path("made_disease.csv")
+    if not path.exists():
+        cohorts = load_cohorts(run)
+        checkpoints = {fold: run.require(run.fold_folder(fold), CHECKPOINT,
+                                         made_by="05_cross_validation.ipynb")
+                       for fold in range(run.config.n_folds)}
+        found = score_unseen(cohorts, load_splits(run, cohorts), checkpoints, progress)
+        write_text(path, found.to_csv(index=False))
     return pd.read_csv(path, dtype={"case_id": str, "patient_id": str})
 
 

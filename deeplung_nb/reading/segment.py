@@ -247,7 +247,9 @@ class Segmenter:
         warnings = []
         if marked is not None and (lungs is None or lungs.origin == "built-in"):
             warnings += filter(None, [apart(scan, lungs, marked)])
-            lungs = marked
+            lungs, again = marked, examine(scan, marked)
+            # What a threshold loses (consolidated lung) these may hold: judged by them.
+            findings = Findings(findings.errors, (*again.errors, *again.warnings))
         rows = [{"case_id": scan.case_id, **row, **_densities(scan, mask, row["structure"])}
                 for row in measure(scan, mask, lungs)]
         properties = describe_scan(scan, lungs, rows[-1].get("burden_percent"))

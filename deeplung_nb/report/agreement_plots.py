@@ -21,6 +21,7 @@ from deeplung_nb.report.style import (
     INK,
     PAGE_MM,
     PALE,
+    SMALL,
     PrintFigure,
     foot_y,
     letter,
@@ -63,7 +64,7 @@ def _zero_counts(pair: pd.DataFrame) -> str:
 
 def _label_line(axes: Axes, y: float, text: str) -> None:
     axes.annotate(text, (1, y), xycoords=("axes fraction", "data"), xytext=(2, 0),
-                  textcoords="offset points", va="center", fontsize=6, annotation_clip=False)
+                  textcoords="offset points", va="center", fontsize=SMALL, annotation_clip=False)
 
 
 SCALES: dict[str, tuple[str, str, str, float]] = {
@@ -91,7 +92,7 @@ def _draw_lines(axes: Axes, x: np.ndarray, result: Any, lead: Any) -> None:
             slope = 2 * (ratio - 1) / (ratio + 1)
             axes.plot(line, slope * line, color=INK, linewidth=0.9, linestyle="--", zorder=2)
             axes.annotate(f"× {number(ratio)}", (line[-1], slope * line[-1]), xytext=(3, 0),
-                          textcoords="offset points", va="center", fontsize=6.3, color=INK,
+                          textcoords="offset points", va="center", fontsize=SMALL, color=INK,
                           annotation_clip=False)
         drawn = [(result.bias, result.bias_ci, "bias", "-")]
     elif lead.limits == "regression" and np.isfinite(lead.loa_lower):
@@ -174,7 +175,7 @@ def draw_bland_altman(axes: Axes, pair: pd.DataFrame, result: Any, structure: st
         f"{TITLES[structure]}, n = {result.n}{left_out} ({_zero_counts(pair)})\n"
         f"bias{where} {number(result.bias)} {interval(result.bias_ci)}{unit}\n"
         f"{words}",
-        loc="left", fontsize=6.3, linespacing=1.25,
+        loc="left", fontsize=SMALL, linespacing=1.25,
     )
 
 
@@ -197,9 +198,9 @@ def draw_correlation(axes: Axes, pair: pd.DataFrame, result: Any, structure: str
         label(f"{name}, {_unit(pair)}".rstrip(", "))
     axes.set_title(
         f"{TITLES[structure]}, n = {result.n}\n"
-        f"{_method(result)} {number(result.r)} {interval(result.ci)}, "
-        f"{p_words(result.p_value)}\n(null hypothesis: no association)",
-        loc="left", fontsize=6.3, linespacing=1.25,
+        f"{_method(result)} {number(result.r)} {interval(result.ci)}\n"
+        f"{p_words(result.p_value)} (null: no association)",
+        loc="left", fontsize=SMALL, linespacing=1.25,
     )
 
 
@@ -248,7 +249,7 @@ def draw_agreement(pairs: Mapping[str, pd.DataFrame], agreement: Mapping[str, An
         "all with both 0 (counted above)     dotted: no difference, identity\n"
         f"dashed: limits of agreement ({', '.join(kinds)})     [ ] and grey bands: "
         f"{100 * result.confidence:g} % confidence intervals",
-        fontsize=6.3, color=GREY, ha="center", va="center", linespacing=1.4,
+        fontsize=SMALL, color=GREY, ha="center", va="center", linespacing=1.4,
     )
     reference, test = reader_names(next(iter(pairs.values())))
     figure.alt = (f"Bland-Altman plots ({test} - {reference} against the mean) and scatter plots "

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from deeplung_nb.labels import ROLES
 from deeplung_nb.report.counts import case_names
-from deeplung_nb.report.style import GREY, INK, PAGE_MM, PrintFigure, new_figure, styled
+from deeplung_nb.report.style import GREY, INK, PAGE_MM, SMALL, PrintFigure, new_figure, styled
 
 HEAD = ("2 × [3×3 conv, norm,", "LeakyReLU], 1×1 conv")
 PARTS: dict[str, tuple[tuple[str, ...], tuple[float, float]]] = {
@@ -47,8 +47,7 @@ def _box(axes: Axes, centre: tuple[float, float], lines: list[str], fill: str,
     pitch = 2.9
     for index, line in enumerate(lines):
         axes.text(x, y + pitch * ((len(lines) - 1) / 2 - index), line, ha="center", va="center",
-                  fontsize=7 if index == 0 else 6, zorder=3,
-                  fontweight="bold" if index == 0 else "normal")
+                  fontsize=SMALL, zorder=3, fontweight="bold" if index == 0 else "normal")
 
 
 def _arrow(axes: Axes, path: list[tuple[float, float]], text: str = "",
@@ -105,7 +104,7 @@ def draw_architecture(layer_table: pd.DataFrame, n_slices: int = 11, trunk: str 
                                       boxstyle="square,pad=0", linewidth=0.9 if target else 0.5,
                                       zorder=2 + 0.01 * (n_slices - index)))
     axes.text(14, 20.8, f"window of {n_slices} slices\nz − {n_slices // 2} … z + {n_slices // 2}",
-              ha="center", va="center", fontsize=6.3, linespacing=1.2)
+              ha="center", va="center", fontsize=SMALL, linespacing=1.2)
     for part, (words, centre) in PARTS.items():
         row = table.loc[part]
         shape = str(row["output_shape"]).replace("x", " × ")
@@ -127,7 +126,7 @@ def draw_architecture(layer_table: pd.DataFrame, n_slices: int = 11, trunk: str 
     _arrow(axes, [(95 + half, 8), (150, 8), (150, 24)], r"$S_{attn}$", (130, 8))
     total = int(table["parameters"].sum())
     axes.text(173, 73, f"{total:,} parameters in all\nshapes: channels × rows × columns",
-              ha="right", va="center", fontsize=6, color=GREY, linespacing=1.3)
+              ha="right", va="center", fontsize=SMALL, color=GREY, linespacing=1.3)
     figure.alt = (
         f"The network. Main branch: the target slice goes through a {trunk} trunk and a "
         f"segmentation head. Attention branch: {n_slices} slices go through a ConvLSTM to a "
@@ -161,10 +160,10 @@ def draw_splits(splits: pd.DataFrame, width_mm: float = PAGE_MM) -> PrintFigure:
         axes.barh([row] * len(cases), 1.0, left=range(len(cases)), height=0.78, color=colours,
                   edgecolor="white", linewidth=0.6 if len(cases) <= 60 else 0.15)
         axes.annotate("{} / {} / {}".format(*counts[-1]), (1, row), textcoords="offset points",
-                      xycoords=("axes fraction", "data"), xytext=(4, 0), va="center", fontsize=6.5,
-                      annotation_clip=False)
+                      xycoords=("axes fraction", "data"), xytext=(4, 0), va="center",
+                      fontsize=SMALL, annotation_clip=False)
     axes.annotate("training /\nvalidation / test", (1, -0.55), textcoords="offset points",
-                  xycoords=("axes fraction", "data"), xytext=(4, 2), va="bottom", fontsize=5.8,
+                  xycoords=("axes fraction", "data"), xytext=(4, 2), va="bottom", fontsize=SMALL,
                   color=GREY, annotation_clip=False)
     axes.set_xlim(0, len(cases))
     axes.set_ylim(len(folds) - 0.5, -0.5)
@@ -174,7 +173,7 @@ def draw_splits(splits: pd.DataFrame, width_mm: float = PAGE_MM) -> PrintFigure:
         axes.spines[side].set_visible(False)
     if len(cases) <= 40:
         axes.set_xticks([place + 0.5 for place in range(len(cases))], case_names(cases),
-                        rotation=90, fontsize=5.5)
+                        rotation=90, fontsize=SMALL)
         axes.tick_params(axis="x", length=0)
     n_patients = cases["patient_id"].nunique()
     axes.set_xlabel(f"{len(cases)} cases of {n_patients} patients, in the order of their test fold")

@@ -14,6 +14,7 @@ from deeplung_nb.report.style import (
     GREY,
     INK,
     PAGE_MM,
+    SMALL,
     PrintFigure,
     foot_y,
     letter,
@@ -52,7 +53,7 @@ def draw_waterfall(pairs: Mapping[str, pd.DataFrame], width_mm: float = PAGE_MM)
         axes.set_title(f"{TITLES[structure]}: {less} of {len(rows)} cases read smaller, "
                        f"{more} larger", loc="left")
         if len(rows) <= MOST_NAMES:
-            axes.set_xticks(place, case_names(rows), rotation=90, fontsize=5.5)
+            axes.set_xticks(place, case_names(rows), rotation=90, fontsize=SMALL)
             axes.tick_params(axis="x", length=0)
         else:
             axes.set_xlabel("cases, in the order of their error")
@@ -60,7 +61,7 @@ def draw_waterfall(pairs: Mapping[str, pd.DataFrame], width_mm: float = PAGE_MM)
     for axes, name in zip(panels, "ABCDEF", strict=False):
         letter(axes, name)
     figure.text(0.5, foot_y(figure), f"solid: the error     pale: volume of {reference}, downwards",
-                ha="center", va="center", fontsize=6.3, color=GREY)
+                ha="center", va="center", fontsize=SMALL, color=GREY)
     figure.alt = "Errors of volume by case, sorted. " + " ".join(said)
     return figure
 
@@ -103,6 +104,6 @@ def draw_slice_profile(expert: np.ndarray, automatic: np.ndarray,
     for axes, name in zip(panels, "AB", strict=False):
         letter(axes, name)
     figure.text(0.5, foot_y(figure), f"case {case_id}     filled: expert     dashed: automatic",
-                ha="center", va="center", fontsize=6.3, color=GREY)
+                ha="center", va="center", fontsize=SMALL, color=GREY)
     figure.alt = f"Lesion area by slice of case {case_id}, expert and automatic."
     return figure

@@ -29,6 +29,7 @@ from deeplung_nb.report.style import (
     INK,
     PAGE_MM,
     PALE,
+    SMALL,
     PrintFigure,
     foot_y,
     letter,
@@ -94,7 +95,7 @@ def draw_learning_curves(histories: Mapping[Any, pd.DataFrame], width_mm: float 
         for start in begins - {0}:
             axes.axvline(start - 0.5, color=GREY, linewidth=0.7, zorder=0)
     for start in begins - {0}:
-        dice.annotate("whole network", (start - 0.5, 1), xytext=(2, -2), fontsize=6.3, color=GREY,
+        dice.annotate("whole network", (start - 0.5, 1), xytext=(2, -2), fontsize=SMALL, color=GREY,
                       textcoords="offset points", va="top")
     dice.set_ylim(0, 1)
     rate.set_yscale("log")
@@ -112,10 +113,10 @@ def draw_learning_curves(histories: Mapping[Any, pd.DataFrame], width_mm: float 
              for name, dash in zip(LESION_STRUCTURES, ("-", "--", ":"), strict=True)]
     handles, labels = loss.get_legend_handles_labels()
     folds = [h for h, t in zip(handles, labels, strict=True) if t.startswith("fold")]
-    for place, keys, title in ((0.25, folds, "A to C"), (0.77, kinds, "B")):
+    for place, keys, title in ((0.24, folds, "A to C"), (0.75, kinds, "B")):
         figure.legend(keys, [key.get_label() for key in keys], loc="center", title=title,
                       bbox_to_anchor=(place, foot_y(figure)), ncols=max(1, len(keys)),
-                      title_fontsize=6.3, columnspacing=1.2, handlelength=1.6)
+                      title_fontsize=SMALL, columnspacing=0.9, handlelength=1.3)
     for axes, name in zip((loss, dice, rate), "ABC", strict=True):
         letter(axes, name)
     figure.alt = (f"Learning curves of {len(histories)} folds: training and validation loss, "
@@ -164,7 +165,7 @@ def draw_dice_by(measurements: pd.DataFrame, by: str = "protocol", reader: str =
             missing = len(values) - len(defined)
             text = f"n = {len(defined)}" + (f"\n{missing} undefined" if missing else "")
             axes.annotate(text, (1, place), xycoords=("axes fraction", "data"), xytext=(3, 0),
-                          textcoords="offset points", va="center", fontsize=6, color=GREY,
+                          textcoords="offset points", va="center", fontsize=SMALL, color=GREY,
                           annotation_clip=False)
             said.append(f"{TITLES[structure]}, {group}: n = {len(defined)}.")
         axes.set_title(TITLES[structure])
@@ -202,7 +203,7 @@ def draw_hu_by_class(frame: pd.DataFrame, width_mm: float = PAGE_MM) -> PrintFig
             for name in LESION_STRUCTURES[:2]]
     figure.legend(handles=keys, loc="outside upper left", ncols=2)
     figure.text(0.5, foot_y(figure), "box: quartiles     stroke: median     line: 5 to 95 %",
-                ha="center", va="center", fontsize=6.3, color=GREY)
+                ha="center", va="center", fontsize=SMALL, color=GREY)
     figure.alt = "Densities of the expert's classes. " + " ".join(
         f"Case {row.case_id}, {TITLES[row.structure]}: median {row.q50:.0f} HU."
         for row in frame.itertuples())

@@ -70,9 +70,9 @@ table.facts th { font-weight: 500; white-space: nowrap; }
   /* 7 pt at least: what is wide goes on pages of its own, across. */
   .scroll { overflow: visible; } .scroll table { zoom: 0.74; } tr { break-inside: avoid; }
   section.wide { page: across; }
-  figure { margin: 0 0 1mm; } figure img { max-width: 74%; display: block; }
+  figure { margin: 0 0 1mm; } figure img { max-width: 100%; display: block; }
   figcaption { font-size: 8pt; }
-  table.facts { font-size: 6.5pt; width: 100%; }
+  table.facts { font-size: 7pt; width: 100%; }
   table.facts tbody { columns: 2; display: block; } table.facts th { white-space: normal; }
   table.facts tr { display: table; width: 100%; table-layout: fixed; }
   table.facts th, table.facts td { padding: 0 1mm 0 0; }

@@ -22,6 +22,7 @@ from deeplung_nb.report.style import (
     GREY,
     INK,
     PAGE_MM,
+    SMALL,
     PrintFigure,
     foot_y,
     letter,
@@ -49,7 +50,7 @@ def draw_paired(axes: Axes, pair: pd.DataFrame, structure: str) -> None:
                       linewidth=1.6, zorder=4)
     axes.set_xticks([0, 1], reader_names(pair))
     axes.set_xlim(-0.3, 1.3)
-    axes.set_title("Pairs; strokes: medians", loc="left", fontsize=6.3)
+    axes.set_title("Pairs; strokes: medians", loc="left", fontsize=SMALL)
 
 
 def _place_left_out(panels: Sequence[Axes], left: pd.DataFrame, scale: str) -> None:
@@ -136,7 +137,7 @@ def draw_comparison(
         f"dotted: no difference, identity     solid in B: Deming{out}{chosen}\n"
         f"limits: {words_of(limits)}; [ ] and grey bands: {100 * agreement.confidence:g} % "
         "intervals",
-        fontsize=6.3, color=GREY, ha="center", va="center", linespacing=1.4)
+        fontsize=SMALL, color=GREY, ha="center", va="center", linespacing=1.4)
     figure.alt = f"{names[1]} against {names[0]}: {said}; {len(left_out)} left out."
     both = pd.concat([pair, left_out], ignore_index=True)
     figure.points = _points(figure, panels, both, agreement.scale) if len(both) else []

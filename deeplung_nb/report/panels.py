@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from deeplung_nb.labels import GGO, HIGH_OPACITY, LESION_STRUCTURES, TITLES, structure_mask
-from deeplung_nb.report.style import GREY, PAGE_MM, PrintFigure, foot_y, new_figure, styled
+from deeplung_nb.report.style import GREY, PAGE_MM, SMALL, PrintFigure, foot_y, new_figure, styled
 
 LUNG_WINDOW = (-400.0, 1500.0)
 """Level and width, HU (paper, section 2.3)."""
@@ -158,7 +158,7 @@ def _scale_bar(axes: Axes, shape: tuple[int, int], spacing_x: float, length_mm: 
     x, y = 0.96 * shape[1] - pixels, 0.955 * shape[0]
     axes.plot([x, x + pixels], [y, y], color="white", linewidth=1.5, solid_capstyle="butt")
     axes.text(x + pixels / 2, y - 0.015 * shape[0], f"{length_mm / 10:.0f} cm", color="white",
-              ha="center", va="bottom", fontsize=6)
+              ha="center", va="bottom", fontsize=SMALL)
 
 
 @styled
@@ -210,7 +210,7 @@ def draw_case(hu: np.ndarray, expert: np.ndarray, automatic: np.ndarray,
     words = ". ".join(part for part in (f"Case {case_id}" if case_id else "", scores) if part)
     if rule:
         words += f"\nChoice: {rule}"
-    figure.text(0.01, foot_y(figure, 0.62), words, va="top", fontsize=6.5, linespacing=1.4)
+    figure.text(0.01, foot_y(figure, 0.62), words, va="top", fontsize=SMALL, linespacing=1.4)
     figure.alt = ("A CT slice in the lung window; the same slice with the expert's and with the "
                   f"automatic segmentation, ground-glass blue, high opacity yellow. {words}")
     return figure
@@ -250,7 +250,7 @@ def draw_preparation(steps: Mapping[str, np.ndarray],
                      for value in (np.min(image), np.max(image)))
         unit = "" if normalised else " HU"
         axes.set_xlabel(f"{image.shape[0]} × {image.shape[1]} pixels\n{low} to {high}{unit}",
-                        fontsize=6, color=GREY)
+                        fontsize=SMALL, color=GREY)
         if box is not None and index == 1:
             top, left, height, width = box
             axes.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False,
@@ -313,7 +313,7 @@ def draw_planes(planes: Sequence[Mapping[str, Any]], case_id: str = "",
         axes.set_title(p["title"])
         for letter_, x, y in zip(p["letters"], (0.02, 0.98, 0.5, 0.5), (0.5, 0.5, 0.97, 0.03),
                                  strict=True):
-            axes.text(x, y, letter_, color="white", transform=axes.transAxes, fontsize=6.5,
+            axes.text(x, y, letter_, color="white", transform=axes.transAxes, fontsize=SMALL,
                       ha="center", va="center")
     if agreement is not None:
         handles = [Patch(color=colour, label=name) for name, colour in AGREEMENT_COLOURS.items()]
@@ -328,7 +328,7 @@ def draw_planes(planes: Sequence[Mapping[str, Any]], case_id: str = "",
                       ncols=len(handles))
     about = " · ".join(filter(None, [f"Case {case_id}" if case_id else "", words,
                                      f"window {level:g}/{width:g} HU", note]))
-    figure.text(0.01, foot_y(figure, 0.2), about, fontsize=6.5)
+    figure.text(0.01, foot_y(figure, 0.2), about, fontsize=SMALL)
     figure.alt = (f"{about}: " + ", ".join(p["title"].lower() for p in planes)
                   + (f"; masks of {', '.join(readers)}" if readers else "; no mask"))
     return figure

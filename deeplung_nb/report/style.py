@@ -29,6 +29,8 @@ FOOTER_MM = 4.0
 INK = "#222222"
 GREY = "#6b7280"
 PALE = "#d8dce2"
+SMALL = 7.0
+"""The smallest letters of a figure at its printed width, points."""
 READERS = {"model": "automatic"}
 """Readers whose name in a figure is not that of the table."""
 FOLD_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#444444")
@@ -36,12 +38,12 @@ FOLD_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"
 
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # shipped with matplotlib: the same letters on every machine
-    "font.size": 7.0,
+    "font.size": SMALL,
     "axes.titlesize": 7.5,
-    "axes.labelsize": 7.0,
-    "xtick.labelsize": 6.5,
-    "ytick.labelsize": 6.5,
-    "legend.fontsize": 6.5,
+    "axes.labelsize": SMALL,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "legend.fontsize": SMALL,
     "legend.frameon": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -134,7 +136,7 @@ def _add_footer(figure: Figure, text: str) -> None:
     if any(item.get_gid() == "footer" for item in figure.texts):
         return
     figure.text(0.995, 0.8 * MM / figure.get_size_inches()[1], text, ha="right", va="bottom",
-                fontsize=6.5, fontweight="bold", color="#a33b20", gid="footer")
+                fontsize=SMALL, fontweight="bold", color="#a33b20", gid="footer")
 
 
 def _clip_number(renderer: RendererSVG, path: Any) -> int:
