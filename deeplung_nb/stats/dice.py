@@ -250,7 +250,7 @@ def dice_between(frame: pd.DataFrame, group: str = "protocol", *, test: str = "m
     ...     "patient_id": list("abcdef"), "protocol": ["plain"] * 3 + ["contrast"] * 3,
     ...     "dice": [0.8, 0.82, 0.9, 0.7, 0.71, 0.6]})
     >>> dice_between(frame)[["first", "second", "difference"]].round(2).values.tolist()
-    [['contrast', 'plain', -0.14]]
+    [['contrast', 'plain', -0.19]]
     """
     mine = frame[(frame["reader"] == test) & (frame["status"] == "ok") & frame[group].notna()]
     rows = []
