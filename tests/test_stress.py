@@ -49,7 +49,7 @@ def test_what_is_made_is_counted_and_found_beside_what_was_there():
     ml = np.prod(SPACING) / 1000
     lungs = case.lungs.mask
     predictor = ByThreshold(lungs)
-    plain = stress._score(case, predictor, None)
+    plain = stress._score(case, case.lungs, predictor, None)
     assert plain["made_ml"] == 0
     assert np.isnan(plain["percent_of_made_found"])
     assert plain["expert_ml"] == plain["found_ml"] == pytest.approx(100 * ml)
@@ -58,13 +58,13 @@ def test_what_is_made_is_counted_and_found_beside_what_was_there():
     assert plain["lungs_found_ml"] == pytest.approx(lungs.sum() * ml / 2)
     assert plain["lungs_dice"] == pytest.approx(2 / 3)
     lesion = stress.MADE["dorsal consolidation, 37 % of the lungs, 30 HU"]
-    made = stress._score(case, predictor, lesion)
+    made = stress._score(case, case.lungs, predictor, lesion)
     assert made["expert_ml"] == pytest.approx(plain["expert_ml"] + made["made_ml"])
     assert made["made_ml"] == pytest.approx(0.37 * lungs.sum() * ml, rel=0.05)
     assert made["percent_of_made_found"] > 95
     assert made["lungs_ml"] == plain["lungs_ml"]  # lung stays lung
     blind = ByThreshold(lungs & False, marks_lungs=False)
-    none = stress._score(case, blind, lesion)
+    none = stress._score(case, case.lungs, blind, lesion)
     assert none["percent_of_made_found"] == none["dice"] == none["found_ml"] == 0
     assert "lungs_dice" not in none
 

@@ -17,6 +17,7 @@ from deeplung_nb.cohorts.cases import Case, find_volumes, load_cohorts, load_spl
 from deeplung_nb.cohorts.manifest import Cohort
 from deeplung_nb.cohorts.splits import CaseKey, fold_cases
 from deeplung_nb.files import write_text
+from deeplung_nb.imaging.lungs import LungMask
 from deeplung_nb.imaging.made_disease import MadeLesion, make_disease
 from deeplung_nb.imaging.scan import Scan
 from deeplung_nb.network.checkpoint import CHECKPOINT
@@ -44,12 +45,13 @@ COLUMNS = ("cohort", "case_id", "patient_id", "fold", "made", "made_ml", "percen
            "expert_ml", "found_ml", "dice", "lungs_ml", "lungs_found_ml", "lungs_dice")
 
 
-def _score(case: Case, predictor: Predictor, lesion: MadeLesion | None) -> dict[str, Any]:
+def _score(case: Case, lungs: LungMask, predictor: Predictor,
+           lesion: MadeLesion | None) -> dict[str, Any]:
     """One reading of one case, with or without a lesion made in it."""
     scan, truth = case.scan, case.expert.labels
     made = np.zeros(scan.shape, bool)
     if lesion is not None:
-        hu, truth = make_disease(scan.hu, truth, case.lungs.mask, scan.spacing_mm, lesion)
+        hu, truth = make_disease(scan.hu, truth, lungs.mask, scan.spacing_mm, lesion)
         made = (truth > 0) & ~(case.expert.labels > 0)
         scan = Scan(np.rint(hu).astype(np.int16), scan.grid, scan.case_id)
     found = predictor.read(scan)
@@ -60,9 +62,9 @@ def _score(case: Case, predictor: Predictor, lesion: MadeLesion | None) -> dict[
         "percent_of_made_found": 100.0 * float((found.lesions.labels[made] > 0).mean())
         if made.any() else np.nan,
         "found_ml": (counts.tp + counts.fp) * ml, "dice": counts.dice(),
-        "lungs_ml": case.lungs.mask.sum() * ml}
+        "lungs_ml": lungs.mask.sum() * ml}
     if found.lungs is not None:
-        of_lungs = overlap.confusion(case.lungs.mask, found.lungs.mask)
+        of_lungs = overlap.confusion(lungs.mask, found.lungs.mask)
         row |= {"lungs_found_ml": (of_lungs.tp + of_lungs.fp) * ml, "lungs_dice": of_lungs.dice()}
     return row
 
@@ -99,7 +101,7 @@ def score_unseen(cohorts: Sequence[Cohort], splits: pd.DataFrame,
         for words, lesion in {NONE: None, **MADE}.items():
             rows.append({"cohort": cohort.name, "case_id": row.case_id,
                          "patient_id": row.patient_id, "fold": fold, "made": words,
-                         **_score(case, predictor, lesion)})
+                         **_score(case, case.lungs, predictor, lesion)})
     return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
 
 

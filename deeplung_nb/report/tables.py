@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -173,7 +174,7 @@ def format_agreement(frame: pd.DataFrame) -> GT:
     })
     if "protocol" in frame and frame["protocol"].nunique() > 1:
         display["Protocol"] = frame["protocol"].to_numpy()
-    rows = list(frame.itertuples())
+    rows: list[Any] = list(frame.itertuples())
     display["n (a 0)"] = [f"{row.n} ({row.n_zero})" for row in rows]
     names = {side: READERS.get(frame[side].iloc[0], frame[side].iloc[0]) if len(frame) else side
              for side in ("reference", "test")}
@@ -218,7 +219,7 @@ def format_dice(frame: pd.DataFrame) -> GT:
         "Averaging": frame["averaging"],
         "Empty masks": frame["empty"].map(lambda name: EMPTY.get(name, name)),
     })
-    rows = list(frame.itertuples())
+    rows: list[Any] = list(frame.itertuples())
     display["n used of n"] = [f"{row.n_used} of {row.n}" for row in rows]
     display["Dice"] = [with_interval(row.dice, row.ci_lower, row.ci_upper, 3) for row in rows]
     display["SD, cases"] = [fixed(row.sd_cases, 3) for row in rows]
@@ -239,7 +240,7 @@ def format_dice(frame: pd.DataFrame) -> GT:
 def format_between(frame: pd.DataFrame) -> GT:
     """Dice of one protocol against another's, from `stats.dice.dice_between`."""
     display = pd.DataFrame({"Group": _group(frame), "Structure": frame["structure"].map(TITLES)})
-    rows = list(frame.itertuples())
+    rows: list[Any] = list(frame.itertuples())
     for side in ("first", "second"):
         display[f"{side.capitalize()}: median (n)"] = [
             f"{getattr(row, side)}: {fixed(getattr(row, f'median_{side}'), 3)} "
@@ -259,7 +260,7 @@ def format_between(frame: pd.DataFrame) -> GT:
 def format_detection(frame: pd.DataFrame) -> GT:
     """Who sees it at all, from `stats.detection.detection_table`."""
     display = pd.DataFrame({"Group": _group(frame), "Structure": frame["structure"].map(TITLES)})
-    rows = list(frame.itertuples())
+    rows: list[Any] = list(frame.itertuples())
     names = {side: READERS.get(frame[side].iloc[0], frame[side].iloc[0]) if len(frame) else side
              for side in ("reference", "test")}
     display["n (patients)"] = [f"{row.n} ({row.n_patients})" for row in rows]
@@ -287,7 +288,7 @@ def format_rivals(frame: pd.DataFrame) -> GT:
         frame["first_reader"].iloc[0], frame["second_reader"].iloc[0])]
     display = pd.DataFrame({"Group": _group(frame), "Structure": frame["structure"].map(TITLES),
                             "Measure": frame["measure"].map(lambda name: MEASURES[name][0])})
-    rows = list(frame.itertuples())
+    rows: list[Any] = list(frame.itertuples())
     display["n (patients)"] = [f"{row.n} ({row.n_patients})" for row in rows]
     for side, name in zip(("first", "second"), names, strict=True):
         display[name] = [fixed(getattr(row, side), MEASURES[row.measure][1]) for row in rows]
@@ -305,7 +306,7 @@ def format_rivals(frame: pd.DataFrame) -> GT:
 
 def format_lesions(frame: pd.DataFrame) -> GT:
     """Lesion by lesion, from `stats.detection.lesion_table`."""
-    rows = list(frame.itertuples())
+    rows: list[Any] = list(frame.itertuples())
     display = pd.DataFrame({"Group": _group(frame), "Structure": frame["structure"].map(TITLES)})
     display["Scans"] = [str(row.n_cases) for row in rows]
     display["Expert’s lesions"] = [str(row.lesions) for row in rows]
