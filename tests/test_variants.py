@@ -23,22 +23,36 @@ def script():
     return module
 
 
-@pytest.mark.nightly
-@pytest.mark.xfail(strict=True, reason="deeplung-mobile-2 marks 202, 208 and 212 mL in these forms "
-                   "where it marks 173 in the CT as it is: beyond the tolerance of 15 %")
-@pytest.mark.parametrize("name", ["mean of 2×2 pixels", "sharp kernel, noise of 25 HU",
-                                  "cropped 10 mm within the body"])
-def test_a_real_ct_in_another_form_has_no_lesion_outside_and_nearly_the_same_volume(
-        shared_data, script, name):
-    scan = read_scan(shared_data("dicom") / "lung_pet_ct_dx_a0001")
+FORMS = ("mean of 2×2 pixels", "sharp kernel, noise of 25 HU", "cropped 10 mm within the body")
+
+
+@pytest.fixture(scope="module")
+def measured(shared_data, script):
+    """What the packaged network marks in a form of the CT of a tumour, by its name."""
     if not packaged_checkpoints():
         pytest.skip("the package holds no network")
-    variant, = (one for one in script.variants(scan) if one[0] == name)
-    found = script.measured(*variant, Predictor.from_checkpoints(packaged_checkpoints()))
+    scan = read_scan(shared_data("dicom") / "lung_pet_ct_dx_a0001")
+    predictor = Predictor.from_checkpoints(packaged_checkpoints())
+    return {form: script.measured(form, *rest, predictor)
+            for form, *rest in script.variants(scan) if form in ("as it is", *FORMS)}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", FORMS)
+def test_a_real_ct_in_another_form_is_plausible_and_has_no_lesion_outside(measured, name):
+    found = measured[name]
     assert found["errors"] == ()
     assert found["outside"] == 0.0
-    assert found["lesion"] == pytest.approx(173.4, rel=script.TOLERANCE_PERCENT / 100)
-    assert found["lung"] == pytest.approx(5628, rel=0.02)
+    assert found["lung"] == pytest.approx(measured["as it is"]["lung"], rel=0.02)
+
+
+@pytest.mark.nightly
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="docs/model_card.md, Where it fails: "
+                   "deeplung-mobile-2 marks 17 to 22 % more in these forms, the tolerance is 15 %")
+@pytest.mark.parametrize("name", FORMS)
+def test_a_real_ct_in_another_form_has_nearly_the_same_volume(measured, script, name):
+    assert measured[name]["lesion"] == pytest.approx(
+        measured["as it is"]["lesion"], rel=script.TOLERANCE_PERCENT / 100)
 
 
 def test_variants_of_a_drawn_scan_keep_its_tissue(script):
