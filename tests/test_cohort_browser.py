@@ -253,3 +253,15 @@ def test_the_dashboard_is_served_to_this_machine_with_a_token(tmp_path):
         finally:
             process.terminate()
             process.wait()
+
+
+def test_the_name_of_a_case_is_text_not_markup():
+    from types import SimpleNamespace
+
+    from deeplung_nb.widgets.browser import CohortBrowser
+
+    shown = CohortBrowser.picture(SimpleNamespace(_thumbnail=None, _thumbnails={}),
+                                  SimpleNamespace(cohort="c", case_id="<img src=x>"))
+    said = " ".join(getattr(child, "value", "") for child in shown.children)
+    assert "&lt;img src=x&gt;" in said
+    assert "<img" not in said
