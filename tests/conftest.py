@@ -24,19 +24,6 @@ def shared_data():
     return find
 
 
-@pytest.fixture(scope="session")
-def shared_oracle():
-    """The folder of oracle cases for the statistics, or a skip that says why."""
-
-    def find() -> Path:
-        folder = SHARED / "oracle"
-        if not folder.exists():
-            pytest.skip(f"oracle cases are not at {folder}")
-        return folder
-
-    return find
-
-
 @pytest.fixture(autouse=True, scope="session")
 def _no_network():
     """Any connection off this machine fails the test that makes it."""

@@ -37,6 +37,7 @@ def no_torch(tmp_path, monkeypatch):
     ("07_agreement", "tables/agreement.csv"),
     ("dashboard", "run.json"),
     ("09_tables", "tables/published.csv"),
+    ("11_follow_up", "run.json"),
     # The chests of the example are drawn for these two.
     pytest.param("08_figures", "figures/fig_i_agreement_external.pdf", marks=pytest.mark.nightly),
     pytest.param("10_look_at_cases", "figures/slice_profile_median.pdf", marks=pytest.mark.nightly),

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from deeplung_nb.stats import detection, equivalence, followup
-from deeplung_nb.stats.dice import dice_between
+from deeplung_nb.stats.dice import dice_between, dice_by_reader, dice_table
 from deeplung_nb.stats.lesions import lesions
 
 
@@ -52,6 +52,31 @@ def test_a_row_of_the_detection_table_is_the_accuracy_of_its_pairs():
     assert row.mcnemar_p == found.mcnemar_p
     binary = frame[~((frame.structure == "ggo") & (frame.reader == "expert"))]
     assert set(detection.detection_table(binary).structure) == {"high_opacity", "lesion"}
+
+
+def test_each_automatic_reader_has_the_dice_that_its_own_table_gives():
+    rng = np.random.default_rng(6)
+    frame = pd.DataFrame([
+        {"cohort": "c", "role": role, "case_id": f"{role}{k}", "patient_id": f"{role}{k // 2}",
+         "fold": 0, "reader": reader, "structure": structure, "status": "ok",
+         **({} if reader == "expert" else
+            dict(zip(("tp", "fp", "fn"), map(int, rng.integers(k > 1, 9 * (k > 1) + 1, 3)),
+                     strict=True)))}
+        for role in ("cv", "external") for k in range(8)
+        for reader in ("ensemble", "expert", "fold-0") for structure in ("ggo", "lesion")])
+    found = dice_by_reader(frame)
+    assert len(found) == 2 * 2 * 2
+    assert "expert" not in set(found.reader)
+    for reader, rows in found.groupby("reader"):
+        whole = dice_table(frame[frame.reader == reader], test=str(reader))
+        for _, row in rows.iterrows():
+            own = whole[(whole.role == row.role) & (whole.structure == row.structure)]
+            mean = own[(own.averaging == "per case") & (own["empty"] == "nan")].iloc[0]
+            assert (row.n, row.n_used, row.dice, row.ci_lower) == (
+                8, 6, mean.dice, mean.ci_lower)
+            assert row.pooled == own.loc[own.averaging == "pooled", "dice"].iloc[0]
+    assert list(found.structure[:4]) == ["ggo", "ggo", "lesion", "lesion"]
+    assert dice_by_reader(frame[frame.reader == "expert"]).empty
 
 
 def test_dice_of_two_protocols_differ_by_the_median_of_all_differences():

@@ -3,10 +3,13 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
-from deeplung_nb.stats import (
-    summary,
-)
+from deeplung_nb import measurements
+from deeplung_nb.report import tables
+from deeplung_nb.report.prose import report_text
+from deeplung_nb.report.word import PrintedTable
+from deeplung_nb.stats import summary
 from tests.stats_cases import RNG
 
 
@@ -34,3 +37,22 @@ def test_too_many_points_outside_their_limits_are_flagged():
     assert "15 % outside the limits, expected 5" in row["flags"]
     row = summary.agreement_row(pd.DataFrame({"reference": a, "test": a + RNG.normal(size=100)}))
     assert "outside the limits" not in row["flags"]
+
+
+def test_zero_is_no_absence_where_readings_can_be_negative():
+    """Attenuation in HU: nobody "finds" the structure in 0 of 4 cases because all are below 0."""
+    frame = pd.DataFrame([
+        {"cohort": "c", "role": "cv", "case_id": f"c{k}", "patient_id": f"p{k}", "structure": "ggo",
+         "protocol": "plain", "scanner": "s", "centre": "x", "fold": 0, "status": "ok",
+         "reader": reader, "burden_percent": 1.0, "mean_hu": -500.0 - 10 * k - shift}
+        for k in range(4) for reader, shift in (("expert", 0), ("model", k))])
+    table = summary.agreement_table(frame, value="mean_hu")
+    assert table.filter(like="detected_").isna().all(axis=None)
+    assert set(table["value"]) == {"mean_hu"}
+    pair = measurements.pair(frame, "expert", "model", "ggo", "mean_hu")
+    assert "found it" not in report_text(pair, quantity="density", unit="HU")
+    with pytest.raises(ValueError, match="mean_hu has readings below 0"):
+        summary.agreement_table(frame, value="mean_hu", subset="both-positive")
+    printed = PrintedTable(tables.format_agreement(table).as_raw_html())
+    assert "HU" in str(printed.head)
+    assert "mL" not in str(printed.head) + str(printed.body)

@@ -1,6 +1,7 @@
 """Every oracle case (R, published tables) that has a counterpart in the interface."""
 
-import json
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,16 +17,18 @@ from deeplung_nb.stats import (
     reliability,
 )
 
+FOLDER = Path(__file__).parent / "oracle"
+
 
 @pytest.fixture(scope="module")
-def oracle(shared_oracle):
-    folder = shared_oracle()
-    content = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
+def oracle():
+    """`oracle(name)`: the pair (reference, test) or the table of a case, and R's values."""
+    cases = tomllib.loads((FOLDER / "values.toml").read_text(encoding="utf-8"))
 
     def case(name):
-        entry = content["cases"][name]
-        table = pd.read_csv(folder / "inputs" / entry["input"]) if entry["input"] else None
-        pair = (table[entry["x"]], table[entry["y"]]) if entry.get("x") else table
+        entry = cases[name]
+        table = pd.read_csv(FOLDER / entry["table"], comment="#") if "table" in entry else None
+        pair = (table[entry["x"]], table[entry["y"]]) if "x" in entry else table
         return pair, entry["values"]
 
     return case
@@ -164,7 +167,8 @@ def test_holm(oracle):
 @pytest.mark.parametrize("name", ["icc_shrout_fleiss", "ccc_sbp"])
 def test_intraclass_correlation(oracle, name):
     found, wanted = oracle(name)
-    table = found if isinstance(found, pd.DataFrame) else pd.concat(found, axis=1)
+    table = (found.set_index("target") if isinstance(found, pd.DataFrame)
+             else pd.concat(found, axis=1))
     wanted = wanted.get("icc", wanted)["psych"]
     long = table.reset_index(names="subject").melt("subject", var_name="reader")
     r = reliability.icc(long, "subject", "reader", "value")

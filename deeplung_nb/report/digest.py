@@ -59,7 +59,7 @@ def _limits(row: Any) -> str:
                  + interval((getattr(row, f"limit_{side}_ci_lower"),
                              getattr(row, f"limit_{side}_ci_upper")))
                  for side in ("lower", "upper"))
-    return f"{low} to {high} ({LIMITS[row.limits]})"
+    return f"{low} to {high} ({LIMITS[row.limits].format('mL')})"
 
 
 def write_digest(measurements: pd.DataFrame, reader: str = "model", limits: str = "auto") -> str:

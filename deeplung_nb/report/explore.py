@@ -190,7 +190,8 @@ class Answer:
               for title, key in (("above 0 by both", "both"),
                                  (f"above 0 by {names['reference']} alone", "reference_only"),
                                  (f"above 0 by {names['test']} alone", "test_only"),
-                                 ("above 0 by neither", "neither"))),
+                                 ("above 0 by neither", "neither"))
+              if not pd.isna(row[f"detected_{key}"])),
             (f"bias{at}", drawn.bias, *drawn.bias_ci, None, n, on_scale),
             (f"lower limit{at} ({kind})", limits.loa_lower, *limits.loa_lower_ci, None, limits.n,
              of_limits),

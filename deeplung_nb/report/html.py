@@ -142,7 +142,8 @@ MOST_UPRIGHT = 8
 CHAPTERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Cases", ("flow", "table1*", "table2*")),
     ("Preparation, network, training", ("fig1_*", "fig2_*", "fig3_*", "learning*")),
-    ("Overlap with the expert", ("dice_cv", "dice_external", "dice_by*", "dice_between*")),
+    ("Overlap with the expert", ("dice_cv", "dice_external", "dice_readers*", "dice_by*",
+                                 "dice_between*")),
     ("Segmented slices", ("fig4_*", "fig5_*", "case_*", "slice_profile*")),
     ("Agreement of volumes", ("detection", "agreement", "agreement_both_positive", "fig6_*",
                               "fig_i_*", "waterfall*")),
@@ -175,6 +176,7 @@ TITLES = {
     "waterfall_cv": "Errors of volume, case by case", "learning_curves": "Learning of all folds",
     "learning_curve_fold0": "Learning of fold 0", "dice_cv": "Dice, in every averaging (cv)",
     "dice_between_protocols": "Dice of the protocols, and their difference",
+    "dice_readers_external": "Dice of all folds and their ensemble (external)",
     "detection": "Who sees it at all", "agreement": "Agreement of volumes",
     "agreement_both_positive": "Agreement where both readers see it", "lesions": "Lesion by lesion",
     "published": "The paper’s numbers beside this run’s", "checks": "Do the paper’s numbers fit?",

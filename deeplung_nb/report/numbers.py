@@ -41,6 +41,13 @@ def with_interval(value: object, low: object, high: object, decimals: int = 1) -
     return f"{whole} [{fixed(low, decimals)},\u00a0{fixed(high, decimals)}]"
 
 
+def decimals_for(value: float) -> int:
+    """Decimals that show about three digits; none for whole numbers."""
+    if pd.isna(value) or float(value).is_integer() or not np.isfinite(value):
+        return 0
+    return int(np.clip(2 - np.floor(np.log10(abs(value))), 0, 8))
+
+
 def p_cell(p: float) -> str:
     """A p value for a column: three decimals, `<0.001` below."""
     return MISSING if pd.isna(p) else "<0.001" if p < 0.001 else f"{p:.3f}"

@@ -231,7 +231,8 @@ class _Told(NamedTuple):
         """Results: who found it where, and what could not be compared."""
         a, b = (self.pairs[name].to_numpy(float, na_value=np.nan) > 0
                 for name in ("reference", "test"))
-        said = [f"Both readers found it in {_count(int((a & b).sum()), self.what)}, "
+        said = [] if pd.isna(self.row["detected_both"]) else [
+                f"Both readers found it in {_count(int((a & b).sum()), self.what)}, "
                 f"{self.reference} alone in {int((a & ~b).sum())}, {self.test} alone in "
                 f"{int((~a & b).sum())}, neither in {int((~a & ~b).sum())}."]
         if failed := self.pairs.attrs.get("n_failed", 0):

@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from great_tables import GT
 
 from deeplung_nb.files import atomic_path, write_text
-from deeplung_nb.labels import ROLES, TITLES
+from deeplung_nb.labels import ROLES, TITLES, VALUES
 from deeplung_nb.report.counts import fastest_ways
-from deeplung_nb.report.numbers import MISSING, fixed, p_cell, with_interval
+from deeplung_nb.report.numbers import MISSING, decimals_for, fixed, p_cell, with_interval
 from deeplung_nb.report.style import READERS
 from deeplung_nb.runs import Run
 
@@ -150,8 +149,8 @@ def _group(frame: pd.DataFrame) -> list[str]:
     return [", ".join(row) for row in zip(*parts, strict=True)] if parts else [""] * len(frame)
 
 
-LIMITS = {"constant": "difference, mL", "ratio": "ratio",
-          "regression": "difference at the mean, mL", "quantile": "difference, quantiles, mL"}
+LIMITS = {"constant": "difference, {}", "ratio": "ratio",
+          "regression": "difference at the mean, {}", "quantile": "difference, quantiles, {}"}
 """What limits of agreement are of, by the column `limits` of an agreement table."""
 
 
@@ -167,8 +166,10 @@ def _once(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def format_agreement(frame: pd.DataFrame) -> GT:
-    """Agreement of two readers' volumes, from `stats.summary.agreement_table`."""
+    """Agreement of two readers' volumes (or else), from `stats.summary.agreement_table`."""
     frame = _once(frame)
+    of = frame["value"].iloc[0] if "value" in frame and len(frame) else "volume_ml"
+    what, unit = VALUES.get(of, (of, "as measured"))
     display = pd.DataFrame({
         "Group": _group(frame), "Structure": frame["structure"].map(TITLES).to_numpy(),
     })
@@ -179,12 +180,13 @@ def format_agreement(frame: pd.DataFrame) -> GT:
     names = {side: READERS.get(frame[side].iloc[0], frame[side].iloc[0]) if len(frame) else side
              for side in ("reference", "test")}
     for side, name in names.items():
-        display[f"{name[:1].upper()}{name[1:]}, mL"] = [
+        display[f"{name[:1].upper()}{name[1:]}, {unit}"] = [
             with_interval(*(getattr(row, f"{side}_{value}") for value in ("median", "q1", "q3")))
             for row in rows]
-    display["Bias, mL"] = [with_interval(row.bias, row.bias_lower, row.bias_upper) for row in rows]
-    display["Limits of"] = [LIMITS[row.limits] + (f" (n = {row.limit_n})" * (row.limit_n < row.n))
-                            for row in rows]
+    display[f"Bias, {unit}"] = [with_interval(row.bias, row.bias_lower, row.bias_upper)
+                                for row in rows]
+    display["Limits of"] = [LIMITS[row.limits].format(unit)
+                            + f" (n = {row.limit_n})" * (row.limit_n < row.n) for row in rows]
     for side in ("lower", "upper"):
         display[f"{side.capitalize()} limit"] = [with_interval(
             *(getattr(row, f"limit_{side}{end}") for end in ("", "_ci_lower", "_ci_upper")),
@@ -198,18 +200,25 @@ def format_agreement(frame: pd.DataFrame) -> GT:
     failed = int(frame["n_failed"].sum()) if "n_failed" in frame else 0
     seen = "subset" in frame and bool((frame["subset"] == "both-positive").all())
     return format_frame(
-        display, "agreement", f"Agreement of {names['test']} and {names['reference']} volumes"
+        display, "agreement", f"Agreement of {names['test']} and {names['reference']} {what}"
         + ", where both see the structure" * seen,
         f"Difference = {names['test']} − {names['reference']}",
         notes=[
-            "n (a 0): pairs, and those in which one or both readings are 0 mL. Volumes: median "
-            "[quartiles, type 7]. Bias, limits, ρ, CCC: estimate [95 % interval]. Limits of "
+            "n (a 0): pairs, and those in which one or both readings are 0. Readings: "
+            "median [quartiles, type 7]. Bias, limits, ρ, CCC: estimate [95 % interval]. Limits of "
             "agreement, expected to hold 95 %: of the difference, bias ± 1.96 SD; of the ratio, in "
             "the pairs that both measured; at the mean, by regression on size; or quantiles.",
             "Slope p: no proportional bias (difference on mean, slope 0). Signed-rank p: "
             "differences symmetric about 0; no interval of p stands for agreement.",
             *([f"{failed} failed readings are not in these rows."] if failed else []),
         ], stub="Structure", group="Group").cols_align("left", columns=["Mind"])
+
+
+def _add_dice(display: pd.DataFrame, frame: pd.DataFrame) -> None:
+    rows: list[Any] = list(frame.itertuples())
+    display["n used of n"] = [f"{row.n_used} of {row.n}" for row in rows]
+    display["Dice"] = [with_interval(row.dice, row.ci_lower, row.ci_upper, 3) for row in rows]
+    display["SD, cases"] = [fixed(row.sd_cases, 3) for row in rows]
 
 
 def format_dice(frame: pd.DataFrame) -> GT:
@@ -219,11 +228,8 @@ def format_dice(frame: pd.DataFrame) -> GT:
         "Averaging": frame["averaging"],
         "Empty masks": frame["empty"].map(lambda name: EMPTY.get(name, name)),
     })
-    rows: list[Any] = list(frame.itertuples())
-    display["n used of n"] = [f"{row.n_used} of {row.n}" for row in rows]
-    display["Dice"] = [with_interval(row.dice, row.ci_lower, row.ci_upper, 3) for row in rows]
-    display["SD, cases"] = [fixed(row.sd_cases, 3) for row in rows]
-    display["SD, folds"] = [fixed(row.sd_folds, 3) for row in rows]
+    _add_dice(display, frame)
+    display["SD, folds"] = [fixed(value, 3) for value in frame["sd_folds"]]
     for side, title in (("both", "both"), ("reference", "expert"), ("prediction", "automatic")):
         display[title] = [fixed(value, 0) for value in frame[f"n_{side}_empty"]]
     gt = format_frame(
@@ -235,6 +241,21 @@ def format_dice(frame: pd.DataFrame) -> GT:
         stub="Structure", group="Group")
     return (gt.tab_spanner("Cases with an empty mask", ["both", "expert", "automatic"])
             .cols_align("left", columns=["Averaging", "Empty masks"]))
+
+
+def format_readers(frame: pd.DataFrame) -> GT:
+    """Dice of each automatic reader, from `stats.dice.dice_by_reader`."""
+    display = pd.DataFrame({
+        "Group": _group(frame), "Structure": frame["structure"].map(TITLES),
+        "Reader": frame["reader"].map(lambda name: READERS.get(name, name))})
+    _add_dice(display, frame)
+    display["Pooled"] = [fixed(value, 3) for value in frame["pooled"]]
+    return format_frame(
+        display, "dice_readers", "Dice of each automatic reader against the expert",
+        notes=["Mean over the cases in which one of both sees it [95 % interval, patients "
+               "resampled]; pooled: all voxels together. The spread between folds is luck of the "
+               "training cases; ensemble: the mean of all folds’ scores."],
+        stub="Structure", group="Group")
 
 
 def format_between(frame: pd.DataFrame) -> GT:
@@ -380,13 +401,6 @@ def format_checks(frame: pd.DataFrame) -> GT:
                              "data_manifests/published.csv; none says that a measurement is "
                              "wrong."], stub="Where")
     return gt.cols_align("left", columns=["What", "Fits?", "See"])
-
-
-def decimals_for(value: float) -> int:
-    """Decimals that show about three digits; none for whole numbers."""
-    if pd.isna(value) or float(value).is_integer() or not np.isfinite(value):
-        return 0
-    return int(np.clip(2 - np.floor(np.log10(abs(value))), 0, 8))
 
 
 def save_table(gt: GT, frame: pd.DataFrame, run: Run, name: str) -> Path:

@@ -113,7 +113,8 @@ class Comparison:
     """Of `PLANS`."""
     of_reference: Description
     of_test: Description
-    detection: DetectionAccuracy
+    detection: DetectionAccuracy | None
+    """None where a reading is negative: 0 HU, or no change, is not nothing there."""
     limits: agreement.BlandAltman
     """Constant ones, of the difference."""
     ratio: agreement.BlandAltman | None
@@ -317,6 +318,7 @@ def compare(pairs: pd.DataFrame, *, cluster: Hashable | None = "auto", ci: str =
         raise ValueError("ci='classical' takes pairs as independent, and patients have several: "
                          "say cluster=None as well, or leave ci out")
     d = b - a
+    amounts = bool(len(a)) and min(a.min(), b.min()) >= 0
     whose = with_patients(both)
     known = None
     if "patient_id" in whose:
@@ -326,9 +328,9 @@ def compare(pairs: pd.DataFrame, *, cluster: Hashable | None = "auto", ci: str =
     return Comparison(
         attrs.get("reference", "reference"), attrs.get("test", "test"),
         len(pairs) - len(both) + attrs.get("n_unread", 0), attrs.get("n_failed", 0), n_patients, ci,
-        limits, describe(a), describe(b), accuracy(a, b, **given), constant,
-        agreement.bland_altman(a, b, scale="ratio", **given)
-        if len(a) and min(a.min(), b.min()) >= 0 else None,
+        limits, describe(a), describe(b),
+        accuracy(a, b, **given) if amounts or not len(a) else None, constant,
+        agreement.bland_altman(a, b, scale="ratio", **given) if amounts else None,
         agreement.bland_altman(a, b, limits="quantile", **given),
         agreement.bland_altman(a, b, limits="regression", **given),
         proportional_bias(a, b, **given),

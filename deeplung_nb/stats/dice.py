@@ -207,6 +207,66 @@ def _class_means(classes: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     return found
 
 
+def dice_by_reader(frame: pd.DataFrame, *, by: Sequence[str] = ("cohort", "role"),
+                   reference: str = "expert") -> pd.DataFrame:
+    """Dice of every automatic reader beside the others: each fold's network, their ensemble.
+
+    Parameters
+    ----------
+    frame
+        A checked table of measurements with `tp, fp, fn`.
+    by
+        Columns within whose groups they stand.
+    reference
+        The reader that the others are scored against, which has no Dice of its own.
+
+    Returns
+    -------
+    DataFrame
+        A row a group, structure and reader: `n, n_used, dice, sd_cases, ci_lower, ci_upper`, the
+        mean over the cases in which Dice is defined, its interval from resampled patients, and
+        `pooled` over all voxels. Every reader has the same cases or says how many (`n`).
+
+    Formula
+    -------
+    The rows `per case` (empty cases left out) and `pooled` of `dice_table`.
+
+    Source
+    ------
+    As `dice_table`.
+
+    Checked against
+    ---------------
+    `dice_table` reader by reader.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({
+    ...     "cohort": "c", "role": "external", "structure": "lesion", "status": "ok", "fold": 0,
+    ...     "reader": ["fold-0", "fold-0", "ensemble", "ensemble"], "patient_id": list("abab"),
+    ...     "case_id": list("abab"), "tp": [5, 8, 9, 9], "fp": 1, "fn": 1})
+    >>> dice_by_reader(frame)[["reader", "n_used", "dice"]].round(3).values.tolist()
+    [['ensemble', 2, 0.9], ['fold-0', 2, 0.861]]
+    """
+    tables = []
+    for reader in sorted(set(frame["reader"].dropna().astype(str)) - {reference}):
+        scored = frame[~((frame["reader"] == reader) & frame["tp"].isna())]
+        table = dice_table(scored, test=reader, by=by)
+        if table.empty:
+            continue
+        cases = table[(table["averaging"] == "per case") & (table["empty"] == "nan")]
+        pooled = table.loc[table["averaging"] == "pooled", "dice"].to_numpy()
+        tables.append(cases.assign(reader=reader, pooled=pooled))
+    keys = [*by, "structure", "reader"]
+    shown = [*keys, "n", "n_used", "dice", "sd_cases", "ci_lower", "ci_upper", "pooled"]
+    if not tables:
+        return pd.DataFrame(columns=shown)
+    found = pd.concat(tables, ignore_index=True)[shown]
+    order = {name: number for number, name in enumerate(LESION_STRUCTURES)}
+    return found.sort_values(keys, ignore_index=True, key=lambda column: (
+        column.map(order) if column.name == "structure" else column))
+
+
 def dice_between(frame: pd.DataFrame, group: str = "protocol", *, test: str = "model",
                  by: Sequence[str] = ("role",), confidence: float = 0.95) -> pd.DataFrame:
     """Dice of the cases of one protocol (scanner, centre ...) against those of another.

@@ -89,11 +89,12 @@ def agreement_table(
     Returns
     -------
     DataFrame
-        The group's columns, `subset`, then those of `comparison.ROW`: who is compared (`reference`,
-        `test`), counts (pairs, patients, zeros, failed, missing, the 2 x 2 of detection), both
-        readers, the kind of `intervals`, bias, median difference, correlation and concordance, the
-        limits to report (`limits` says constant, ratio, regression or quantile; `limit_*`, a ratio
-        being without unit, those by regression at the mean of all readings;
+        The group's columns, `subset` and `value`, then those of `comparison.ROW`: who is compared
+        (`reference`, `test`), counts (pairs, patients, zeros, failed, missing, the 2 x 2 of
+        detection, NaN of a value that can be negative), both readers, the kind of `intervals`,
+        bias, median difference, correlation and concordance, the limits to report (`limits` says
+        constant, ratio, regression or quantile; `limit_*`, a ratio being without unit, those by
+        regression at the mean of all readings;
         `limit_percent_outside` of the `limit_n` pairs that have one), then constant
         limits (MOVER), those of the ratio, by quantiles and by regression, slope and spread,
         signed-rank p with its method, `flags` (what to mind), `reasons` (why a field is empty) and
@@ -105,7 +106,8 @@ def agreement_table(
     Raises
     ------
     ValueError
-        No group holds both readers, or an unknown `subset`.
+        No group holds both readers, an unknown `subset`, or `both-positive` of a value that can be
+        negative.
     """
     if subset not in ("all", "both-positive"):
         raise ValueError(f"subset={subset!r}: expected 'all' or 'both-positive'")
@@ -124,6 +126,9 @@ def agreement_table(
                     continue  # not told apart here, as in a cohort with binary masks
                 pair = measurements.pair(part, reference, test, structure, value)
                 if subset == "both-positive":
+                    if (pair[["reference", "test"]].min() < 0).any():
+                        raise ValueError(f"subset='both-positive': {value} has readings below 0, "
+                                         "so 0 is not its absence. Expected amounts, as volume_ml")
                     pair = pair[~((pair["reference"] <= 0) | (pair["test"] <= 0))]
                 row = agreement_row(pair, confidence, missing=missing, cluster=cluster, ci=ci,
                                     limits=limits)
@@ -134,7 +139,8 @@ def agreement_table(
                     row["flags"] = "; ".join(filter(None, [
                         row["flags"], f"burden over 100 % of the lung in {over}"]))
                 rows.append({**group, "structure": structure,
-                             "protocol": group.get("protocol", "all"), "subset": subset, **row})
+                             "protocol": group.get("protocol", "all"), "subset": subset,
+                             "value": value, **row})
     if not rows:
         raise ValueError(f"no group holds readings of both {reference!r} and {test!r}; readers "
                          f"here: {', '.join(sorted(set(frame['reader'].astype(str)))) or 'none'}")

@@ -19,7 +19,7 @@ from deeplung_nb.report.discrepancies import check_published
 from deeplung_nb.report.word import PrintedTable
 from deeplung_nb.runs.config import load_profile
 from deeplung_nb.stats import detection, summary
-from deeplung_nb.stats.dice import dice_between, dice_table
+from deeplung_nb.stats.dice import dice_between, dice_by_reader, dice_table
 from tests.report.fakes import CLASSES, HOSTILE, Page, fake_measurements, fake_timings, manifest
 
 
@@ -169,6 +169,7 @@ def printed_tables(measured, timings) -> str:
         "table4": tables.format_models(counts.collect_models(timings, trained)),
         "agreement": tables.format_agreement(summary.agreement_table(measured)),
         "dice": tables.format_dice(dice_table(measured)),
+        "readers": tables.format_readers(dice_by_reader(measured)),
         "detection": tables.format_detection(detection.detection_table(measured)),
         "between": tables.format_between(dice_between(measured)),
         "published": tables.format_comparison(comparison),
