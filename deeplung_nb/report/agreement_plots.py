@@ -24,7 +24,7 @@ from deeplung_nb.report.style import (
     SMALL,
     PrintFigure,
     foot_y,
-    letter,
+    letter_row,
     new_figure,
     reader_names,
     styled,
@@ -233,8 +233,7 @@ def draw_agreement(pairs: Mapping[str, pd.DataFrame], agreement: Mapping[str, An
         left, right = grid[row]
         draw_bland_altman(left, pair, agreement[structure], structure, drawn[structure])
         draw_correlation(right, pair, correlation[structure], structure)
-        letter(left, "ABCDEFGH"[2 * row], up=27)
-        letter(right, "ABCDEFGH"[2 * row + 1], up=27)
+        letter_row(dict(zip("ABCDEFGH"[2 * row:], grid[row], strict=False)))
         result = agreement[structure]
         said.append(
             f"{TITLES[structure]}: {result.n} pairs, bias {number(result.bias)}"

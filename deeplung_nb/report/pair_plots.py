@@ -25,7 +25,7 @@ from deeplung_nb.report.style import (
     SMALL,
     PrintFigure,
     foot_y,
-    letter,
+    letter_row,
     new_figure,
     reader_names,
     styled,
@@ -128,8 +128,7 @@ def draw_comparison(
         for axes in panels:
             axes.text(0.5, 0.5, "no pairs", transform=axes.transAxes, ha="center", color=GREY)
     _place_left_out(panels, left_out, agreement.scale)
-    for axes, name in zip(panels, "ABC", strict=True):
-        letter(axes, name, up=27)
+    letter_row(dict(zip("ABC", panels, strict=True)))
     chosen = "".join(f"     only {column} {value}" for column, value in where)
     out = f"     diamond: left out, {len(left_out)}" if len(left_out) else ""
     figure.text(

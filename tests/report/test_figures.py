@@ -16,7 +16,8 @@ from deeplung_nb.report import (
     tables,
 )
 from deeplung_nb.report.counts import read_history
-from deeplung_nb.stats import agreement, correlation, summary
+from deeplung_nb.report.pair_plots import draw_comparison
+from deeplung_nb.stats import agreement, correlation, regression, summary
 from deeplung_nb.stats.comparison import compare
 from tests.report.fakes import TWO_READERS, agreement_figure, plotted, words
 
@@ -259,3 +260,25 @@ def test_dice_figure_counts_what_is_undefined(measured):
     for _, group in rows.groupby("protocol"):
         assert f"n = {group['dice'].notna().sum()}" in said
         assert f"{group['dice'].isna().sum()} undefined" in said
+
+
+@pytest.mark.parametrize("limits", agreement.LIMITS[:3])
+@pytest.mark.parametrize("scale", agreement.SCALES)
+@pytest.mark.parametrize("reader", ["expert", "senior radiologist (20 years, chest CT only)"])
+def test_no_title_of_a_panel_runs_into_the_next(scale, limits, reader):
+    rng = np.random.default_rng(3)
+    a = np.append(rng.lognormal(4, 1, 30), [0.0, 0.0])
+    pair = pd.DataFrame({"reference": a, "test": a * rng.lognormal(0, 0.2, 32)})
+    pair.attrs.update(reference=reader, test="model", value="volume_ml")
+    result = agreement.bland_altman(pair.reference, pair.test, scale=scale, limits=limits)
+    figure = draw_comparison(pair, result, correlation.spearman(pair.reference, pair.test),
+                             regression.deming(pair.reference, pair.test), pair.iloc[:0], "ggo")
+    figure.draw_without_rendering()
+    panels = figure.axes[:3]
+    ends = [axes._left_title.get_window_extent() for axes in panels]
+    letters = [next(text for text in axes.texts if text.get_text() == name).get_window_extent()
+               for name, axes in zip("ABC", panels, strict=True)]
+    for title, following in zip(ends, letters[1:], strict=False):
+        assert title.x1 <= following.x0
+    assert max(box.y1 for box in ends + letters) <= figure.bbox.y1
+    assert ends[-1].x1 <= figure.bbox.x1
