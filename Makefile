@@ -18,7 +18,7 @@ LOCKED = --requirement requirements.lock
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env browser test test-all mutants lowest reproduce docs lint lock hashes clean
+.PHONY: help env browser test test-all mutants mutmut lowest reproduce docs lint lock hashes clean
 
 help:
 	@echo "make reproduce                              embedded synthetic cohort, minutes on a laptop"
@@ -27,6 +27,7 @@ help:
 	@echo "make test                                    the tests; make test-all: those that take long too"
 	@echo "make docs                                    the documentation as pages, in site/"
 	@echo "make mutants                                 small faults, each of which a test must find"
+	@echo "make mutmut PACKAGE=stats N=60               a random sample of mutants, and who survives"
 	@echo "make lowest                                  the tests with the lowest versions that are allowed"
 	@echo "make env | lint | lock | hashes              environment (HASHES=1: files compared), style, pins"
 	@echo "make clean                                   list the runs that YES=1 would remove"
@@ -103,3 +104,13 @@ clean:
 # Small faults that no test may let pass, each in a copy (tests/mutants.toml). MUTANT=words chooses.
 mutants:
 	@OMP_NUM_THREADS=1 $(PYTHON) tools/check_mutants.py $(MUTANT)
+
+# mutmut's mutants of a package (stats, imaging, reading, cohorts), N of them drawn by SEED.
+N ?= 60
+SEED ?= 1
+mutmut:
+	@work=`mktemp -d` && base=`$(FIND_PYTHON)` && $$base -m venv $$work/venv && \
+	$$work/venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock mutmut==3.8.1 && \
+	$$work/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . && \
+	$$work/venv/bin/python tools/sample_mutants.py $(PACKAGE) $(N) $(SEED); \
+	status=$$?; rm -rf $$work; exit $$status

@@ -150,7 +150,7 @@ def _unet(unet: UNetConfig, fit: TrainingConfig) -> str:
     epochs = unet.max_epochs or fit.max_epochs
     return (f"{'2-D' if unet.name == 'unet2d' else '3-D'} ({unet.width} to {16 * unet.width} "
             f"channels, learning rate {unet.learning_rate or fit.learning_rate:g}, "
-            f"{epochs} epoch{'s' * (epochs != 1)})")
+            f"{'at most ' * (fit.schedule == 'plateau')}{epochs} epoch{'s' * (epochs != 1)})")
 
 
 def _cases(config: Config) -> str:
@@ -169,12 +169,13 @@ def _cases(config: Config) -> str:
                     "mean of all.")
     if not external:
         said.append("There are no external cases.")
-    titles = "; ".join(entry.get("title", name) for name, entry in
-                       zip(config.cohorts, entries, strict=True))
+    unknown = "how many read a case, and how experienced they are, is not recorded"
+    marked = "; ".join(f"{entry.get('title', name)} – {entry.get('readers', unknown)}"
+                       for name, entry in zip(config.cohorts, entries, strict=True))
     own = PROFILES.get(config.profile)
     as_profiled = own is not None and (own.network, own.training, own.first) == (
         config.network, config.training, config.first)
-    said += [f"The reference standard is the expert’s mask of each case ({titles}).",
+    said += [f"The reference standard is the expert’s mask of each case: {marked}.",
              CHOSEN[config.profile] if as_profiled and config.profile in CHOSEN
              else "How the settings were chosen is not recorded.",
              "The number of cases is what was there; no sample size was planned."]

@@ -123,3 +123,14 @@ def test_a_dense_block_without_imagenet_weights_is_not_the_papers():
         run = SimpleNamespace(config=config, synthetic=False)
         said = " ".join(list_warnings(run, None))
         assert ("Kaiming initialisation, the paper’s from ImageNet" in said) == warned
+
+
+def test_who_marked_the_reference_is_said_or_said_to_be_unknown(tmp_path, monkeypatch):
+    text = " ".join(describe_methods(load_profile("public")))
+    assert "100 axial slices) – one radiologist;" in text
+    assert "checked by a senior one" in text
+    assert "is not recorded" in " ".join(describe_methods(load_profile("paper")))
+    (tmp_path / "cohorts.toml").write_text('[mine]\ntitle = "Our ward"\nreaders = "Ann and Bob"\n')
+    monkeypatch.setenv("DEEPLUNG_MANIFESTS", str(tmp_path))
+    own = dataclasses.replace(load_profile("paper"), cohorts=("mine",))
+    assert "Our ward – Ann and Bob." in " ".join(describe_methods(own))
