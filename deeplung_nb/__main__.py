@@ -46,6 +46,10 @@ def _segment(options: argparse.Namespace) -> None:
     for row in result.table.itertuples():
         share = f"{row.burden_percent:7.1f} % of lung" if row.burden_percent >= 0 else ""
         print(f"{row.structure:<13}{row.volume_ml:9.1f} mL{share}")
+    if (likely := result.provenance["likely_lesion"]) is not None:
+        print(f"an expert's volume of any lesion: {likely['low_ml']:,.0f} to "
+              f"{likely['high_ml']:,.0f} mL, with a chance of {likely['chance']:.0%} or more,\n"
+              f"by the errors on {likely['patients']} patients that were new to the network")
     for name, path in outputs._asdict().items():
         print(f"{name:<11}{path}")
 
@@ -210,9 +214,9 @@ def _add_manifest(commands: Any) -> None:
 def _add_train_packaged(commands: Any) -> None:
     command = commands.add_parser(
         "train-packaged", help="train the network that comes with the package anew",
-        description="Train folds of the profile 'public' (or take those that 'reproduce' has "
-                    "trained) and write deeplung_nb/weights/. An interrupted training goes on "
-                    "where it stopped.")
+        description="Train the folds of the profile 'public' (or take those that 'reproduce' has "
+                    "trained), test each on the patients it never saw, and write "
+                    "deeplung_nb/weights/. An interrupted training goes on where it stopped.")
     command.add_argument("--data", type=Path, required=True,
                          help="folder with the cohorts of the profile 'public' and encoders/")
     command.add_argument("--output", type=Path, help="folder of the weights (default: the package)")

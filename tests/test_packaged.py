@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from deeplung_nb.imaging.errors import ScanError
 from deeplung_nb.imaging.grid import Grid
+from deeplung_nb.imaging.io import read_scan
 from deeplung_nb.imaging.lungs import LungMask
 from deeplung_nb.imaging.scan import Scan
 from deeplung_nb.imaging.slices import (
@@ -47,6 +48,7 @@ from deeplung_nb.reading.familiarity import (
     training_ranges,
     warnings_of,
 )
+from deeplung_nb.reading.uncertainty import likely_volume
 from deeplung_nb.runs.config import NetworkConfig, TrainingConfig, load_profile
 
 TURNED = SliceLayout(quarter_turns=1, longest_share=0.75)
@@ -372,21 +374,32 @@ def test_a_threshold_is_chosen_where_the_case_has_no_say():
 
 def test_the_package_is_made_whole_or_not_at_all(tmp_path, monkeypatch, checkpoint_file):
     """Training is replaced: a tiny checkpoint and its history for each fold."""
-    def quickly(run, fold, progress):
-        shutil.copy(checkpoint_file, run.path(run.fold_folder(fold), "checkpoint.pt"))
-        trained.append(fold)
-        return pd.DataFrame({"train_loss": [0.5]})
+    def quickly(run, progress):
+        for fold in range(run.config.n_folds):
+            shutil.copy(checkpoint_file, run.path(run.fold_folder(fold), "checkpoint.pt"))
+        return pd.DataFrame([
+            {"structure": "lesion", "status": "ok", "case_id": case, "patient_id": f"p{case}",
+             "reader": reader, "volume_ml": volume} for case, expert, automatic in (
+                 ("1", 100.0, 80.0), ("2", 60.0, 120.0), ("3", 0.2, 9.0))
+            for reader, volume in (("expert", expert), ("model", automatic))])
 
-    trained = []
     config = dataclasses.replace(load_profile("quick"), pretrained=None)
     monkeypatch.setattr(release, "load_profile", lambda _: config)
     monkeypatch.setattr(release, "load_cohorts", lambda run: [])
     monkeypatch.setattr(release, "richest_folds", lambda run, cohorts, n: [1, 4][:n])
-    monkeypatch.setattr(release, "train_fold", quickly)
+    monkeypatch.setattr(release, "cross_validate", quickly)
     output = tmp_path / "weights"
     arguments = {"results": tmp_path / "results", "progress": False, "networks": 2, "name": "tiny"}
     card = release.train_packaged(tmp_path, output, **arguments)
-    assert trained == [1, 4]
+    unseen = read_card(output)["unseen"]
+    assert [(one["case_id"], one["expert"], one["automatic"]) for one in unseen] == [
+        ("1", 100.0, 80.0), ("2", 60.0, 120.0), ("3", 0.2, 9.0)]
+    likely = likely_volume(200.0, unseen)
+    assert (likely["low_ml"], likely["high_ml"], likely["patients"]) == (100.0, 250.0, 2)
+    assert likely["chance"] == pytest.approx(1 / 3)
+    assert likely_volume(9.0, unseen)["low_ml"] == 0.0  # as much was marked where there was none
+    assert likely_volume(0.0, unseen) is None
+    assert likely_volume(200.0, []) is None
     files = packaged_checkpoints(output)
     assert [path.name for path in files] == ["tiny-1.pt", "tiny-4.pt"]
     saved = torch.load(files[0], weights_only=True)["state"]
@@ -428,3 +441,34 @@ def test_a_missing_encoder_is_known_before_the_training(tmp_path):
     with pytest.raises(FileNotFoundError, match="mobilenet_v2_imagenet"):
         release.train_packaged(tmp_path, tmp_path / "weights", results=tmp_path / "results")
     assert not (tmp_path / "results").exists()
+
+
+def test_slices_of_another_source_count_by_their_pixels():
+    slices = pd.DataFrame({"structure": ["lesion", "ggo"], "case_id": ["s", "s"],
+                           "patient_id": ["q", "q"], "n_expert": [400, 1], "n_found": [200, 1]})
+    found = release.unseen_volumes(pd.DataFrame(
+        {"structure": "lesion", "status": ["ok", "ok"], "case_id": "1", "patient_id": "p",
+         "reader": ["expert", "model"], "volume_ml": [50.0, 100.0]}), slices)
+    assert [(one["unit"], one["expert"] / one["automatic"]) for one in found] == [
+        ("mL", 0.5), ("pixels of a slice", 2.0)]
+
+
+def test_what_segment_says_is_likely_is_in_table_and_record(chest_file, weights, monkeypatch):
+    """An interval by what the card says of unseen patients; of other networks there is none."""
+    from deeplung_nb.reading import provenance
+    from deeplung_nb.reading.segment import Segmenter
+
+    card = read_card(weights)
+    card["unseen"] = [{"case_id": c, "patient_id": c, "unit": "mL", "expert": e, "automatic": 10.0}
+                      for c, e in (("a", 5.0), ("b", 10.0), ("c", 30.0))]
+    monkeypatch.setattr(provenance, "read_card", lambda: card)
+    files = packaged_checkpoints(weights)
+    result = Segmenter(files)(read_scan(chest_file), progress=False)
+    lesion = result.table.set_index("structure").loc["lesion"]
+    assert lesion.volume_ml > 0
+    assert lesion.likely_low_ml == pytest.approx(lesion.volume_ml * 0.5)
+    assert lesion.likely_high_ml == pytest.approx(lesion.volume_ml * 3.0)
+    assert result.provenance["likely_lesion"]["chance"] == lesion.likely_chance == 0.5
+    assert result.table.set_index("structure").drop("lesion").likely_low_ml.isna().all()
+    alone = Segmenter(files[:1])(read_scan(chest_file), progress=False)
+    assert alone.provenance["likely_lesion"] is None

@@ -44,15 +44,18 @@ def export_answer(table, folder):
 
 def train_packaged(checkpoint, output, results):
     """`train-packaged` whose trainings are copies of a checkpoint."""
-    def quickly(run, fold, progress):
-        with atomic_path(run.path(run.fold_folder(fold), "checkpoint.pt")) as part:
-            part.write_bytes(Path(checkpoint).read_bytes())
-        return pd.DataFrame({"train_loss": [0.5]})
+    def quickly(run, progress):
+        for fold in range(2):
+            with atomic_path(run.path(run.fold_folder(fold), "checkpoint.pt")) as part:
+                part.write_bytes(Path(checkpoint).read_bytes())
+        return pd.DataFrame(columns=["structure", "status", "case_id", "patient_id", "reader",
+                                     "volume_ml", "expert", "model"])
 
     release.load_profile = lambda _: load_profile("quick")
     release.load_cohorts = lambda run: []
     release.richest_folds = lambda run, cohorts, n: list(range(n))
-    release.train_fold = quickly
+    release.cross_validate = quickly
+    release.unseen_volumes = lambda *_: []
     release.train_packaged(Path(results), Path(output), results=Path(results), progress=False,
                             networks=2, name="tiny")
 

@@ -18,14 +18,14 @@ from deeplung_nb.cohorts.cases import find_volumes, load_cohorts, load_splits, r
 from deeplung_nb.cohorts.manifest import Cohort
 from deeplung_nb.cohorts.splits import fold_cases
 from deeplung_nb.files import atomic_paths, check_writable, sha256_of, write_text
-from deeplung_nb.learning.experiment import prepared_cases, train_fold
+from deeplung_nb.learning.estimate import score_external_slices
+from deeplung_nb.learning.experiment import cross_validate, prepared_cases
 from deeplung_nb.network.checkpoint import CHECKPOINT, read_checkpoint, save_tensors
 from deeplung_nb.network.packaged import CARD, WEIGHTS_FOLDER
 from deeplung_nb.network.pretrained import find_encoder
 from deeplung_nb.reading.familiarity import describe_scan, training_ranges
 from deeplung_nb.runs import Run, open_run, package_versions
 from deeplung_nb.runs.config import load_profile
-from deeplung_nb.runs.progress import track
 from deeplung_nb.runs.registry import read_registry
 
 PROFILE = "public"
@@ -62,8 +62,30 @@ def richest_folds(run: Run, cohorts: list[Cohort], n: int) -> list[int]:
     return sorted(sorted(lesion, key=lambda fold: -lesion[fold])[:n])
 
 
+def unseen_volumes(measured: pd.DataFrame, slices: pd.DataFrame) -> list[dict[str, Any]]:
+    """Any lesion of patients that a network had not seen, by the expert and by it.
+
+    Parameters
+    ----------
+    measured
+        Of `cross_validate`: each volume by the network of its own fold, mL.
+    slices
+        Of `score_external_slices` by one reader: pixels. Only ratios of both are comparable.
+    """
+    lesion = measured[(measured["structure"] == "lesion") & (measured["status"] == "ok")]
+    wide = lesion.pivot(index=["case_id", "patient_id"], columns="reader", values="volume_ml")
+    rows = [{"case_id": str(case), "patient_id": str(patient), "unit": "mL",
+             "expert": float(expert), "automatic": float(automatic)}
+            for (case, patient), expert, automatic in zip(wide.index, wide["expert"],
+                                                          wide["model"], strict=True)]
+    some = slices[slices["structure"] == "lesion"] if len(slices) else slices
+    return rows + [{"case_id": str(row.case_id), "patient_id": str(row.patient_id),
+                    "unit": "pixels of a slice", "expert": float(row.n_expert),
+                    "automatic": float(row.n_found)} for row in some.itertuples()]
+
+
 def _describe(run: Run, name: str, hashes: dict[str, str], folds: Sequence[int],
-              histories: Sequence[pd.DataFrame], cohorts: list[Cohort]) -> dict[str, Any]:
+              cohorts: list[Cohort], unseen: list[dict[str, Any]]) -> dict[str, Any]:
     registry = read_registry()
     return {
         "name": name, "trained_by": f"python -m deeplung_nb train-packaged, run {run.run_id}",
@@ -73,19 +95,42 @@ def _describe(run: Run, name: str, hashes: dict[str, str], folds: Sequence[int],
                                   **{key: registry[cohort.name][key]
                                      for key in ("licence", "citation")}}
                     for cohort in cohorts if len(cohort.cases("cv"))},
-        "training_ranges": _ranges(cohorts),
+        "training_ranges": _ranges(cohorts), "unseen": unseen,
         "licence": "non-commercial research, as the images that it was trained on",
         "settings": run.config.to_dict(), "software": package_versions(),
-        "last_training_loss": [float(history["train_loss"].iloc[-1]) for history in histories],
     }
+
+
+def package(run: Run, output: Path, name: str, networks: int = NETWORKS,
+            progress: bool = True) -> Path:
+    """Write weights and card from a run whose folds are trained; the card.
+
+    Those folds are taken that train on most lesion (`richest_folds`); no result has a say. What
+    each fold made of the patients that it never saw goes into the card: `segment` says by it
+    between which volumes an expert's likely lies.
+    """
+    cohorts = load_cohorts(run)
+    folds = richest_folds(run, cohorts, networks)
+    checkpoints = [run.require(run.fold_folder(fold), CHECKPOINT,
+                               made_by="05_cross_validation.ipynb") for fold in folds]
+    unseen = unseen_volumes(
+        cross_validate(run, progress),
+        score_external_slices({"together": checkpoints}, cohorts, progress))
+    files = [output / f"{name}-{fold}.pt" for fold in folds]
+    card = output / CARD
+    with atomic_paths(*files, card) as parts:
+        for path, part in zip(checkpoints, parts, strict=False):
+            _shrink(path, part)
+        hashes = {file.name: sha256_of(part) for file, part in zip(files, parts, strict=False)}
+        write_text(parts[-1], json.dumps(_describe(run, name, hashes, folds, cohorts, unseen),
+                                         indent=1) + "\n")
+    return card
 
 
 def train_packaged(data: Path, output: Path | None = None, *, name: str = "deeplung-mobile-2",
                    networks: int = NETWORKS, results: Path | None = None,
                    progress: bool = True) -> Path:
-    """Train folds of the profile `public`, and write weights and card.
-
-    Those folds are taken that train on most lesion (`richest_folds`); no result has a say.
+    """Train the folds of the profile `public`, test them, and write weights and card (`package`).
 
     Parameters
     ----------
@@ -118,18 +163,7 @@ def train_packaged(data: Path, output: Path | None = None, *, name: str = "deepl
     if config.pretrained:
         find_encoder(config.pretrained, data)
     run = open_run(config=config, data=data, results=results)
-    check_writable(output or WEIGHTS_FOLDER)
-    cohorts = load_cohorts(run)
-    folds = richest_folds(run, cohorts, networks)
-    histories = [train_fold(run, fold, progress)
-                 for fold in track(folds, "packaged", "network", shown=progress)]
     output = output or WEIGHTS_FOLDER
-    files = [output / f"{name}-{fold}.pt" for fold in folds]
-    card = output / CARD
-    with atomic_paths(*files, card) as parts:
-        for fold, part in zip(folds, parts, strict=False):
-            _shrink(run.folder / run.fold_folder(fold) / CHECKPOINT, part)
-        hashes = {file.name: sha256_of(part) for file, part in zip(files, parts, strict=False)}
-        write_text(parts[-1], json.dumps(
-            _describe(run, name, hashes, folds, histories, cohorts), indent=1) + "\n")
-    return card
+    check_writable(output)
+    cross_validate(run, progress)
+    return package(run, output, name, networks, progress)

@@ -40,9 +40,9 @@ def describe_network(checkpoints: Sequence[Path]) -> dict[str, Any]:
              for path in checkpoints]
     card = read_card()
     if card and [file["sha256"] for file in files] == [file["sha256"] for file in card["files"]]:
-        kinds, ranges = str(card["name"]), card.get("training_ranges")
+        kinds = str(card["name"])
     else:
-        kinds, ranges = " + ".join(dict.fromkeys(str(one["name"]) for one in saved)), None
+        kinds, card = " + ".join(dict.fromkeys(str(one["name"]) for one in saved)), {}
     lines = "".join(f"{file['sha256']}\n" for file in files)
     return {
         "name": kinds if len(saved) == 1 else f"mean of {len(saved)} {kinds}",
@@ -51,7 +51,7 @@ def describe_network(checkpoints: Sequence[Path]) -> dict[str, Any]:
         "files": files, "trained_on": shown,
         "synthetic": known and all(one["synthetic"] for one in trained),
         "trained_with": sorted({str(one.get("software", "unknown")) for one in saved}),
-        "training_ranges": ranges,
+        "training_ranges": card.get("training_ranges"), "unseen": card.get("unseen"),
     }
 
 

@@ -43,10 +43,12 @@ from deeplung_nb.network.packaged import packaged_checkpoints
 from deeplung_nb.reading.familiarity import describe_scan, distances, warnings_of
 from deeplung_nb.reading.predict import Predictor
 from deeplung_nb.reading.provenance import describe_network, describe_source
+from deeplung_nb.reading.uncertainty import likely_volume
 from deeplung_nb.reading.volumes import measure, outside_lungs
 from deeplung_nb.runs import package_versions, read_run, results_folder
 
-COLUMNS = ("case_id", "structure", "n_voxels", "voxel_mm3", "volume_ml", "burden_percent",
+COLUMNS = ("case_id", "structure", "n_voxels", "voxel_mm3", "volume_ml", "likely_low_ml",
+           "likely_high_ml", "likely_chance", "burden_percent",
            "burden_in_lung_percent", "outside_lungs_ml", "mean_hu", "percent_above_minus_300_hu",
            "percent_above_minus_200_hu", "n_slices", "slices_with", "note")
 DENSE_HU = (-300, -200)
@@ -252,6 +254,9 @@ class Segmenter:
             findings = Findings(findings.errors, (*again.errors, *again.warnings))
         rows = [{"case_id": scan.case_id, **row, **_densities(scan, mask, row["structure"])}
                 for row in measure(scan, mask, lungs)]
+        likely = likely_volume(rows[-1]["volume_ml"], self.network.get("unseen") or ())
+        if likely is not None:
+            rows[-1] |= {f"likely_{name}": likely[name] for name in ("low_ml", "high_ml", "chance")}
         properties = describe_scan(scan, lungs, rows[-1].get("burden_percent"))
         ranges = self.network.get("training_ranges") or {}
         warnings = [*self._warnings(scan, findings, rows[-1]), *warnings,
@@ -262,7 +267,7 @@ class Segmenter:
             "warnings": warnings, "network": self.network,
             "scan": {**source, "shape_zyx": list(scan.shape),
                      "spacing_zyx_mm": list(scan.spacing_mm), "orientation": scan.orientation},
-            "lungs": lungs.origin if lungs is not None else None,
+            "lungs": lungs.origin if lungs is not None else None, "likely_lesion": likely,
             "properties": properties, "distance_to_training": distances(properties, ranges),
             "software": package_versions(),
             "computation": {"device": str(self.predictor.device),
