@@ -47,9 +47,9 @@ def _segment(options: argparse.Namespace) -> None:
         share = f"{row.burden_percent:7.1f} % of lung" if row.burden_percent >= 0 else ""
         print(f"{row.structure:<13}{row.volume_ml:9.1f} mL{share}")
     if (likely := result.provenance["likely_lesion"]) is not None:
-        print(f"an expert's volume of any lesion: {likely['low_ml']:,.0f} to "
-              f"{likely['high_ml']:,.0f} mL, with a chance of {likely['chance']:.0%} or more,\n"
-              f"by the errors on {likely['patients']} patients that were new to the network")
+        from deeplung_nb.reading.uncertainty import likely_words
+
+        print(likely_words(likely))
     for name, path in outputs._asdict().items():
         print(f"{name:<11}{path}")
 

@@ -48,7 +48,7 @@ from deeplung_nb.reading.familiarity import (
     training_ranges,
     warnings_of,
 )
-from deeplung_nb.reading.uncertainty import likely_volume
+from deeplung_nb.reading.uncertainty import likely_volume, likely_words
 from deeplung_nb.runs.config import NetworkConfig, TrainingConfig, load_profile
 
 TURNED = SliceLayout(quarter_turns=1, longest_share=0.75)
@@ -451,6 +451,19 @@ def test_slices_of_another_source_count_by_their_pixels():
          "reader": ["expert", "model"], "volume_ml": [50.0, 100.0]}), slices)
     assert [(one["unit"], one["expert"] / one["automatic"]) for one in found] == [
         ("mL", 0.5), ("pixels of a slice", 2.0)]
+
+
+def test_with_many_patients_the_most_extreme_are_told_apart():
+    unseen = [{"patient_id": k, "expert": 100.0 * ratio, "automatic": 100.0}
+              for k, ratio in enumerate((0.5, 0.7, *[1.0] * 6, 1.5, 4.0))]
+    likely = likely_volume(100.0, unseen)
+    assert (likely["low_ml"], likely["high_ml"], likely["chance"]) == (70.0, 150.0, 7 / 11)
+    assert (likely["lowest_ml"], likely["highest_ml"]) == (50.0, 400.0)
+    assert likely_words(likely) == (
+        "an expert's volume of any lesion: 70 to 150 mL with a chance of 64% or more, 50 to 400 mL "
+        "with one of 82%, by the errors on 10 patients that were new to the network")
+    unseen[-1]["automatic"] = 0.0
+    assert "50 mL or more" in likely_words(likely_volume(100.0, unseen))
 
 
 def test_what_segment_says_is_likely_is_in_table_and_record(chest_file, weights, monkeypatch):

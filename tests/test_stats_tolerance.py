@@ -11,16 +11,16 @@ from deeplung_nb.stats.tolerance import ratio_range
     lambda rng, shape: rng.pareto(1.5, shape) + 0.01,  # no variance
     lambda rng, shape: np.where(rng.random(shape) < 0.2, 5.0, 1.0) * rng.uniform(0.9, 1.1, shape),
 ], ids=["lognormal", "heavy tail", "two kinds"])
-@pytest.mark.parametrize("m", [4, 10])
-def test_a_new_patient_lies_in_the_range_as_often_as_said(draw, m):
+@pytest.mark.parametrize(("m", "leave"), [(4, 0), (10, 0), (10, 1)])
+def test_a_new_patient_lies_in_the_range_as_often_as_said(draw, m, leave):
     rng = np.random.default_rng(m)
     runs = 4000
     held = 0
     ratios, new = draw(rng, (runs, m)), draw(rng, runs)
     for ratio, following in zip(ratios, new, strict=True):
-        r = ratio_range(50.0 * ratio, np.full(m, 50.0), np.arange(m))
+        r = ratio_range(50.0 * ratio, np.full(m, 50.0), np.arange(m), leave=leave)
         held += r.lower <= following <= r.upper
-    assert r.chance == (m - 1) / (m + 1)
+    assert r.chance == (m - 1 - 2 * leave) / (m + 1)
     assert held / runs == pytest.approx(r.chance, abs=0.025)
 
 
@@ -33,9 +33,11 @@ def test_what_has_no_ratio_is_said():
     one = ratio_range([10.0, 0.5], [12.0, 6.0], ["a", "b"], nothing=1.0)
     assert np.isnan(one.lower)
     assert one.blank == 6.0
-    assert "fewer than two patients" in one.reason
+    assert "1 patients with something to measure: too few" in one.reason
     missed = ratio_range([10.0, 20, 30], [0.0, 20, 30], list("abc"))
-    assert np.isnan(missed.upper)
-    assert "missed whole" in missed.reason
+    assert (missed.lower, missed.upper) == (1.0, np.inf)
+    assert np.isnan(ratio_range([1.0, 2, 3], [1.0, 2, 3], list("abc"), leave=1).chance)
     with pytest.raises(ValueError, match="expected amounts"):
         ratio_range([-500.0, 1], [1.0, 2], list("ab"))
+    with pytest.raises(ValueError, match="leave=-1"):
+        ratio_range([1.0, 1], [1.0, 2], list("ab"), leave=-1)

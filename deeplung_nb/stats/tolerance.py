@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from deeplung_nb.stats import robust
@@ -190,7 +191,8 @@ class RatioRange(Result):
     reason: str
 
 
-def ratio_range(reference: Any, test: Any, cluster: Any, *, nothing: float = 0.0) -> RatioRange:
+def ratio_range(reference: Any, test: Any, cluster: Any, *, nothing: float = 0.0,
+                leave: int = 0) -> RatioRange:
     """Between which factors of a new patient's test reading the reference reading likely lies.
 
     From patients that the test reader had never seen. It assumes nothing of how ratios are
@@ -205,18 +207,19 @@ def ratio_range(reference: Any, test: Any, cluster: Any, *, nothing: float = 0.0
         Who each case is of; a patient counts once, with the most extreme of several cases.
     nothing
         A reference up to this is (nearly) nothing, and has no ratio.
+    leave
+        How many patients to leave out at each end: a narrower range, of less chance.
 
     Returns
     -------
     RatioRange
-        `lower`, `upper`, the `chance` of a new patient to lie within, and `blank`. NaN with fewer
-        than two patients that both readers measured.
+        `lower`, `upper`, the `chance` of a new patient to lie within, and `blank`. An end is
+        infinite where the test reader saw nothing at all; NaN with fewer than two patients left.
 
     Formula
     -------
-    With m patients and their ratios reference / test, [smallest, largest]. The m + 1 patients being
-    exchangeable, the new one is the smallest or the largest of all with 2 / (m + 1) at most:
-    chance = (m - 1) / (m + 1).
+    With m patients and their ratios reference / test in order, [r_(1 + leave), r_(m - leave)]. The
+    m + 1 patients being exchangeable, chance = (m - 1 - 2 leave) / (m + 1).
 
     Source
     ------
@@ -236,14 +239,17 @@ def ratio_range(reference: Any, test: Any, cluster: Any, *, nothing: float = 0.0
     a, b, codes, _ = clustered_pairs(reference, test, cluster, "raise")
     if len(a) and min(a.min(), b.min()) < 0:
         raise ValueError("reference and test: expected amounts, 0 or more, for a ratio of them")
-    there = (a > nothing) & (b > 0)
-    empty = a <= nothing
-    blank = float(b[empty].max()) if empty.any() else 0.0
-    m = len(set(codes[there]))
-    if m < 2 or ((a > nothing) & (b <= 0)).any():
-        why = ("fewer than two patients were measured by both" if m < 2 else
-               "a lesion was missed whole: no factor leads from 0 to it")
-        return RatioRange(len(a), m, NAN, NAN, NAN, blank, why)
-    ratio = a[there] / b[there]
-    return RatioRange(len(a), m, float(ratio.min()), float(ratio.max()), (m - 1) / (m + 1), blank,
+    if leave < 0:
+        raise ValueError(f"leave={leave}: expected how many patients to leave out at each end")
+    there = a > nothing
+    blank = float(b[~there].max()) if (~there).any() else 0.0
+    with np.errstate(divide="ignore"):
+        ratios = pd.Series(a[there] / b[there]).groupby(codes[there])
+    m = ratios.ngroups
+    if m - 2 * leave < 2:
+        return RatioRange(len(a), m, NAN, NAN, NAN, blank,
+                          f"{m} patients with something to measure: too few")
+    lower, upper = ratios.min().sort_values().iloc[leave], ratios.max().sort_values().iloc[
+        m - 1 - leave]
+    return RatioRange(len(a), m, float(lower), float(upper), (m - 1 - 2 * leave) / (m + 1), blank,
                       "")
