@@ -1,12 +1,14 @@
 """Intervals for skewed readings, zeros and patients with several: against their definitions."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 from deeplung_nb.report.prose import report_text
-from deeplung_nb.stats import agreement, clusters, correlation, limits, robust, summary
+from deeplung_nb.stats import agreement, clusters, concordance, correlation, limits, robust, summary
 
 
 def skewed(n, seed):
@@ -190,3 +192,18 @@ def test_the_words_name_the_interval_and_give_no_limits_that_cannot_be_bounded()
     assert "no bound" not in text
     assert "nan" not in text
     assert "inf " not in text
+
+
+@pytest.mark.parametrize("n", [4, 5, 6])
+def test_no_order_of_few_readings_has_an_interval_without_width(n):
+    """Three neighbours that swapped places: leaving any patient out gives one and the same rho."""
+    x = np.arange(1.0, n + 1)
+    for order in itertools.permutations(x):
+        for low, high in (correlation.spearman(x, order).ci,
+                          concordance.rank_concordance(x, order).ci):
+            assert not high - low < 1e-6
+    if n == 6:
+        swapped = correlation.spearman(x, [2.0, 1, 4, 3, 6, 5])
+        assert swapped.r == pytest.approx(1 - 6 * 6 / 210)
+        assert np.isnan(swapped.ci[0])
+        assert "each patient moves it alike" in swapped.reason

@@ -143,6 +143,13 @@ def of_external(run):
     return markdown(["slice", "expert's pixels", "found by the mean", *order], rows)
 
 
+def of_unseen(card):
+    return markdown(["case", "by the expert", "by the network", "ratio"], [
+        [one["case_id"], f"{number(one['expert'])} {one['unit']}",
+         f"{number(one['automatic'])}", number(one["expert"] / one["automatic"])]
+        for one in card["unseen"]])
+
+
 TUMOUR = "lung_pet_ct_dx_a0001"
 
 
@@ -203,6 +210,7 @@ def main(folder, data):
         ratios=ratios(frame), of_calibration=of_calibration(calibration),
         minutes=round(seconds / 60), of_sizes=of_sizes(sizes),
         of_made=of_made(score_made(run)), of_external=of_external(run), of_tumour=of_tumour(data),
+        of_unseen=of_unseen(card),
         folds=", ".join(str(entry["fold"]) for entry in (card or {"files": []})["files"]),
         made_percent=f"{100 * run.config.training.made_fraction:g}",
         dense_percent=f"{100 * run.config.training.made_dense:g}",

@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = (".git", ".venv*", "results", "site", "dist", "__pycache__", ".*_cache")
 TESTS = {
-    "stats": "stats_* method_cards",
+    "stats": "stats_*",
     "imaging": "anatomy body dicom files folder hostile integrity lungs made_disease malformed "
                "phantom plausibility preprocess scan",
     "reading": "predict segment lung_head measurements face",

@@ -16,8 +16,8 @@ CHOSEN = {
              "external ones in sight: results flatter them a little.",
     "public": "The recipe was chosen by trainings of half its length on two of these patients and "
               "twenty of the slices; made disease and the lungs were added after one training that "
-              "left those two out; the lesion threshold was chosen by the Dice of all cases of "
-              "the cross-validation. External cases had no say.",
+              "left those two out; the lesion threshold was chosen by the Dice of these "
+              "cases in a cross-validation before these additions. External cases had no say.",
     "paper": "The settings are the paper’s; what it leaves open is as docs/paper.md lists it."}
 """How a profile came to its settings, and whether results flatter them."""
 ALPHA = 0.05

@@ -7,6 +7,9 @@ from scipy import stats
 
 from deeplung_nb.stats._results import FEWEST, NAN_PAIR
 
+ALIKE = "no interval: by chance each patient moves it alike"
+"""Why `from_influence` gives none."""
+
 
 def places_of(*arrays: np.ndarray) -> list[np.ndarray]:
     """Where each value stands among the different values of all arrays, as whole numbers from 0."""
@@ -30,6 +33,8 @@ def from_influence(value: float, influence: np.ndarray, codes: np.ndarray, confi
     if m < FEWEST or abs(value) > 1 - 1e-12:
         return NAN_PAIR
     error = np.sqrt(np.sum(np.bincount(codes, influence) ** 2) * m / (m - 1)) / len(influence)
+    if error < 1e-9:  # by chance every patient moves it alike: that is no coefficient without error
+        return NAN_PAIR
     half = stats.t.ppf((1 + confidence) / 2, m - 1) * error / (1 - value**2)
     low, high = np.tanh(np.arctanh(value) + np.array([-half, half]))
     return float(low), float(high)

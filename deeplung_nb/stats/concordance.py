@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from deeplung_nb.stats import robust
-from deeplung_nb.stats._influence import from_influence, places_of, weight_above
+from deeplung_nb.stats._influence import ALIKE, from_influence, places_of, weight_above
 from deeplung_nb.stats._results import FEWEST, Result, check_confidence, clustered_pairs
 from deeplung_nb.stats.limits import NAN, NO_CI, plain
 
@@ -181,6 +181,7 @@ def rank_concordance(reference: Any, test: Any, *, cluster: Any = None, confiden
 
     added = u * v + moved(v, u) - found * ((u * u + v * v) / 2 + moved(u, v))
     ends = from_influence(found, (added - added.mean()) / spread, codes, confidence)
-    why = "" if np.isfinite(ends[0]) else (f"no interval: fewer than {FEWEST} patients"
-                                           if m < FEWEST else "no interval: the coefficient is -1")
+    why = "" if np.isfinite(ends[0]) else (
+        f"no interval: fewer than {FEWEST} patients" if m < FEWEST else
+        "no interval: the coefficient is -1" if abs(found) > 1 - 1e-12 else ALIKE)
     return RankConcordance(n, m, found, ends, n_missing, why)

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import stats
 
 from deeplung_nb.stats import robust
+from deeplung_nb.stats._influence import ALIKE
 from deeplung_nb.stats._results import (
     FEWEST,
     Result,
@@ -136,7 +137,8 @@ def spearman(x: Any, y: Any, *, ci: str = "auto", cluster: Any = None,
         robust.spearman_interval(a, b, codes, confidence=confidence)
     p_value = NAN if m < n else _exact_p(a, b, r) if n < EXACT_BELOW else float(tested.pvalue)
     return Correlation(n, m, r, interval, p_value, "spearman", n_zero, n_missing,
-                       _reasons(_no_interval(r, m), NO_P * (m < n)))
+                       _reasons(_no_interval(r, m) or ALIKE * bool(np.isnan(interval[0])),
+                                NO_P * (m < n)))
 
 
 def _exact_p(x: np.ndarray, y: np.ndarray, r: float) -> float:
