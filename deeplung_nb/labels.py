@@ -48,6 +48,9 @@ VALUES = {"volume_ml": ("volume", "mL"), "burden_percent": ("burden", "%"),
           "mean_hu": ("mean attenuation", "HU")}
 """What two readers are compared in: column -> name and unit."""
 
+NO_AMOUNTS = ("mean_hu",)
+"""Of these 0 is no absence, and a ratio has no meaning."""
+
 ROLES: dict[str, str] = {
     "cv": "Training (cross-validation)",
     "external": "External validation",

@@ -163,7 +163,8 @@ assert p_of_pairs(expert, low) < 0.001 < 0.5 < paired.mann_whitney(expert, low).
 # differences, which opens to the right, says just that.
 #
 # **11** By the 32 mL it is none, by the factor of 1.26, or 1.34 to be safe, it is one (55 / 40 = 1.38), and the error grows
-# with the volume, so the factor is right. It holds if one reader read both; and the two scans must be made alike.
+# with the volume, so the factor is right. It holds if one reader read both, on scans made alike. If the expert read the first
+# and the network the second, the limits between the two decide: in the example 1.38 is outside, in other runs it may not be.
 #
 # **E2** Quartiles, counts, Table 1 and rank correlations stay: they are built in. Means, bias, limits, p values and
 # everything by protocol move: the printed quartiles leave them open.

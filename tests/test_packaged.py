@@ -395,8 +395,9 @@ def test_the_package_is_made_whole_or_not_at_all(tmp_path, monkeypatch, checkpoi
     assert [(one["case_id"], one["expert"], one["automatic"]) for one in unseen] == [
         ("1", 100.0, 80.0), ("2", 60.0, 120.0), ("3", 0.2, 9.0)]
     likely = likely_volume(200.0, unseen)
-    assert (likely["low_ml"], likely["high_ml"], likely["patients"]) == (100.0, 250.0, 2)
-    assert likely["chance"] == pytest.approx(1 / 3)
+    assert (likely["low_ml"], likely["high_ml"], likely["patients"]) == (
+        pytest.approx(200 * 0.2 / 9), 250.0, 3)
+    assert (likely["chance"], likely["by_slices"]) == (0.5, 0)
     assert likely_volume(9.0, unseen)["low_ml"] == 0.0  # as much was marked where there was none
     assert likely_volume(0.0, unseen) is None
     assert likely_volume(200.0, []) is None
@@ -454,16 +455,24 @@ def test_slices_of_another_source_count_by_their_pixels():
 
 
 def test_with_many_patients_the_most_extreme_are_told_apart():
-    unseen = [{"patient_id": k, "expert": 100.0 * ratio, "automatic": 100.0}
-              for k, ratio in enumerate((0.5, 0.7, *[1.0] * 6, 1.5, 4.0))]
-    likely = likely_volume(100.0, unseen)
-    assert (likely["low_ml"], likely["high_ml"], likely["chance"]) == (70.0, 150.0, 7 / 11)
-    assert (likely["lowest_ml"], likely["highest_ml"]) == (50.0, 400.0)
+    unseen = [{"patient_id": k, "unit": "mL" if k else "pixels of a slice",
+               "expert": 100.0 * ratio, "automatic": 100.0}
+              for k, ratio in enumerate((0.0, 0.7, *[1.0] * 6, 1.5, 4.0))]
+    likely = likely_volume(90.0, unseen)
+    # 100 pixels falsely marked are no 100 mL: the range does not begin at 0.
+    assert (likely["low_ml"], likely["high_ml"], likely["chance"]) == (
+        pytest.approx(63.0), pytest.approx(135.0), 7 / 11)
+    assert (likely["lowest_ml"], likely["highest_ml"]) == (0.0, 360.0)
     assert likely_words(likely) == (
-        "an expert's volume of any lesion: 70 to 150 mL with a chance of 64% or more, 50 to 400 mL "
-        "with one of 82%, by the errors on 10 patients that were new to the network")
+        "an expert's volume of any lesion: 63 to 135 mL (nominal chance 64%), 0 to 360 mL (nominal "
+        "chance 82%), by the errors on 10 patients that were not trained on, 1 of them by one "
+        "slice")
     unseen[-1]["automatic"] = 0.0
-    assert "50 mL or more" in likely_words(likely_volume(100.0, unseen))
+    without_end = likely_volume(100.0, unseen)
+    assert without_end["highest_ml"] is None
+    assert "0 mL or more" in likely_words(without_end)
+    missed = [{**one, "expert": 5.0, "automatic": 0.0} for one in unseen]
+    assert likely_volume(100.0, missed) is None
 
 
 def test_what_segment_says_is_likely_is_in_table_and_record(chest_file, weights, monkeypatch):

@@ -46,12 +46,15 @@ def test_zero_is_no_absence_where_readings_can_be_negative():
          "protocol": "plain", "scanner": "s", "centre": "x", "fold": 0, "status": "ok",
          "reader": reader, "burden_percent": 1.0, "mean_hu": -500.0 - 10 * k - shift}
         for k in range(4) for reader, shift in (("expert", 0), ("model", k))])
+    dense = frame.assign(structure="high_opacity", mean_hu=-frame["mean_hu"])  # all above 0
+    frame = pd.concat([frame, dense])
     table = summary.agreement_table(frame, value="mean_hu")
-    assert table.filter(like="detected_").isna().all(axis=None)
+    assert set(table.structure) == {"ggo", "high_opacity"}
+    assert table[["detected_both", "detected_neither", "ratio"]].isna().all(axis=None)
     assert set(table["value"]) == {"mean_hu"}
     pair = measurements.pair(frame, "expert", "model", "ggo", "mean_hu")
     assert "found it" not in report_text(pair, quantity="density", unit="HU")
-    with pytest.raises(ValueError, match="mean_hu has readings below 0"):
+    with pytest.raises(ValueError, match="of mean_hu 0 is no absence"):
         summary.agreement_table(frame, value="mean_hu", subset="both-positive")
     printed = PrintedTable(tables.format_agreement(table).as_raw_html())
     assert "HU" in str(printed.head)

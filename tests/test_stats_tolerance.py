@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from deeplung_nb.reading.uncertainty import likely_volume
 from deeplung_nb.stats.tolerance import ratio_range
 
 
@@ -30,14 +31,31 @@ def test_several_cases_of_a_patient_are_one_patient_at_its_worst():
 
 
 def test_what_has_no_ratio_is_said():
-    one = ratio_range([10.0, 0.5], [12.0, 6.0], ["a", "b"], nothing=1.0)
-    assert np.isnan(one.lower)
-    assert one.blank == 6.0
-    assert "1 patients with something to measure: too few" in one.reason
-    missed = ratio_range([10.0, 20, 30], [0.0, 20, 30], list("abc"))
-    assert (missed.lower, missed.upper) == (1.0, np.inf)
+    few = ratio_range([10.0, 0.0], [12.0, 0.0], ["a", "b"])
+    assert np.isnan(few.lower)
+    assert "1 patients with something to measure: too few" in few.reason
+    missed = ratio_range([10.0, 20, 0], [0.0, 20, 30], list("abc"))
+    assert (missed.lower, missed.upper, missed.n_patients) == (0.0, np.inf, 3)
     assert np.isnan(ratio_range([1.0, 2, 3], [1.0, 2, 3], list("abc"), leave=1).chance)
     with pytest.raises(ValueError, match="expected amounts"):
         ratio_range([-500.0, 1], [1.0, 2], list("ab"))
     with pytest.raises(ValueError, match="leave=-1"):
         ratio_range([1.0, 1], [1.0, 2], list("ab"), leave=-1)
+
+
+def test_the_likely_volume_holds_where_some_patients_have_hardly_any_lesion():
+    """A tenth are nearly healthy, with false marks; each has his turn to be the new one."""
+    rng = np.random.default_rng(5)
+    inner = outer = 0
+    runs = 1500
+    for _ in range(runs):
+        expert = np.where(rng.random(12) < 0.1, 0.2, rng.lognormal(5, 1, 12))
+        marked = expert * rng.lognormal(0, 0.4, 12) + 15.0 * (expert < 1)
+        unseen = [{"patient_id": k, "unit": "mL", "expert": expert[k], "automatic": marked[k]}
+                  for k in range(11)]
+        likely = likely_volume(marked[11], unseen)
+        inner += likely["low_ml"] <= expert[11] <= likely["high_ml"]
+        outer += likely["lowest_ml"] <= expert[11] <= likely["highest_ml"]
+    assert (likely["chance"], likely["chance_of_extremes"]) == (8 / 12, 10 / 12)
+    assert inner / runs > 8 / 12 - 0.03
+    assert outer / runs > 10 / 12 - 0.03

@@ -106,21 +106,21 @@ def package(run: Run, output: Path, name: str, networks: int = NETWORKS,
     """Write weights and card from a run whose folds are trained; the card.
 
     Those folds are taken that train on most lesion (`richest_folds`); no result has a say. What
-    each fold made of the patients that it never saw goes into the card: `segment` says by it
-    between which volumes an expert's likely lies.
+    each fold made of the patients that it never saw, and what is packaged of external slices, goes
+    into the card: `segment` says by it between which volumes an expert's likely lies.
     """
     cohorts = load_cohorts(run)
     folds = richest_folds(run, cohorts, networks)
     checkpoints = [run.require(run.fold_folder(fold), CHECKPOINT,
                                made_by="05_cross_validation.ipynb") for fold in folds]
-    unseen = unseen_volumes(
-        cross_validate(run, progress),
-        score_external_slices({"together": checkpoints}, cohorts, progress))
+    measured = cross_validate(run, progress)
     files = [output / f"{name}-{fold}.pt" for fold in folds]
     card = output / CARD
     with atomic_paths(*files, card) as parts:
         for path, part in zip(checkpoints, parts, strict=False):
             _shrink(path, part)
+        slices = score_external_slices({"together": parts[:-1]}, cohorts, progress)
+        unseen = unseen_volumes(measured, slices)
         hashes = {file.name: sha256_of(part) for file, part in zip(files, parts, strict=False)}
         write_text(parts[-1], json.dumps(_describe(run, name, hashes, folds, cohorts, unseen),
                                          indent=1) + "\n")

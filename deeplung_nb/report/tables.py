@@ -249,12 +249,14 @@ def format_readers(frame: pd.DataFrame) -> GT:
         "Group": _group(frame), "Structure": frame["structure"].map(TITLES),
         "Reader": frame["reader"].map(lambda name: READERS.get(name, name))})
     _add_dice(display, frame)
+    display["False"] = [fixed(value, 0) for value in frame["n_false"]]
     display["Pooled"] = [fixed(value, 3) for value in frame["pooled"]]
     return format_frame(
         display, "dice_readers", "Dice of each automatic reader against the expert",
-        notes=["Mean over the cases in which one of both sees it [95 % interval, patients "
-               "resampled]; pooled: all voxels together. The spread between folds is luck of the "
-               "training cases; ensemble: the mean of all folds’ scores."],
+        notes=["Mean over the cases in which the expert sees it, the same for every reader [95 % "
+               "interval, patients resampled]; false: cases in which the reader alone sees it; "
+               "pooled: all voxels together. The spread between folds is luck of the training "
+               "cases. Automatic: one of these folds again, by its validation loss."],
         stub="Structure", group="Group")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from deeplung_nb.labels import NO_AMOUNTS
 from deeplung_nb.measurements.spreadsheets import with_patients
 from deeplung_nb.stats import agreement, concordance, correlation, paired, robust
 from deeplung_nb.stats.description import Description, describe
@@ -114,7 +115,8 @@ class Comparison:
     of_reference: Description
     of_test: Description
     detection: DetectionAccuracy | None
-    """None where a reading is negative: 0 HU, or no change, is not nothing there."""
+    """None of what is no amount (`labels.NO_AMOUNTS`) or has a negative reading: 0 HU, or no
+    change, is not nothing there."""
     limits: agreement.BlandAltman
     """Constant ones, of the difference."""
     ratio: agreement.BlandAltman | None
@@ -318,7 +320,8 @@ def compare(pairs: pd.DataFrame, *, cluster: Hashable | None = "auto", ci: str =
         raise ValueError("ci='classical' takes pairs as independent, and patients have several: "
                          "say cluster=None as well, or leave ci out")
     d = b - a
-    amounts = bool(len(a)) and min(a.min(), b.min()) >= 0
+    amounts = attrs.get("value") not in NO_AMOUNTS and (
+        not len(a) or min(a.min(), b.min()) >= 0)
     whose = with_patients(both)
     known = None
     if "patient_id" in whose:
@@ -329,8 +332,8 @@ def compare(pairs: pd.DataFrame, *, cluster: Hashable | None = "auto", ci: str =
         attrs.get("reference", "reference"), attrs.get("test", "test"),
         len(pairs) - len(both) + attrs.get("n_unread", 0), attrs.get("n_failed", 0), n_patients, ci,
         limits, describe(a), describe(b),
-        accuracy(a, b, **given) if amounts or not len(a) else None, constant,
-        agreement.bland_altman(a, b, scale="ratio", **given) if amounts else None,
+        accuracy(a, b, **given) if amounts else None, constant,
+        agreement.bland_altman(a, b, scale="ratio", **given) if amounts and len(a) else None,
         agreement.bland_altman(a, b, limits="quantile", **given),
         agreement.bland_altman(a, b, limits="regression", **given),
         proportional_bias(a, b, **given),

@@ -224,12 +224,13 @@ def dice_by_reader(frame: pd.DataFrame, *, by: Sequence[str] = ("cohort", "role"
     -------
     DataFrame
         A row a group, structure and reader: `n, n_used, dice, sd_cases, ci_lower, ci_upper`, the
-        mean over the cases in which Dice is defined, its interval from resampled patients, and
-        `pooled` over all voxels. Every reader has the same cases or says how many (`n`).
+        mean over the cases in which the reference marked something, the same for every reader, with
+        its interval from resampled patients; `n_false`, the cases in which it marked nothing and
+        the reader did; and `pooled` over all voxels.
 
     Formula
     -------
-    The rows `per case` (empty cases left out) and `pooled` of `dice_table`.
+    The rows `per case` (cases with an empty reference left out) and `pooled` of `dice_table`.
 
     Source
     ------
@@ -254,11 +255,13 @@ def dice_by_reader(frame: pd.DataFrame, *, by: Sequence[str] = ("cohort", "role"
         table = dice_table(scored, test=reader, by=by)
         if table.empty:
             continue
-        cases = table[(table["averaging"] == "per case") & (table["empty"] == "nan")]
+        cases = table[(table["averaging"] == "per case") & (table["empty"] == "nan_reference")]
         pooled = table.loc[table["averaging"] == "pooled", "dice"].to_numpy()
-        tables.append(cases.assign(reader=reader, pooled=pooled))
+        tables.append(cases.assign(reader=reader, pooled=pooled, n_false=cases[
+            "n_reference_empty"]))
     keys = [*by, "structure", "reader"]
-    shown = [*keys, "n", "n_used", "dice", "sd_cases", "ci_lower", "ci_upper", "pooled"]
+    shown = [*keys, "n", "n_used", "dice", "sd_cases", "ci_lower", "ci_upper", "n_false",
+             "pooled"]
     if not tables:
         return pd.DataFrame(columns=shown)
     found = pd.concat(tables, ignore_index=True)[shown]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from deeplung_nb import measurements
-from deeplung_nb.labels import LESION_STRUCTURES
+from deeplung_nb.labels import LESION_STRUCTURES, NO_AMOUNTS
 from deeplung_nb.stats.agreement import BlandAltman
 from deeplung_nb.stats.comparison import Lead, compare
 from deeplung_nb.stats.correlation import Correlation
@@ -91,7 +91,7 @@ def agreement_table(
     DataFrame
         The group's columns, `subset` and `value`, then those of `comparison.ROW`: who is compared
         (`reference`, `test`), counts (pairs, patients, zeros, failed, missing, the 2 x 2 of
-        detection, NaN of a value that can be negative), both readers, the kind of `intervals`,
+        detection, NaN of what is no amount), both readers, the kind of `intervals`,
         bias, median difference, correlation and concordance, the limits to report (`limits` says
         constant, ratio, regression or quantile; `limit_*`, a ratio being without unit, those by
         regression at the mean of all readings;
@@ -106,11 +106,13 @@ def agreement_table(
     Raises
     ------
     ValueError
-        No group holds both readers, an unknown `subset`, or `both-positive` of a value that can be
-        negative.
+        No group holds both readers, an unknown `subset`, or `both-positive` of what is no amount.
     """
     if subset not in ("all", "both-positive"):
         raise ValueError(f"subset={subset!r}: expected 'all' or 'both-positive'")
+    if subset == "both-positive" and value in NO_AMOUNTS:
+        raise ValueError(f"subset='both-positive': of {value} 0 is no absence. Expected an amount, "
+                         "as volume_ml")
     ways = [list(by)]
     if "protocol" in by:
         ways.insert(0, [name for name in by if name != "protocol"])
@@ -126,9 +128,6 @@ def agreement_table(
                     continue  # not told apart here, as in a cohort with binary masks
                 pair = measurements.pair(part, reference, test, structure, value)
                 if subset == "both-positive":
-                    if (pair[["reference", "test"]].min() < 0).any():
-                        raise ValueError(f"subset='both-positive': {value} has readings below 0, "
-                                         "so 0 is not its absence. Expected amounts, as volume_ml")
                     pair = pair[~((pair["reference"] <= 0) | (pair["test"] <= 0))]
                 row = agreement_row(pair, confidence, missing=missing, cluster=cluster, ci=ci,
                                     limits=limits)

@@ -184,15 +184,11 @@ class RatioRange(Result):
     lower: float
     upper: float
     chance: float
-    """At least, that a new patient's reference lies in it."""
-    blank: float
-    """The largest test reading where the reference had (nearly) nothing: below it, nothing there
-    is possible. 0 where no such case was read."""
+    """Of a new patient's reference to lie in it."""
     reason: str
 
 
-def ratio_range(reference: Any, test: Any, cluster: Any, *, nothing: float = 0.0,
-                leave: int = 0) -> RatioRange:
+def ratio_range(reference: Any, test: Any, cluster: Any, *, leave: int = 0) -> RatioRange:
     """Between which factors of a new patient's test reading the reference reading likely lies.
 
     From patients that the test reader had never seen. It assumes nothing of how ratios are
@@ -202,24 +198,23 @@ def ratio_range(reference: Any, test: Any, cluster: Any, *, nothing: float = 0.0
     Parameters
     ----------
     reference, test
-        Readings of the same cases, not negative, 1-D.
+        Readings of the same cases, not negative, 1-D. Where both are 0 there is no ratio, and the
+        case is left out; where one is, the ratio is 0 or infinite, and has its place in the order.
     cluster
         Who each case is of; a patient counts once, with the most extreme of several cases.
-    nothing
-        A reference up to this is (nearly) nothing, and has no ratio.
     leave
         How many patients to leave out at each end: a narrower range, of less chance.
 
     Returns
     -------
     RatioRange
-        `lower`, `upper`, the `chance` of a new patient to lie within, and `blank`. An end is
-        infinite where the test reader saw nothing at all; NaN with fewer than two patients left.
+        `lower`, `upper` and the `chance` of a new patient to lie within. `upper` is infinite where
+        the test reader saw nothing at all; NaN with fewer than two patients left.
 
     Formula
     -------
     With m patients and their ratios reference / test in order, [r_(1 + leave), r_(m - leave)]. The
-    m + 1 patients being exchangeable, chance = (m - 1 - 2 leave) / (m + 1).
+    m + 1 patients being exchangeable, chance = (m - 1 - 2 leave) / (m + 1) at least.
 
     Source
     ------
@@ -232,24 +227,22 @@ def ratio_range(reference: Any, test: Any, cluster: Any, *, nothing: float = 0.0
 
     Examples
     --------
-    >>> r = ratio_range([100.0, 50, 30, 0], [80.0, 50, 60, 7], list("abcd"))
-    >>> r.lower, r.upper, r.chance, r.blank
-    (0.5, 1.25, 0.5, 7.0)
+    >>> r = ratio_range([100.0, 50, 30], [80.0, 50, 60], list("abc"))
+    >>> r.lower, r.upper, r.chance
+    (0.5, 1.25, 0.5)
     """
     a, b, codes, _ = clustered_pairs(reference, test, cluster, "raise")
     if len(a) and min(a.min(), b.min()) < 0:
         raise ValueError("reference and test: expected amounts, 0 or more, for a ratio of them")
     if leave < 0:
         raise ValueError(f"leave={leave}: expected how many patients to leave out at each end")
-    there = a > nothing
-    blank = float(b[~there].max()) if (~there).any() else 0.0
+    there = (a > 0) | (b > 0)
     with np.errstate(divide="ignore"):
         ratios = pd.Series(a[there] / b[there]).groupby(codes[there])
     m = ratios.ngroups
     if m - 2 * leave < 2:
-        return RatioRange(len(a), m, NAN, NAN, NAN, blank,
+        return RatioRange(len(a), m, NAN, NAN, NAN,
                           f"{m} patients with something to measure: too few")
-    lower, upper = ratios.min().sort_values().iloc[leave], ratios.max().sort_values().iloc[
-        m - 1 - leave]
-    return RatioRange(len(a), m, float(lower), float(upper), (m - 1 - 2 * leave) / (m + 1), blank,
-                      "")
+    lower = ratios.min().sort_values().iloc[leave]
+    upper = ratios.max().sort_values().iloc[m - 1 - leave]
+    return RatioRange(len(a), m, float(lower), float(upper), (m - 1 - 2 * leave) / (m + 1), "")
