@@ -41,14 +41,16 @@ def test_standard_errors_are_those_of_leaving_out_each_patient(several):
         assert estimates[k, 0] == pytest.approx(statistic(a, b))
         assert errors[k, 0] == pytest.approx(left_out(statistic, a, b, codes))
 
-    def z_of_ranks(x, y):
-        return np.arctanh(stats.spearmanr(x, y).statistic)
-
     cluster = codes if several else None
-    low, high = np.arctanh(robust.spearman_interval(a, b, cluster))
-    half = stats.t.ppf(0.975, codes.max()) * left_out(z_of_ranks, a, b, codes)
-    assert (high + low) / 2 == pytest.approx(z_of_ranks(a, b))
-    assert (high - low) / 2 == pytest.approx(half, rel=0.06)
+    for interval, coefficient in (
+            (robust.spearman_interval, lambda x, y: stats.spearmanr(x, y).statistic),
+            (lambda x, y, who: concordance.rank_concordance(x, y, cluster=who).ci,
+             lambda x, y: concordance.rank_concordance(x, y).coefficient)):
+        low, high = np.arctanh(interval(a, b, cluster))
+        se = left_out(lambda x, y, of=coefficient: np.arctanh(of(x, y)), a, b, codes)
+        half = stats.t.ppf(0.975, codes.max()) * se
+        assert (high + low) / 2 == pytest.approx(np.arctanh(coefficient(a, b)))
+        assert (high - low) / 2 == pytest.approx(half, rel=0.06)
 
 
 def test_ties_count_half_in_the_interval_of_ranks():

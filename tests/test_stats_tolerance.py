@@ -1,9 +1,12 @@
 """What the next patient's reading is likely to be, from few that were read before."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from deeplung_nb.reading.uncertainty import likely_volume
+from deeplung_nb.stats import paired, tolerance
+from deeplung_nb.stats.comparison import compare
 from deeplung_nb.stats.tolerance import ratio_range
 
 
@@ -59,3 +62,39 @@ def test_the_likely_volume_holds_where_some_patients_have_hardly_any_lesion():
     assert (likely["chance"], likely["chance_of_extremes"]) == (8 / 12, 10 / 12)
     assert inner / runs > 8 / 12 - 0.03
     assert outer / runs > 10 / 12 - 0.03
+
+
+def test_the_error_of_the_variance_is_that_of_leaving_out_each_patient():
+    """From all pairs of differences of two patients, without the formula's sums."""
+    rng = np.random.default_rng(8)
+    readings = [rng.normal(rng.normal(0, 3), 2, n) for n in (3, 1, 4, 2, 5, 2)]
+
+    def log_variance(patients):
+        return np.log(np.mean([np.mean((one[:, None] - other[None]) ** 2) / 2
+                               for k, one in enumerate(patients)
+                               for j, other in enumerate(patients) if j != k]))
+
+    means = np.array([one.mean() for one in readings])
+    squares = np.array([(one**2).mean() for one in readings])
+    (found,), (error,) = tolerance._log_variances(means, squares, np.ones((1, 6)))
+    without = np.array([log_variance(readings[:k] + readings[k + 1:]) for k in range(6)])
+    assert found == pytest.approx(log_variance(readings))
+    assert error == pytest.approx(np.sqrt(5 / 6 * ((without - without.mean()) ** 2).sum()))
+
+
+def test_a_one_sided_signed_rank_by_patients_is_one_sided():
+    rng = np.random.default_rng(9)
+    who = np.repeat(np.arange(12), 2)
+    a = rng.lognormal(3, 1, 24)
+    b = a + 2 + rng.normal(0, 1, 24)
+    of = {side: paired.wilcoxon_signed_rank(a, b, cluster=who, alternative=side).p_value
+          for side in ("greater", "less", "two-sided")}
+    assert of["greater"] < 0.01 < 0.99 < of["less"]
+    assert of["two-sided"] == pytest.approx(2 * of["greater"])
+
+
+def test_readings_of_whole_numbers_that_may_be_missing_are_numbers():
+    pairs = pd.DataFrame({"reference": [10, 20, 30, 45], "test": [11, 19, 33, 40]})
+    nullable = pairs.astype("Int64")
+    pd.testing.assert_series_equal(pd.Series(compare(nullable).row()),
+                                   pd.Series(compare(pairs).row()))

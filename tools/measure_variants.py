@@ -175,8 +175,8 @@ def main(source):
             f"| {row['high_opacity']:.1f} | {row['lesion']:.1f} | {differences[1]:+.1f} % "
             f"| {row['marked outside']:.1f} | {row['outside']:.1f} |")
     lines += ["", f"Stated tolerance: {TOLERANCE_PERCENT:g} % for lungs and lesion "
-              f"({TOLERANCE_THICK_PERCENT:g} % for slices 10 mm apart), set when these numbers "
-              f"were known; less than {LEFT_ML:g} mL left outside the patient, no error of "
+              f"({TOLERANCE_THICK_PERCENT:g} % for slices 10 mm apart), set for the network "
+              f"before this one; less than {LEFT_ML:g} mL left outside the patient, no error of "
               "plausibility.", "",
               *(["Beyond it:", "", *beyond] if beyond else ["Every variant keeps it."]), ""]
     (DOCS / "variants.md").write_text("\n".join(lines), encoding="utf-8")
