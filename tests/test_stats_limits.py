@@ -140,3 +140,9 @@ def test_where_the_line_serves_nothing_changes():
     r = agreement.bland_altman(size, test, limits="regression")
     assert np.isnan([*r.sd_power, *r.sd_size]).all()
     assert r.to_frame().loc[0, "sd_line_upper"] > 0
+
+
+def test_too_few_pairs_have_limits_by_size_that_are_numbers_all_the_same():
+    table = agreement.limits_by_size([1.0, 2], [1.0, 3], [5.0])
+    assert (table.dtypes == float).all()
+    assert table.drop(columns="size").isna().all(axis=None)
