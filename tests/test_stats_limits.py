@@ -144,5 +144,5 @@ def test_where_the_line_serves_nothing_changes():
 
 def test_too_few_pairs_have_limits_by_size_that_are_numbers_all_the_same():
     table = agreement.limits_by_size([1.0, 2], [1.0, 3], [5.0])
-    assert (table.dtypes == float).all()
+    assert (table.dtypes == "float64").all()
     assert table.drop(columns="size").isna().all(axis=None)
