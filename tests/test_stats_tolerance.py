@@ -18,7 +18,7 @@ from deeplung_nb.stats.tolerance import ratio_range
 @pytest.mark.parametrize(("m", "leave"), [(4, 0), (10, 0), (10, 1)])
 def test_a_new_patient_lies_in_the_range_as_often_as_said(draw, m, leave):
     rng = np.random.default_rng(m)
-    runs = 4000
+    runs = 2000
     held = 0
     ratios, new = draw(rng, (runs, m)), draw(rng, runs)
     for ratio, following in zip(ratios, new, strict=True):
@@ -50,7 +50,7 @@ def test_the_likely_volume_holds_where_some_patients_have_hardly_any_lesion():
     """A tenth are nearly healthy, with false marks; each has his turn to be the new one."""
     rng = np.random.default_rng(5)
     inner = outer = 0
-    runs = 1500
+    runs = 800
     for _ in range(runs):
         expert = np.where(rng.random(12) < 0.1, 0.2, rng.lognormal(5, 1, 12))
         marked = expert * rng.lognormal(0, 0.4, 12) + 15.0 * (expert < 1)

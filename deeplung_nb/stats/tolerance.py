@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
 from deeplung_nb.stats import robust
@@ -238,11 +237,14 @@ def ratio_range(reference: Any, test: Any, cluster: Any, *, leave: int = 0) -> R
         raise ValueError(f"leave={leave}: expected how many patients to leave out at each end")
     there = (a > 0) | (b > 0)
     with np.errstate(divide="ignore"):
-        ratios = pd.Series(a[there] / b[there]).groupby(codes[there])
-    m = ratios.ngroups
+        ratio = a[there] / b[there]
+    who, place = np.unique(codes[there], return_inverse=True)
+    m = len(who)
     if m - 2 * leave < 2:
         return RatioRange(len(a), m, NAN, NAN, NAN,
                           f"{m} patients with something to measure: too few")
-    lower = ratios.min().sort_values().iloc[leave]
-    upper = ratios.max().sort_values().iloc[m - 1 - leave]
-    return RatioRange(len(a), m, float(lower), float(upper), (m - 1 - 2 * leave) / (m + 1), "")
+    lowest, highest = np.full(m, np.inf), np.zeros(m)
+    np.minimum.at(lowest, place, ratio)
+    np.maximum.at(highest, place, ratio)
+    return RatioRange(len(a), m, float(np.sort(lowest)[leave]),
+                      float(np.sort(highest)[m - 1 - leave]), (m - 1 - 2 * leave) / (m + 1), "")
