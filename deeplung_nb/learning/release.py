@@ -78,10 +78,11 @@ def unseen_volumes(measured: pd.DataFrame, slices: pd.DataFrame) -> list[dict[st
              "expert": float(expert), "automatic": float(automatic)}
             for (case, patient), expert, automatic in zip(wide.index, wide["expert"],
                                                           wide["model"], strict=True)]
-    some = slices[slices["structure"] == "lesion"] if len(slices) else slices
+    some: list[Any] = list(slices[slices["structure"] == "lesion"].itertuples()) \
+        if len(slices) else []
     return rows + [{"case_id": str(row.case_id), "patient_id": str(row.patient_id),
                     "unit": "pixels of a slice", "expert": float(row.n_expert),
-                    "automatic": float(row.n_found)} for row in some.itertuples()]
+                    "automatic": float(row.n_found)} for row in some]
 
 
 def _describe(run: Run, name: str, hashes: dict[str, str], folds: Sequence[int],

@@ -160,10 +160,11 @@ def letter_row(panels: Mapping[str, Axes]) -> None:
     """
     most = 1
     for axes in panels.values():
-        place = axes.get_subplotspec()
+        place: Any = axes.get_subplotspec()
+        whole: Any = axes.figure
         shares = place.get_gridspec().get_width_ratios()
         share = sum(shares[place.colspan.start:place.colspan.stop]) / sum(shares)
-        room_pt = 72 * axes.figure.get_size_inches()[0] * share - 40
+        room_pt = 72 * whole.get_size_inches()[0] * share - 40
         fitted = [part for line in axes.get_title(loc="left").split("\n")
                   for part in _fit(line, room_pt)]
         axes.set_title("\n".join(fitted), loc="left", fontsize=SMALL, linespacing=1.25)

@@ -246,7 +246,7 @@ def format_dice(frame: pd.DataFrame) -> GT:
 def format_readers(frame: pd.DataFrame) -> GT:
     """Dice of each automatic reader, from `stats.dice.dice_by_reader`."""
     display = pd.DataFrame({
-        "Group": _group(frame), "Structure": frame["structure"].map(TITLES),
+        "Group": _group(frame), "Structure": [TITLES[name] for name in frame["structure"]],
         "Reader": frame["reader"].map(lambda name: READERS.get(name, name))})
     _add_dice(display, frame)
     display["False"] = [fixed(value, 0) for value in frame["n_false"]]

@@ -251,7 +251,7 @@ def dice_by_reader(frame: pd.DataFrame, *, by: Sequence[str] = ("cohort", "role"
     """
     tables = []
     for reader in sorted(set(frame["reader"].dropna().astype(str)) - {reference}):
-        scored = frame[~((frame["reader"] == reader) & frame["tp"].isna())]
+        scored = frame.loc[~((frame["reader"] == reader) & frame["tp"].isna())]
         table = dice_table(scored, test=reader, by=by)
         if table.empty:
             continue
@@ -266,8 +266,8 @@ def dice_by_reader(frame: pd.DataFrame, *, by: Sequence[str] = ("cohort", "role"
         return pd.DataFrame(columns=shown)
     found = pd.concat(tables, ignore_index=True)[shown]
     order = {name: number for number, name in enumerate(LESION_STRUCTURES)}
-    return found.sort_values(keys, ignore_index=True, key=lambda column: (
-        column.map(order) if column.name == "structure" else column))
+    place = found.assign(structure=[order[name] for name in found["structure"]])
+    return found.loc[place.sort_values(keys).index].reset_index(drop=True)
 
 
 def dice_between(frame: pd.DataFrame, group: str = "protocol", *, test: str = "model",
