@@ -300,3 +300,17 @@ def test_effusion_of_medseg2_counts_as_high_opacity():
 def test_the_shipped_hashes_are_those_of_the_published_files(shared_data):
     cohort = manifest.read_cohort("medseg2", shared_data("medseg2"))
     assert cohort.image_path("3").is_file()
+
+
+def test_one_file_for_two_things_is_named(write):
+    faults = faults_of(write(row("a", mask="im/a.nii.gz")))
+    assert len(faults) == 1
+    assert "image and mask are the same file 'im/a.nii.gz', expected two" in faults[0]
+
+
+@pytest.mark.parametrize(("column", "bad"), [
+    ("case_id", "no/name"), ("patient_id", "Jane Doe"), ("cohort", "a b"),
+    ("image_sha256", "abc"), ("mask_sha256", "G" * 64), ("lung_mask_sha256", "1" * 63)])
+def test_a_text_of_another_form_is_refused(write, column, bad):
+    faults = faults_of(write(row("a", **{column: bad})))
+    assert any(column in fault and bad in fault for fault in faults)

@@ -111,6 +111,13 @@ def test_a_file_with_another_hash_is_refused(tmp_path, monkeypatch):
         fetch.fetch("medseg1", tmp_path)
 
 
+def test_a_file_that_lies_there_is_not_taken_for_the_published_one(tmp_path):
+    """Its hash is compared; there is no network to get the right one from."""
+    (tmp_path / "tr_im.nii.gz").write_bytes(b"something else")
+    with pytest.raises(fetch.FetchError, match=r"tr_im\.nii\.gz"):
+        fetch.fetch("medseg1", tmp_path, progress=False)
+
+
 @pytest.mark.parametrize(("name", "said"), [
     ("nowhere", "expected one of"), ("mosmed", "no direct download"),
 ])

@@ -173,3 +173,11 @@ def test_the_readme_describes_the_columns_of_a_split():
     readme = (MANIFESTS / "README.md").read_text(encoding="utf-8")
     for name, meaning in splits.DESCRIPTIONS.items():
         assert f"| `{name}` | {meaning} |" in readme
+
+
+def test_a_split_has_its_columns_and_rare_strata_are_spread():
+    """Two contrast scans among ten never share a fold of five."""
+    split = splits.make_splits(cases([1] * 10, contrast=2), 5, seed=1)
+    assert list(split) == ["cohort", "case_id", "patient_id", "fold", "validation_in"]
+    rare = cases([1] * 10, contrast=2).query("protocol == 'contrast'").case_id
+    assert split[split.case_id.isin(rare)].fold.nunique() == 2
