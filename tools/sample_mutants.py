@@ -24,7 +24,8 @@ TESTS = {
     "imaging": "anatomy body dicom files folder hostile integrity lungs made_disease malformed "
                "phantom plausibility preprocess scan",
     "reading": "predict segment lung_head measurements face",
-    "cohorts": "manifest splits public published_data rehearsal external_slices hostile",
+    "cohorts": "manifest splits public published_data rehearsal external_slices hostile dataset "
+               "experiment",
 }
 """Package -> the names of its tests."""
 SLOW = ("tests/test_stats_coverage.py", "tests/test_stats_package.py")
