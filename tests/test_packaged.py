@@ -494,3 +494,19 @@ def test_what_segment_says_is_likely_is_in_table_and_record(chest_file, weights,
     assert result.table.set_index("structure").drop("lesion").likely_low_ml.isna().all()
     alone = Segmenter(files[:1])(read_scan(chest_file), progress=False)
     assert alone.provenance["likely_lesion"] is None
+
+
+def test_a_cohort_that_is_only_tested_is_not_said_to_have_trained():
+    from deeplung_nb.reading.provenance import describe_network
+
+    assert "coronacases_expert" in load_profile("public").cohorts
+    told = describe_network(packaged_checkpoints())
+    assert told["trained_on"] == "cohorts medseg1, medseg2"
+
+
+def test_what_a_network_was_trained_on_is_said_without_a_list_of_cohorts(
+        checkpoint_file, tmp_path, monkeypatch):
+    from deeplung_nb.reading.provenance import describe_network
+
+    monkeypatch.setenv("DEEPLUNG_MANIFESTS", str(tmp_path))
+    assert "phantom" in describe_network([checkpoint_file])["trained_on"]

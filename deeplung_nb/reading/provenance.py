@@ -12,9 +12,19 @@ from deeplung_nb.imaging.io import scan_files
 from deeplung_nb.imaging.scan import Scan
 from deeplung_nb.network.checkpoint import read_checkpoint
 from deeplung_nb.network.packaged import read_card
+from deeplung_nb.runs.registry import read_registry
 
 MOST_NAMED = 500
 """Files that were left out, by name; all are counted."""
+
+
+def _tested_only() -> set[str]:
+    """Cohorts that no training may see: a run names them beside those that it trains on."""
+    try:
+        registry = read_registry()
+    except ValueError:  # own manifests without a list of cohorts
+        return set()
+    return {name for name, entry in registry.items() if entry.get("role") == "external"}
 
 
 def describe_network(checkpoints: Sequence[Path]) -> dict[str, Any]:
@@ -28,7 +38,8 @@ def describe_network(checkpoints: Sequence[Path]) -> dict[str, Any]:
     saved = [read_checkpoint(path) for path in checkpoints]
     trained = [one.get("trained_on") for one in saved]
     known = all(trained)
-    cohorts = sorted({name for one in trained if one for name in one["cohorts"]})
+    tested_only = _tested_only()
+    cohorts = sorted({name for one in trained if one for name in one["cohorts"]} - tested_only)
     if not known:
         shown = "unknown: the checkpoint does not say"
     elif all(one["synthetic"] for one in trained):
