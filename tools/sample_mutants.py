@@ -22,7 +22,7 @@ LEFT_OUT = (".git", ".venv*", "results", "site", "dist", "__pycache__", ".*_cach
 TESTS = {
     "stats": "stats_*",
     "imaging": "anatomy body dicom files folder hostile integrity lungs made_disease malformed "
-               "phantom plausibility preprocess scan",
+               "phantom plausibility preprocess scan external_slices packaged",
     "reading": "predict segment lung_head measurements face",
     "cohorts": "manifest splits public published_data rehearsal external_slices hostile dataset "
                "experiment",
