@@ -26,10 +26,11 @@ ARGUMENTS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-ru
 WITH_3D = [*(argument for argument in ARGUMENTS if argument != "--disable-gpu"), "--use-gl=angle",
            "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 """WebGL, computed without a graphics card."""
-# JupyterLab's own, of extensions that are installed beside it, and of drawing without a card.
+# JupyterLab's own, of extensions that are installed beside it, of drawing without a card and of
+# a test's reading of what is drawn.
 KNOWN_MESSAGES = ("[Federation Runtime]", "[ Federation Runtime ]", "shared singleton module",
                   "No satisfying version", "Failed to create module", "shared module is not",
-                  "GPU stall due to ReadPixels")
+                  "GPU stall due to ReadPixels", "Multiple readback operations")
 
 
 def free_port() -> int:

@@ -55,13 +55,13 @@ def test_pages_and_order_are_those_of_all_cases_not_of_a_page(browser):
     browser._sort.value, browser._down.value = "expert lesion mL", True
     expected = browser.frame.sort_values("expert lesion mL", ascending=False, kind="stable")
     assert browser._grid.df.case_id.tolist() == expected.case_id[:12].tolist()
-    before = bytes(browser._columns.value)
+    before = bytes(browser._columns.png)
     for _ in range(5):
         browser._later.click()
     assert browser._grid.df.case_id.tolist() == expected.case_id[36:].tolist()
     assert browser._later.disabled
     assert "here 37 to 42" in browser._count.value
-    assert bytes(browser._columns.value) == before
+    assert bytes(browser._columns.png) == before
     browser._grid.selected_rows = [1]
     assert browser.picked == ("phantom", expected.case_id.iloc[37])
     browser._choices["role"].value = "external"  # begins at the first page again
@@ -69,10 +69,10 @@ def test_pages_and_order_are_those_of_all_cases_not_of_a_page(browser):
 
 
 def test_distributions_follow_the_filter(browser):
-    before = bytes(browser._columns.value)
+    before = bytes(browser._columns.png)
     assert browser.figure.alt.startswith("42 cases")
     browser._choices["protocol"].value = "contrast"
-    assert bytes(browser._columns.value) != before
+    assert bytes(browser._columns.png) != before
     assert browser.figure.alt.startswith(f"{len(browser.shown)} cases")
 
 

@@ -19,6 +19,7 @@ from deeplung_nb.report.explore import LeftOut, Question, answer, with_and_witho
 from deeplung_nb.report.export import export
 from deeplung_nb.stats import agreement, correlation, regression, summary
 from deeplung_nb.widgets import AgreementExplorer
+from tests.cells import shown_in_a_cell
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "results" / "example" / "measurements.csv"
 
@@ -311,8 +312,8 @@ print(len(AgreementExplorer({str(EXAMPLE)!r}, folder={str(tmp_path)!r}).export()
 
 
 def test_where_no_widget_can_live_a_picture_and_words_stand(explorer):
-    data, _ = explorer._repr_mimebundle_()
-    assert data["image/png"].startswith(b"\x89PNG")
+    (data, _), _ = shown_in_a_cell(explorer)
+    assert explorer._picture.mark in data["image/png"]
     assert "42 pairs" in data["text/plain"]
 
 

@@ -49,7 +49,7 @@ def test_a_stopped_training_goes_on_to_the_weights_of_an_uninterrupted_one(tmp_p
     assert_same_weights(tmp_path / "whole", tmp_path / "stopped")
     kept = pd.read_csv(tmp_path / "stopped" / "history.csv")
     pd.testing.assert_frame_equal(history.drop(columns="seconds"), kept.drop(columns="seconds"))
-    assert bytes(monitor._image.value).startswith(b"\x89PNG")
+    assert bytes(monitor._image.png).startswith(b"\x89PNG")
 
 
 def test_a_cell_returns_at_once_or_blocks(tmp_path):
@@ -112,8 +112,7 @@ def test_a_finished_training_shows_the_same_picture_from_its_history(tmp_path):
     assert later._go.layout.display == "none"
     with pytest.raises(FileNotFoundError, match=r"expected the history\.csv"):
         TrainingMonitor.from_history(tmp_path / "absent.csv")
-    data, _ = later._repr_mimebundle_()
-    assert data["image/png"].startswith(b"\x89PNG")
+    assert later.still().png().startswith(b"\x89PNG")
 
 
 def test_the_example_is_what_the_network_says_now(tmp_path):

@@ -1,5 +1,6 @@
 """The viewer without a browser: traits, what is sent, what is compared, what is refused."""
 
+import base64
 import json
 import sys
 import zlib
@@ -29,7 +30,8 @@ from deeplung_nb.widgets.planes import (
     pixel_mm,
 )
 from deeplung_nb.widgets.rendering import smooth_field, view_surface
-from deeplung_nb.widgets.viewer import CTViewer, view_ct
+from deeplung_nb.widgets.viewer import CTViewer, link_views, view_ct
+from tests.cells import shown_in_a_cell
 
 
 @pytest.fixture
@@ -113,6 +115,34 @@ def test_traits_follow_each_other(scan, masks):
     assert seen[-1] == 3
 
 
+def moved_scan(shape, spacing_mm, origin_mm, case_id):
+    affine = np.diag([-spacing_mm[2], -spacing_mm[1], spacing_mm[0], 1.0])
+    affine[:3, 3] = origin_mm
+    return Scan(np.zeros(shape, np.int16), Grid(shape, affine), case_id)
+
+
+def test_linked_viewers_go_by_millimetres_and_say_where_one_ends():
+    thick = view_ct(moved_scan((39, 20, 20), (5.0, 1.0, 1.0), (0, 0, -100), "thick"))
+    thin = view_ct(moved_scan((140, 40, 40), (1.25, 0.5, 0.5), (0, 0, -100), "thin"))
+    undo = link_views(thick, thin)
+    thick.cursor = [20, 5, 7]  # 100 mm above the lowest voxel
+    assert thin.cursor == [80, 10, 14]
+    assert thin.message == ""
+    thin.cursor = [41, 12, 20]
+    assert thick.cursor == [10, 6, 10]
+    thick.cursor = [38, 5, 7]  # 190 mm; the thin one ends at 173.75
+    assert thin.cursor[0] == 139
+    assert thin.message == "thin ends here, 16 mm before thick"
+    undo()
+    thick.cursor = [0, 5, 7]
+    assert thin.cursor[0] == 139
+    far = view_ct(moved_scan((10, 20, 20), (5.0, 1.0, 1.0), (0, 0, 900), "far"))
+    with pytest.raises(ValueError, match="'thick' and 'far' have no place in common"):
+        link_views(thick, far)
+    with pytest.raises(ValueError, match="two or more"):
+        link_views(thick)
+
+
 @pytest.mark.parametrize(("name", "value"), [
     ("slice_index", 99), ("slice_index", -1), ("cursor", [0, 0, 99]), ("cursor", [0, 0]),
     ("plane", "oblique"), ("layout_mode", "mosaic"), ("opacity", 2.0)])
@@ -170,11 +200,13 @@ def test_the_comparison_is_that_of_the_statistics(scan, masks):
 def test_a_picture_and_words_go_along_with_every_view(scan, masks):
     viewer = view_ct(scan, masks, lungs=LungMask.like(scan, scan.hu < -400, "built-in"))
     viewer.cursor = [5, 6, 7]
-    data, _ = viewer._repr_mimebundle_()
-    assert data["image/png"].startswith(b"\x89PNG")
+    (data, metadata), (living, _) = shown_in_a_cell(viewer)
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    assert viewer.mark in data["image/png"]  # by which the page finds it
     assert "axial 5, coronal 6, sagittal 7" in data["text/plain"]
     assert "expert, automatic" in data["text/plain"]
-    assert "application/vnd.jupyter.widget-view+json" in data
+    assert metadata["image/png"]["alt"] == data["text/plain"]
+    assert "application/vnd.jupyter.widget-view+json" in living
     viewer.layout_mode = "agreement"
     assert "reference: expert, other: automatic" in viewer.still().alt
     viewer.close()
@@ -182,12 +214,12 @@ def test_a_picture_and_words_go_along_with_every_view(scan, masks):
 
 
 def test_exported_pages_show_the_picture_without_a_kernel(scan, masks):
-    import base64
-    data, _ = view_ct(scan, masks)._repr_mimebundle_()
-    data["image/png"] = base64.b64encode(data["image/png"]).decode()
-    cell = v4.new_code_cell("v", outputs=[v4.new_output("display_data", data=data)])
+    shown = shown_in_a_cell(view_ct(scan, masks))
+    cell = v4.new_code_cell("v", outputs=[
+        v4.new_output("display_data", data=data, metadata=metadata) for data, metadata in shown])
     page, _ = HTMLExporter().from_notebook_node(v4.new_notebook(cells=[cell]))
-    assert data["image/png"][:60] in page
+    assert shown[0][0]["image/png"][:60] in page
+    assert 'alt="Case' in page
 
 
 def with_nan(scan):
@@ -240,8 +272,8 @@ def test_surfaces_carry_their_volumes_and_a_picture(chest_file):
     assert view.volumes_ml == pytest.approx(
         {"lung": lungs.sum() * ml, "ggo": 1600 * ml, "high_opacity": 80 * ml})
     assert len(view.plot.objects) == 3
-    data, _ = view._repr_mimebundle_()
-    assert data["image/png"].startswith(b"\x89PNG")
+    (data, _), _ = shown_in_a_cell(view)
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
     both = {"expert": labels, "other": labels * 0}
     assert view_surface(scan, both, reader="other").volumes_ml == {}
     with pytest.raises(ValueError, match="reader 'nobody'"):

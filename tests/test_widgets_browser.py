@@ -60,10 +60,20 @@ def lab(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")
     write_notebook(folder / "case.ipynb", CASE, "print('seen by the kernel:', v.cursor, v.window)",
                    "v.close()")
+    write_notebook(folder / "busy.ipynb", CASE,
+                   "import time, pathlib\nwhile not pathlib.Path('go').exists(): time.sleep(0.1)",
+                   "import os; os._exit(1)")
+    write_notebook(folder / "saved.ipynb", CASE)
     for code in ("RAS", "LPS", "LPI"):
         write_notebook(folder / f"{code}.ipynb", ORIENTED.format(code=code))
     with server(folder, "lab") as address:
         yield address
+
+
+@pytest.fixture(scope="module")
+def lab_folder(lab, tmp_path_factory):
+    """Where the notebooks of `lab` lie."""
+    return next(tmp_path_factory.getbasetemp().glob("lab*"))
 
 
 @pytest.fixture(scope="module")
@@ -134,18 +144,88 @@ def test_windows_by_key_and_by_drag(seen, phantom):
 
 
 def test_masks_have_the_colours_of_the_figures(seen, phantom):
-    # `automatic` is drawn last, and lies above.
-    z = next(k for k, labels in enumerate(phantom.expert.labels)
+    z = next(k for k, labels in enumerate(phantom.truth.labels)
              if {GGO.code, HIGH_OPACITY.code} <= set(np.unique(labels)))
     go_to(seen, z, 60, 60)
     pixels = shown_pixels(seen).astype(float)
-    both = phantom.expert.labels[z]
+    both = phantom.truth.labels[z]
     for label in (GGO, HIGH_OPACITY):
         colour = np.array([int(label.colour[i:i + 2], 16) for i in (1, 3, 5)])
         here = both == label.code
         assert here.any()
         wanted = 0.5 * windowed(phantom.scan.hu[z], -400, 1500)[here][:, None] + 0.5 * colour
         np.testing.assert_allclose(pixels[here], wanted, atol=1.5)
+
+
+def drawn_over(seen):
+    """What the lines add to the voxels of the large picture: whether a screen pixel differs."""
+    return np.array(seen.viewer("""(() => {
+        const p = v.large[0], { width: w, height: h } = p.canvas;
+        const plain = document.createElement('canvas');
+        plain.width = w; plain.height = h;
+        const c = plain.getContext('2d');
+        c.imageSmoothingEnabled = false;
+        c.drawImage(p.voxels, 0, 0, w, h);
+        const [a, b] = [p.canvas, plain].map(k => k.getContext('2d').getImageData(0, 0, w, h).data);
+        const [n] = p.shape, far = [];
+        for (let i = 0; i < a.length; i += 4) {
+          if (a[i] !== b[i] || a[i + 1] !== b[i + 1] || a[i + 2] !== b[i + 2]) {
+            const at = i / 4;
+            far.push([Math.floor(at / w) * n / h, (at % w) * p.shape[1] / w]);
+          }
+        }
+        return far; })()""")).reshape(-1, 2)
+
+
+def show_only(seen, *readers):
+    for box in seen.page.locator(".dl-toggles:visible input").all():
+        wanted = box.get_attribute("aria-label").startswith(readers)
+        if box.is_checked() != wanted:
+            box.click()
+
+
+def edges(labels):
+    """Voxels that touch another class, [row, column]."""
+    padded = np.pad(labels, 1)
+    inner = padded[1:-1, 1:-1]
+    return np.any([inner != padded[1 + dy:padded.shape[0] - 1 + dy, 1 + dx:padded.shape[1] - 1 + dx]
+                   for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0))], axis=0)
+
+
+def test_the_second_reader_is_a_dashed_line_and_the_first_is_filled(seen, phantom):
+    wrong = (phantom.truth.labels != phantom.expert.labels).sum(axis=(1, 2))
+    z = int(wrong.argmax())
+    go_to(seen, z, 0, 0)
+    a, b = phantom.truth.labels[z], phantom.expert.labels[z]
+    pixels = shown_pixels(seen)
+    # What only the second reader marked is not filled: it is grey.
+    only = (b > 0) & (a == 0)
+    assert only.any()
+    assert np.ptp(pixels[only].astype(int), axis=1).max() == 0
+    try:
+        show_only(seen, "automatic")
+        alone = drawn_over(seen)
+        show_only(seen, "nobody")
+        nothing = {tuple(at) for at in drawn_over(seen)}
+        lines = np.array([at for at in alone if tuple(at) not in nothing])
+        assert len(lines) > 50
+        near = np.pad(edges(b), 1)  # a line is as wide as a voxel or two
+        near = np.any([near[1 + dy:near.shape[0] - 1 + dy, 1 + dx:near.shape[1] - 1 + dx]
+                       for dy in (-1, 0, 1) for dx in (-1, 0, 1)], axis=0)
+        where = lines.astype(int)
+        assert near[where[:, 0], where[:, 1]].all()
+        # Dashed: along its own border there are gaps; the first reader's line has none.
+        seen.page.keyboard.press("o")
+        show_only(seen, "expert")
+        solid = [at for at in drawn_over(seen) if tuple(at) not in nothing]
+        share = [len(part) / edges(mask).sum() for part, mask in ((lines, b), (solid, a))]
+        assert share[0] < 0.85 * share[1]
+        swatches = seen.page.locator(".dl-toggles i.dl-line")
+        assert "dashed" in swatches.first.get_attribute("style")
+    finally:
+        if seen.viewer("v.model.get('outline')"):
+            seen.page.locator("button[title^='Masks as lines']").click()
+        show_only(seen, "expert", "automatic")
 
 
 def test_the_agreement_map_counts_as_the_statistics_do(seen, phantom):
@@ -163,6 +243,19 @@ def test_the_agreement_map_counts_as_the_statistics_do(seen, phantom):
     colours = {tuple(row) for row in shown_pixels(seen)[phantom.truth.labels[10]
                                                         != phantom.expert.labels[10]]}
     assert len(colours) > 1
+    # Each part of the map can be hidden, and m hides and shows all of it.
+    parts = seen.page.locator(".dl-toggles:visible input")
+    assert parts.count() == 4
+    seen.page.get_by_label("Map: expert only").click()
+    only = (phantom.truth.labels[10] > 0) & (phantom.expert.labels[10] == 0)
+    assert only.any()
+    assert np.ptp(shown_pixels(seen)[only].astype(int), axis=1).max() == 0
+    assert len(np.unique(np.ptp(shown_pixels(seen).astype(int), axis=2))) > 1
+    focus(seen)
+    seen.page.keyboard.press("m")
+    assert np.ptp(shown_pixels(seen).astype(int), axis=2).max() == 0
+    seen.page.keyboard.press("m")
+    assert np.ptp(shown_pixels(seen)[only].astype(int), axis=1).min() > 0
     seen.page.keyboard.press("l")
     assert seen.viewer("v.model.get('layout_mode')") in ("overlay", "side by side")
     seen.page.locator("select[aria-label=Layout]").select_option("side by side")
@@ -242,6 +335,59 @@ def test_the_kernel_hears_where_the_reader_is(seen):
         seen.page.wait_for_timeout(300)
 
 
+def place_of_picture(seen):
+    seen.page.locator(".dl-canvas").first.scroll_into_view_if_needed()
+    box = seen.page.locator(".dl-canvas").first.bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def turn(seen, dy, dx=0, **keys):
+    """A turn of the wheel over the large picture, as the browser makes it; whether it was taken."""
+    return seen.page.evaluate(
+        "([dy, dx, keys]) => { const e = new WheelEvent('wheel', { deltaY: dy, deltaX: dx, "
+        "bubbles: true, cancelable: true, ...keys }); "
+        "document.querySelector('.dl-canvas').dispatchEvent(e); return e.defaultPrevented; }",
+        [dy, dx, keys])
+
+
+def test_a_notch_is_a_slice_and_a_trackpads_small_events_are_few(seen):
+    go_to(seen, 10, 60, 60)
+    at = "v.model.get('cursor')[0]"
+    seen.page.mouse.move(*place_of_picture(seen))
+    seen.page.mouse.wheel(0, -100)
+    seen.page.wait_for_function("() => document.querySelector('.dl-canvas').dataset.index === '11'")
+    for dy in (120, 53):  # other mice
+        turn(seen, dy)
+    assert seen.viewer(at) == 9
+    for _ in range(30):
+        assert turn(seen, -4)
+    assert seen.viewer(at) == 11  # 120 px: as a finger's breadth, two slices
+    for event in ({"dy": 100, "ctrlKey": True}, {"dy": 3, "dx": 40}):
+        assert not turn(seen, **event)  # zoom and sideways: the page's
+    assert seen.viewer(at) == 11
+    n = seen.viewer("v.info.shape[0]")
+    go_to(seen, n - 1, 60, 60)
+    assert not turn(seen, -100)  # at the end the page scrolls on
+    assert turn(seen, 100)
+    assert seen.viewer(at) == n - 2
+
+
+def test_one_finger_goes_through_slices_and_two_are_the_pages(seen):
+    go_to(seen, 10, 60, 60)
+    x, y = place_of_picture(seen)
+    touched = """([x, y, steps]) => { const c = document.querySelector('.dl-canvas');
+        c.setPointerCapture = () => {};
+        const say = (kind, dy) => c.dispatchEvent(new PointerEvent(kind, { clientX: x,
+            clientY: y + dy, pointerType: 'touch', isPrimary: true, bubbles: true }));
+        say('pointerdown', 0); for (const dy of steps) say('pointermove', dy); say('pointerup', 0);
+        delete c.setPointerCapture; }"""
+    seen.page.evaluate(touched, [x, y, [-10, -24, -36]])
+    assert seen.viewer("v.model.get('cursor')") == [13, 60, 60]
+    seen.page.evaluate(touched, [x, y, []])  # a tap moves the cross-hair
+    assert seen.viewer("v.model.get('cursor')")[1:] != [60, 60]
+    assert seen.viewer("getComputedStyle(v.large[0].canvas).touchAction") == "pinch-zoom"
+
+
 def test_memory_stays_level_over_500_steps(seen):
     heap = "Math.round(performance.memory.usedJSHeapSize / 1e6)"
     go_to(seen, 0, 60, 60)
@@ -261,6 +407,110 @@ def test_memory_stays_level_over_500_steps(seen):
 def test_nothing_was_said_and_nothing_was_asked_from_elsewhere(seen):
     assert seen.elsewhere == []
     assert seen.messages == []
+
+
+@pytest.fixture
+def waiting(lab, browser):
+    """A viewer of whose slices only the first are here: the kernel sends no more."""
+    watched = Watched(browser)
+    watched.run_cells(lab, "busy.ipynb")
+    watched.wait_for_viewer()
+    watched.page.wait_for_selector("text=(ipykernel) | Idle")
+    yield watched
+    watched.page.close()
+
+
+def step_far(watched):
+    """Twelve steps to where no slice is here yet; what is seen before and after.
+
+    Questions are held back: JupyterLab lets a busy kernel answer them beside its work, others don't.
+    """
+    watched.viewer("(v.held = [], v.send ??= v.store.model.send,"
+                   "v.store.model.send = (...a) => v.held.push(a), 0)")
+    watched.viewer("(v.store.asked.clear(), v.store.slices = new Map([...v.store.slices].filter("
+                   "([key]) => key === 'axial' + v.model.get('cursor')[0])), 0)")
+    start = watched.viewer("v.model.get('cursor')[0]")
+    focus(watched)
+    by = -1 if start > 12 else 1
+    watched.page.evaluate("() => { window.before = performance.now(); window.said = null;"
+                          "new MutationObserver(() => { if (document.querySelector('.dl-waiting'))"
+                          " window.said ??= performance.now() - window.before; }).observe("
+                          "document.body, { subtree: true, attributes: true }); }")
+    for _ in range(12):
+        watched.page.keyboard.press("ArrowDown" if by < 0 else "ArrowUp")
+    watched.page.wait_for_selector(".dl-waiting")
+    return start, start + 12 * by
+
+
+def test_a_slice_that_is_awaited_is_not_shown_under_another_ones_number(waiting, lab_folder,
+                                                                       phantom):
+    waiting.run_cell(1)
+    waiting.page.wait_for_selector("text=(ipykernel) | Busy")
+    start, end = step_far(waiting)
+    page = waiting.page
+    assert page.locator(".dl-caption").first.inner_text() == f"axial {start}"
+    assert f"axial slice {start} of" in page.locator(".dl-canvas").first.get_attribute("aria-label")
+    words = page.locator(".dl-wait").first.inner_text()
+    assert re.fullmatch(f"waiting for axial {end}, this is {start} "
+                        r"\((the kernel is busy|asked for)\)", words), words
+    assert f"mL: axial slice {start} / case" in page.locator(".dl-numbers").inner_text()
+    assert page.locator(".dl-canvas").first.evaluate("e => getComputedStyle(e).opacity") < "0.5"
+    assert waiting.viewer("v.store.asked.size") <= 12 + 3  # no queue of all that was passed
+    (lab_folder / "go").touch()
+    waiting.viewer("(v.store.model.send = v.send, v.held.forEach(a => v.send(...a)), 0)")
+    page.wait_for_function(
+        f"() => document.querySelector('.dl-canvas').dataset.index === '{end}'")
+    assert page.locator(".dl-caption").first.inner_text() == f"axial {end}"
+    assert f"mL: axial slice {end} / case" in page.locator(".dl-numbers").inner_text()
+    assert page.locator(".dl-waiting").count() == 0
+    np.testing.assert_allclose(
+        waiting.viewer("v.large[0].shown.hu[60 * v.large[0].shown.columns + 60]"),
+        phantom.scan.hu[end, 60, 60])
+
+
+def test_a_kernel_that_is_gone_is_said(waiting):
+    waiting.run_cell(2)
+    waiting.page.wait_for_function(
+        "() => { let e = document.querySelector('.dl-viewer'); while (!e.viewer) "
+        "e = e.parentElement; return e.viewer.store.lost || "
+        "['dead', 'autorestarting'].includes(e.viewer.store.kernel); }")
+    waiting.page.locator(".jp-Dialog button").last.click()  # JupyterLab says so as well
+    start, _ = step_far(waiting)
+    waiting.page.wait_for_selector("text=/is gone: run this cell again/")
+    assert waiting.page.locator(".dl-caption").first.inner_text() == f"axial {start}"
+
+
+def test_a_question_that_was_lost_is_asked_again(waiting):
+    _, end = step_far(waiting)
+    assert waiting.viewer("v.held.length")
+    waiting.viewer("(v.store.model.send = v.send, v.store.patience = 300, 0)")  # held ones are lost
+    waiting.page.wait_for_function(
+        f"() => document.querySelector('.dl-canvas').dataset.index === '{end}'")
+
+
+def test_a_notebook_opened_again_shows_the_picture(lab, browser, lab_folder):
+    watched = Watched(browser)
+    watched.run_cells(lab, "saved.ipynb")
+    watched.wait_for_viewer()
+    page = watched.page
+    still = ".jp-OutputArea-child .jp-RenderedHTMLCommon img"
+    assert page.locator(still).count() == 1
+    assert not page.locator(still).is_visible()  # the living view is in its place
+    page.keyboard.press("Control+s")
+    while "image/png" not in (lab_folder / "saved.ipynb").read_text():
+        page.wait_for_timeout(200)
+    page.evaluate("""async () => {
+        const token = document.cookie.match(/_xsrf=([^;]+)/)[1];
+        for (const one of await (await fetch('/api/sessions')).json()) {
+          if (one.path === 'saved.ipynb') await fetch('/api/sessions/' + one.id,
+            { method: 'DELETE', headers: { 'X-XSRFToken': token } });
+        } }""")
+    page.close()
+    watched = Watched(browser)
+    watched.run_cells(lab, "saved.ipynb", n=0)
+    watched.page.wait_for_selector(still)
+    assert watched.page.locator(still).bounding_box()["height"] > 100
+    watched.page.close()
 
 
 @pytest.mark.nightly

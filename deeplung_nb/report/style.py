@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import io
 import json
 import re
 from collections.abc import Callable, Mapping
+from html import escape
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -82,6 +84,19 @@ FORMATS: dict[str, dict[str, Any]] = {
 """What is written, and the metadata that keeps dates and versions out of it."""
 
 
+def with_words(png: bytes, words: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A picture for a notebook's cell: (data, metadata), its words read by a screen reader too.
+
+    JupyterLab and exported pages have no place for a PNG's words, so that it stands as HTML as
+    well; paper takes the PNG.
+    """
+    text = base64.b64encode(png).decode("ascii")
+    said = escape(words, quote=True)
+    picture = f'<img src="data:image/png;base64,{text}" alt="{said}" style="max-width: 100%">'
+    return ({"text/html": picture, "image/png": text, "text/plain": words},
+            {"image/png": {"alt": words}})
+
+
 class PrintFigure(Figure):
     """A figure of print size, outside pyplot: nothing to close, nothing shown twice.
 
@@ -99,8 +114,9 @@ class PrintFigure(Figure):
         self.savefig(stream, format="png", dpi=dpi, metadata=FORMATS["png"])
         return stream.getvalue()
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return {"image/png": self.png(), "text/plain": self.alt or repr(self)}
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None
+                          ) -> tuple[dict[str, Any], dict[str, Any]]:
+        return with_words(self.png(), self.alt or repr(self))
 
 
 def styled(draw: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,6 +6,7 @@ thousand rows stay quick; the table widget (itables, whose JavaScript is in its 
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from deeplung_nb.labels import VALUES
 from deeplung_nb.measurements.spreadsheets import read_csv
 from deeplung_nb.report.diagrams import draw_columns, draw_flow
 from deeplung_nb.runs import Run
-from deeplung_nb.widgets.picture import DPI, with_picture
+from deeplung_nb.widgets.picture import PointPicture, WithStill
 
 ALL = "all"
 MOST_CHOICES = 30
@@ -105,7 +106,7 @@ def cases_of_table(measured: pd.DataFrame) -> pd.DataFrame:
     return frame.dropna(axis=1, how="all")
 
 
-class CohortBrowser(ipywidgets.VBox):
+class CohortBrowser(WithStill, ipywidgets.VBox):
     """All cases of a manifest or a run: search, filter, sort, look, pick.
 
     Parameters
@@ -197,8 +198,8 @@ class CohortBrowser(ipywidgets.VBox):
         self._count = ipywidgets.HTML()
         self._grid = ITable(self.frame.head(0), **GRID)
         self._grid.observe(self._pick, "selected_rows")
-        self._columns = ipywidgets.Image(format="png", layout={"max_width": "100%"})
-        self._flow = ipywidgets.Image(format="png", layout={"max_width": "560px"})
+        self._columns = PointPicture()
+        self._flow = PointPicture(layout={"max_width": "560px"})
         self._pictures = ipywidgets.Box(layout={"flex_flow": "row wrap"})
         self._case = ipywidgets.VBox()
         parts = {"distributions": self._columns, "flow of cases": self._flow}
@@ -257,10 +258,10 @@ class CohortBrowser(ipywidgets.VBox):
                      if name not in ("case_id", "patient_id", "faults", "exclude_reason", "note")
                      and self.frame[name].nunique() > 1][:MOST_PANELS]
             self.figure = draw_columns(self.shown, names)
-            self._columns.value = self.figure.png(DPI)
+            self._columns.show(self.figure)
         elif title == "flow of cases":
             self.figure = draw_flow(Cohort(_usable(self.shown), "").flow())
-            self._flow.value = self.figure.png(DPI)
+            self._flow.show(self.figure)
         else:
             self._pictures.children = [self.picture(row) for row in
                                        self.shown.head(THUMBNAILS).itertuples()]
@@ -274,8 +275,10 @@ class CohortBrowser(ipywidgets.VBox):
                 raise FileNotFoundError("no images of this table")
             if key not in self._thumbnails:
                 self._thumbnails[key] = self._thumbnail(*key)
-            image = ipywidgets.Image(value=self._thumbnails[key], format="jpeg",
-                                     layout={"width": "110px"})
+            bytes_ = base64.b64encode(self._thumbnails[key]).decode("ascii")
+            image = ipywidgets.HTML(
+                f'<img src="data:image/jpeg;base64,{bytes_}" style="width: 110px" '
+                f'alt="{escape(str(row.case_id), quote=True)}: slice with the most lesion">')
         except (ImportError, OSError, ValueError):
             image = ipywidgets.HTML("no images here")
         return ipywidgets.VBox([image, words], layout={"margin": "4px", "flex": "0 0 auto"})
@@ -298,8 +301,14 @@ class CohortBrowser(ipywidgets.VBox):
             seen = ipywidgets.HTML(f'<span class="dl-notes">{escape(str(error))}</span>')
         self._case.children = [ipywidgets.HBox(parts), *([seen] if seen else [])]
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return with_picture(super()._repr_mimebundle_(**kwargs), self.figure)
+    def still(self) -> Any:
+        """The figure of the open tab."""
+        return self.figure
+
+    @property
+    def curtain(self) -> Any:
+        """The distributions, which hide the still picture."""
+        return self._columns
 
 
 def _shown(value: Any) -> str:

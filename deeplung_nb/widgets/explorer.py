@@ -31,7 +31,7 @@ from deeplung_nb.report.explore import (
 from deeplung_nb.report.export import export
 from deeplung_nb.report.style import reader_names
 from deeplung_nb.stats import agreement
-from deeplung_nb.widgets.picture import PointPicture, with_picture
+from deeplung_nb.widgets.picture import PointPicture, WithStill
 
 ALL = "all"
 MOST_CHOICES = 30
@@ -66,7 +66,7 @@ def _html(frame: pd.DataFrame) -> str:
     return frame.to_html(index=False, border=0, escape=True)
 
 
-class AgreementExplorer(ipywidgets.VBox):
+class AgreementExplorer(WithStill, ipywidgets.VBox):
     """Choose readers, cases, value, scale, limits; see plots and every statistic change together.
 
     Parameters
@@ -364,6 +364,11 @@ class AgreementExplorer(ipywidgets.VBox):
         self._exported.value = "written: " + ", ".join(escape(str(path)) for path in files)
         return files
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        return bundle if self.found is None else with_picture(bundle, self.found.figure)
+    def still(self) -> Any:
+        """The figure of the answer on show; None where the question has none."""
+        return None if self.found is None else self.found.figure
+
+    @property
+    def curtain(self) -> Any:
+        """The living figure, which hides the still one."""
+        return self._picture

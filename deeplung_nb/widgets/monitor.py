@@ -22,7 +22,7 @@ from deeplung_nb.learning.train import Watcher, predict_slice
 from deeplung_nb.network.checkpoint import Network
 from deeplung_nb.report.counts import read_history
 from deeplung_nb.report.training_plots import draw_training
-from deeplung_nb.widgets.picture import DPI, with_picture
+from deeplung_nb.widgets.picture import PointPicture, WithStill
 
 EVERY_SECONDS = 1.0
 """Least time between two pictures."""
@@ -52,7 +52,7 @@ class _Ear(Watcher):
         self.monitor.hear_end(finished)
 
 
-class TrainingMonitor(ipywidgets.VBox):
+class TrainingMonitor(WithStill, ipywidgets.VBox):
     """Watch a training, stop it at the end of a step, and let it go on.
 
     Parameters
@@ -98,7 +98,7 @@ class TrainingMonitor(ipywidgets.VBox):
         self._go.on_click(lambda _: self.start())
         self._halt.on_click(lambda _: self.stop())
         self._words = ipywidgets.HTML()
-        self._image = ipywidgets.Image(format="png", layout={"max_width": "100%"})
+        self._image = PointPicture()
         super().__init__(history=pd.DataFrame())
         self.add_class("dl-explorer")
         self.children = [ipywidgets.HBox([self._go, self._halt, self._words]), self._image]
@@ -243,7 +243,13 @@ class TrainingMonitor(ipywidgets.VBox):
             example = (np.asarray(self.example.hu[z]), np.asarray(self.example.target[z]),
                        self._seen)
         self.figure = draw_training(self.history, self._losses, example)
-        self._image.value = self.figure.png(DPI)
+        self._image.show(self.figure)
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return with_picture(super()._repr_mimebundle_(**kwargs), self.figure)
+    def still(self) -> Any:
+        """The figure as it is now."""
+        return self.figure
+
+    @property
+    def curtain(self) -> Any:
+        """The living figure, which hides the still one."""
+        return self._image

@@ -2,50 +2,92 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import anywidget
 import traitlets
+from IPython.display import display
 
 STATIC = Path(__file__).with_name("static")
 DPI = 110
 """Of a figure in a widget: crisp at the width of a notebook."""
 
 
-def with_picture(bundle: Any, figure: Any) -> Any:
-    """A widget's outputs with a picture and words beside them, for where no widget can live."""
-    data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-    return {**(data or {}), "image/png": figure.png(), "text/plain": figure.alt}, metadata
+def script(name: str) -> str:
+    """The JavaScript of a widget of ours, with what all of them share."""
+    return "".join((STATIC / part).read_text(encoding="utf-8") for part in ("still.js", name))
+
+
+class WithStill:
+    """A widget above which its still picture is written into the notebook.
+
+    Where no widget can live (a notebook that is opened again, a page, paper) the picture and its
+    words are what is to be seen; where one does, it hides the picture.
+    """
+
+    def still(self) -> Any:
+        """The figure, or None where there is none."""
+        return None
+
+    @property
+    def curtain(self) -> Any:
+        """The part that hides the picture: it has the trait `mark`; None where none can."""
+        return self
+
+    def _ipython_display_(self, **_: Any) -> None:
+        found = self._repr_mimebundle_()
+        data, metadata = found if isinstance(found, tuple) else (found, {})
+        figure = self.still()
+        if figure is not None:
+            still, words = figure._repr_mimebundle_()
+            if self.curtain is not None:
+                png = still["image/png"]
+                self.curtain.mark = png[len(png) // 2:][:48]
+            display(still, metadata=words, raw=True)
+            data = {**(data or {}), "text/plain": ""}
+        display(data, metadata=metadata, raw=True)
 
 
 class PointPicture(anywidget.AnyWidget):
-    """A figure whose points show a tooltip and can be picked, by pointer or keyboard.
+    """A figure with its words, whose points, if it has any, show a tooltip and can be picked.
 
-    `on_pick(case)` is called with the number of the case.
+    By pointer or keyboard; `on_pick(case)` is called with the number of the case.
+
+    Attributes
+    ----------
+    picked
+        The case that is ringed, by its number; -1 for none.
+    busy
+        What is being worked out while this picture is still the old one; empty when nothing is.
     """
 
-    _esm = STATIC / "points.js"
+    _esm = script("points.js")
     _css = STATIC / "points.css"
 
     png = traitlets.Bytes().tag(sync=True)
     points = traitlets.List().tag(sync=True)
     labels = traitlets.List(traitlets.Unicode()).tag(sync=True)
     alt = traitlets.Unicode().tag(sync=True)
+    mark = traitlets.Unicode().tag(sync=True)
+    picked = traitlets.Int(-1).tag(sync=True)
+    busy = traitlets.Unicode().tag(sync=True)
 
-    def __init__(self, on_pick: Any, **traits: Any) -> None:
+    def __init__(self, on_pick: Any = None, **traits: Any) -> None:
         super().__init__(**traits)
         self.on_pick = on_pick
         self.on_msg(self._hear)
 
     def _hear(self, _: Any, content: dict[str, Any], buffers: list[bytes]) -> None:
-        if content.get("kind") == "pick" and 0 <= content.get("case", -1) < len(self.labels):
+        if self.on_pick and content.get("kind") == "pick" \
+                and 0 <= content.get("case", -1) < len(self.labels):
             self.on_pick(content["case"])
 
-    def show(self, figure: Any, labels: list[str]) -> None:
-        """A figure with `points` (`x, y, case`), and what the tooltip of each case says."""
+    def show(self, figure: Any, labels: Sequence[str] = ()) -> None:
+        """A figure, and what the tooltip of each case of its `points` (`x, y, case`) says."""
         with self.hold_sync():
             self.points = [[round(point["x"], 5), round(point["y"], 5), point["case"]]
-                           for point in figure.points]
-            self.labels, self.alt = labels, figure.alt
+                           for point in (figure.points if labels else ())]
+            self.labels, self.alt, self.picked, self.busy = list(labels), figure.alt, -1, ""
             self.png = figure.png(DPI)

@@ -14,7 +14,7 @@ from scipy import ndimage
 from deeplung_nb.imaging.lungs import LungMask
 from deeplung_nb.imaging.scan import Scan
 from deeplung_nb.labels import COLOURS, LABELS
-from deeplung_nb.widgets.picture import with_picture
+from deeplung_nb.widgets.picture import WithStill
 from deeplung_nb.widgets.viewer import LUNGS, CTViewer, view_ct
 
 GRID_MM = 2.5
@@ -31,7 +31,7 @@ def smooth_field(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np
     return ndimage.zoom(blurred, factors, order=1, grid_mode=True, mode="nearest")
 
 
-class SurfaceView(ipywidgets.VBox):
+class SurfaceView(WithStill, ipywidgets.VBox):
     """A plot of surfaces under its legend; `volumes_ml` holds what the legend says."""
 
     def __init__(self, viewer: CTViewer, reader: str | None) -> None:
@@ -71,8 +71,10 @@ class SurfaceView(ipywidgets.VBox):
         """The three planes of the case: a picture for paper."""
         return self.viewer.still()
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return with_picture(super()._repr_mimebundle_(**kwargs), self.still())
+    @property
+    def curtain(self) -> Any:
+        """None: the three planes stay above the surfaces."""
+        return None
 
 
 def view_surface(scan: Scan, masks: Mapping[str, Any] | Any = None, *,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import anywidget
@@ -18,7 +18,7 @@ from deeplung_nb.labels import COLOURS, LABELS, TITLES
 from deeplung_nb.report.panels import AGREEMENT_COLOURS, choose_slice, draw_planes
 from deeplung_nb.runs import Run
 from deeplung_nb.widgets.backends import View, show_elsewhere
-from deeplung_nb.widgets.picture import STATIC, with_picture
+from deeplung_nb.widgets.picture import STATIC, WithStill, script
 from deeplung_nb.widgets.planes import (
     AGREEMENT,
     LETTERS,
@@ -52,7 +52,7 @@ def _window(window: str | tuple[float, float]) -> tuple[float, float]:
     return level, width
 
 
-class CTViewer(anywidget.AnyWidget):
+class CTViewer(WithStill, anywidget.AnyWidget):
     """A scan with its masks.
 
     Other widgets and cells read and set these traits (`observe`, `link`):
@@ -73,13 +73,17 @@ class CTViewer(anywidget.AnyWidget):
         `overlay`, `side by side` or `agreement` (the reference against the other reader).
     outline, opacity
         Masks as lines or filled; how much of the CT they cover, 0 to 1.
+    message
+        A line of words under the pictures, such as where a linked scan ends.
     """
 
-    _esm = STATIC / "viewer.js"
+    _esm = script("viewer.js")
     _css = STATIC / "viewer.css"
 
     info = traitlets.Dict().tag(sync=True)
     first = traitlets.List().tag(sync=True)
+    mark = traitlets.Unicode().tag(sync=True)
+    message = traitlets.Unicode().tag(sync=True)
     cursor = traitlets.List(traitlets.Int(), minlen=3, maxlen=3, default_value=[0, 0, 0]).tag(
         **OF_THE_READER)
     plane = traitlets.Enum(PLANES, default_value="axial").tag(**OF_THE_READER)
@@ -181,9 +185,6 @@ class CTViewer(anywidget.AnyWidget):
         return draw_planes(planes, case_id=self.scan.case_id, window=tuple(self.window),
                            agreement=agreement, pair=self.pair, note=self.note)
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return with_picture(super()._repr_mimebundle_(**kwargs), self.still())
-
 
 def _labels(name: str, mask: Any, scan: Scan) -> np.ndarray:
     if isinstance(mask, (str, os.PathLike)):
@@ -277,6 +278,82 @@ def view_ct(
     first = next(iter(viewer.masks.values()), None)
     view = View(scan, first, tuple(viewer.window), viewer.opacity)
     return show_elsewhere(backend, view, viewer.still())
+
+
+def link_views(*viewers: CTViewer) -> Callable[[], None]:
+    """Let viewers of several scans go together, by millimetres of the scans' own space.
+
+    Where another scan ends before this one its viewer stays at its last voxel and says how many
+    millimetres are missing. Scans of one patient taken at different times share a table, not a
+    breath: the places are alike, not the same.
+
+    Returns
+    -------
+    callable
+        Undoes the link.
+
+    Raises
+    ------
+    ValueError
+        Fewer than two viewers, or scans that have no millimetre in common.
+    """
+    if len(viewers) < 2:
+        raise ValueError(f"{len(viewers)} viewers: expected two or more to go together")
+    first = viewers[0].scan
+    for other in viewers[1:]:
+        low, high = zip(*(_ends_mm(scan) for scan in (first, other.scan)), strict=True)
+        if (np.max(low, axis=0) > np.min(high, axis=0)).any():
+            raise ValueError(f"scans {first.case_id!r} and {other.scan.case_id!r} have no place "
+                             f"in common: {_box(*_ends_mm(first))} and "
+                             f"{_box(*_ends_mm(other.scan))} mm (RAS). Link scans of one patient "
+                             "whose files tell where they lie")
+    following = False
+
+    def follow(change: Any) -> None:
+        nonlocal following
+        if following:
+            return
+        following = True
+        try:
+            moved = change["owner"]
+            moved.message = ""
+            place = moved.scan.affine @ [*moved.cursor[::-1], 1]
+            for viewer in viewers:
+                if viewer is moved:
+                    continue
+                scan = viewer.scan
+                x, y, z, _ = np.linalg.inv(scan.affine) @ place
+                wanted = np.array([z, y, x])
+                cursor = np.clip(np.rint(wanted), 0, np.array(scan.shape) - 1)
+                beyond = np.maximum(np.abs(wanted - cursor) - 0.5, 0) * scan.spacing_mm
+                viewer.cursor = [int(k) for k in cursor]
+                far = float(beyond.max())
+                viewer.message = f"{scan.case_id} ends here, {far:.0f} mm before " \
+                    f"{moved.scan.case_id}" if far > 0.5 else ""
+        finally:
+            following = False
+
+    for viewer in viewers:
+        viewer.observe(follow, "cursor")
+    follow({"owner": viewers[0]})
+
+    def undo() -> None:
+        for viewer in viewers:
+            viewer.unobserve(follow, "cursor")
+            viewer.message = ""
+    return undo
+
+
+def _ends_mm(scan: Scan) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest place of a voxel's centre along each of R, A and S, mm."""
+    corners = np.array([[x, y, z, 1] for z in (0, scan.shape[0] - 1)
+                        for y in (0, scan.shape[1] - 1) for x in (0, scan.shape[2] - 1)])
+    places = (corners @ scan.affine.T)[:, :3]
+    return places.min(axis=0), places.max(axis=0)
+
+
+def _box(low: np.ndarray, high: np.ndarray) -> str:
+    return ", ".join(f"{a:.0f} to {b:.0f}" for a, b in zip(low, high, strict=True))
 
 
 def view_case(run: Run, cohort: str, case_id: str, **options: Any) -> Any:

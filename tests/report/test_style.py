@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import sys
 
@@ -120,7 +121,9 @@ def test_no_text_leaves_a_figure(measured):
 
 
 def test_figure_shows_itself_in_a_notebook_with_words():
-    bundle = figures.draw_splits(SPLITS)._repr_mimebundle_()
-    assert bundle["image/png"].startswith(b"\x89PNG")
+    bundle, metadata = figures.draw_splits(SPLITS)._repr_mimebundle_()
+    assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
     assert "10 cases" in bundle["text/plain"]
+    assert f'alt="{bundle["text/plain"]}"' in bundle["text/html"]
+    assert metadata["image/png"]["alt"] == bundle["text/plain"]
     assert new_figure(84, 40).get_size_inches()[0] == pytest.approx(84 / 25.4)

@@ -6,16 +6,20 @@ const REACH = 9; // pixels from a point at which the pointer finds it
 function render({ model, el }) {
   const box = document.createElement("div");
   box.className = "dl-points";
-  box.tabIndex = 0;
-  box.setAttribute("role", "application");
   const picture = document.createElement("img");
   const ring = document.createElement("div");
   ring.className = "dl-points-ring";
+  const kept = document.createElement("div"); // around the picked case, in each panel
+  kept.className = "dl-points-kept";
+  const busy = document.createElement("div");
+  busy.className = "dl-points-busy";
+  busy.setAttribute("role", "status");
   const tip = document.createElement("div");
   tip.className = "dl-points-tip";
   tip.setAttribute("role", "status");
-  box.append(picture, ring, tip);
+  box.append(picture, kept, ring, tip, busy);
   el.append(box);
+  const showStill = hideStill(model);
   let address = null;
   let current = -1; // number of the point that keys have reached
 
@@ -24,9 +28,32 @@ function render({ model, el }) {
     address = URL.createObjectURL(new Blob([model.get("png")], { type: "image/png" }));
     picture.src = address;
     picture.alt = model.get("alt");
-    box.setAttribute("aria-label", model.get("alt") + " Arrow keys go from case to case.");
+    if (model.get("points").length) { // something to be reached by keys
+      box.tabIndex = 0;
+      box.setAttribute("role", "application");
+      box.setAttribute("aria-label", model.get("alt") + " Arrow keys go from case to case.");
+    } else for (const name of ["tabindex", "role", "aria-label"]) box.removeAttribute(name);
     current = -1;
     hide();
+    keep();
+  }
+
+  // The picked case stays ringed wherever it was picked.
+  function keep() {
+    const picked = model.get("picked");
+    kept.replaceChildren(...model.get("points").filter(([, , number]) => number === picked)
+      .map(([x, y]) => {
+        const mark = document.createElement("i");
+        mark.style.left = `${100 * x}%`;
+        mark.style.top = `${100 * y}%`;
+        return mark;
+      }));
+    box.dataset.picked = picked < 0 ? "" : model.get("labels")[picked] || "";
+  }
+
+  function wait() {
+    busy.textContent = model.get("busy");
+    box.classList.toggle("dl-busy", model.get("busy") !== "");
   }
 
   function hide() {
@@ -89,9 +116,15 @@ function render({ model, el }) {
     event.stopPropagation();
   });
   model.on("change:png", draw);
+  model.on("change:picked", keep);
+  model.on("change:busy", wait);
   draw();
+  wait();
   return () => {
     model.off("change:png", draw);
+    model.off("change:picked", keep);
+    model.off("change:busy", wait);
+    showStill();
     if (address) URL.revokeObjectURL(address);
   };
 }

@@ -3,7 +3,17 @@
 
 const KEPT_BYTES = 140e6;
 const AHEAD = 6; // slices in a request
+const MOST_ASKED = 12; // slices under way
+const PATIENCE_MS = 3000; // until a slice is asked for again
+const SAID_AFTER_MS = 120; // a slice that comes sooner is not announced
+const NOTCH_PX = 50; // one event of a wheel turns at least this far, a trackpad's many turn less
+const PX_A_SLICE = 60; // of a trackpad
+const FINGER_PX_A_SLICE = 12;
+const GONE = ["dead", "terminating", "restarting", "autorestarting"];
+const DASHES = [[], [5, 3], [2, 2], [8, 3, 2, 3]]; // of the readers' lines, as in figures
 const PLANES = ["axial", "coronal", "sagittal"];
+const FOLLOWED = ["cursor", "plane", "window", "visible", "layout_mode", "outline", "opacity",
+  "message"];
 
 async function unpack(data, rows, columns) {
   const stream = new Blob([data]).stream().pipeThrough(new DecompressionStream("deflate"));
@@ -18,22 +28,47 @@ async function unpack(data, rows, columns) {
 }
 
 // Keeps slices of all planes, asks for those nearest to what is shown, and lets go of the farthest.
+// Few requests are under way at once, so that a kernel that was busy answers what is wanted by then.
 class Store {
   constructor(model, onSlice) {
     this.model = model;
     this.onSlice = onSlice;
     this.slices = new Map();
-    this.asked = new Set();
+    this.asked = new Map(); // slice -> when it was asked for, ms
     this.bytes = 0;
+    this.cursor = [0, 0, 0];
     this.wanted = ["axial", 0];
+    this.patience = PATIENCE_MS;
+    this.lost = false; // the kernel's side was cut off
     this.listener = async (content, buffers) => {
       if (content.kind !== "slices") return;
+      this.lost = false;
+      this.patience = PATIENCE_MS;
       await this.take(content.slices, buffers);
     };
+    this.cut = () => { this.lost = true; this.onSlice(); };
     model.on("msg:custom", this.listener);
+    model.on("comm_live_update", this.cut);
+    this.clock = setInterval(() => this.again(), 500);
   }
-  close() { this.model.off("msg:custom", this.listener); this.slices.clear(); }
+  close() {
+    clearInterval(this.clock);
+    this.model.off("msg:custom", this.listener);
+    this.model.off("comm_live_update", this.cut);
+    this.slices.clear();
+  }
   get(plane, index) { return this.slices.get(plane + index); }
+  get kernel() { // as the page's widget manager knows it; "unknown" where it tells nothing
+    const kernel = this.model.widget_manager?.kernel;
+    if (kernel === undefined) return "unknown";
+    return kernel === null || kernel.isDisposed ? "dead" : kernel.status;
+  }
+  get why() { // why a slice does not come, in words
+    if (this.lost || GONE.includes(this.kernel)) {
+      return "the kernel that held it is gone: run this cell again";
+    }
+    return this.kernel === "busy" ? "the kernel is busy" : "asked for";
+  }
   async take(slices, buffers) {
     await Promise.all(slices.map(async (s, k) => {
       const key = s.plane + s.index;
@@ -44,7 +79,7 @@ class Store {
     }));
     this.letGo();
     this.onSlice();
-    this.ahead();
+    this.fetch();
   }
   letGo() {
     if (this.bytes <= KEPT_BYTES) return;
@@ -60,18 +95,24 @@ class Store {
   ask(plane, indices) {
     const missing = indices.filter((i) => !this.slices.has(plane + i) && !this.asked.has(plane + i));
     if (!missing.length) return;
-    missing.forEach((i) => this.asked.add(plane + i));
+    const now = performance.now();
+    missing.forEach((i) => this.asked.set(plane + i, now));
     this.model.send({ kind: "slices", plane, indices: missing });
   }
-  // What is shown first, then outwards from it, one request under way at a time.
   show(cursor, plane) {
     this.cursor = cursor;
     this.wanted = [plane, cursor[PLANES.indexOf(plane)]];
-    PLANES.forEach((name, axis) => this.ask(name, [cursor[axis]]));
-    this.ahead();
+    this.fetch();
+  }
+  // What is shown first; once that is here, outwards from it, one request at a time.
+  fetch() {
+    const [plane] = this.wanted;
+    for (const name of [plane, ...PLANES.filter((other) => other !== plane)]) {
+      if (this.asked.size < MOST_ASKED) this.ask(name, [this.cursor[PLANES.indexOf(name)]]);
+    }
+    if (!this.asked.size && this.bytes <= 0.85 * KEPT_BYTES) this.ahead();
   }
   ahead() {
-    if (this.asked.size || this.bytes > 0.85 * KEPT_BYTES) return;
     const shape = this.model.get("info").shape;
     const [plane, index] = this.wanted;
     const n = shape[PLANES.indexOf(plane)];
@@ -82,6 +123,18 @@ class Store {
       }
     }
     if (next.length) this.ask(plane, next);
+  }
+  // What was not answered in time is asked for again, each time after a longer wait. A busy kernel
+  // still has the question.
+  again() {
+    if (!this.asked.size) return;
+    this.onSlice(); // the reason of the wait may be another by now
+    if (this.kernel === "busy") return;
+    const late = performance.now() - this.patience;
+    if (Math.min(...this.asked.values()) > late) return;
+    this.patience = Math.min(2 * this.patience, 60000);
+    this.asked.clear();
+    this.fetch();
   }
 }
 
@@ -99,6 +152,42 @@ function element(tag, attributes = {}, ...children) {
 
 function format(value, digits = 1) { return value.toFixed(digits).replace("-", "−"); }
 
+// The borders of a class as closed loops of corners [row, column], the class on their left: whole
+// loops, so that dashes run on along them.
+function borders(labels, rows, columns, shift, code) {
+  const wide = columns + 1;
+  const inside = (r, c) => r >= 0 && r < rows && c >= 0 && c < columns
+    && ((labels[r * columns + c] >> shift) & 3) === code;
+  const next = new Map(); // corner -> corners to which an edge goes
+  const add = (r0, c0, r1, c1) => {
+    const from = r0 * wide + c0;
+    if (!next.has(from)) next.set(from, []);
+    next.get(from).push(r1 * wide + c1);
+  };
+  for (let r = 0; r < rows; r++) {
+    for (let c = 0; c < columns; c++) {
+      if (!inside(r, c)) continue;
+      if (!inside(r - 1, c)) add(r, c + 1, r, c);
+      if (!inside(r, c - 1)) add(r, c, r + 1, c);
+      if (!inside(r + 1, c)) add(r + 1, c, r + 1, c + 1);
+      if (!inside(r, c + 1)) add(r + 1, c + 1, r, c + 1);
+    }
+  }
+  const loops = [];
+  for (const [start, ways] of next) {
+    while (ways.length) {
+      const loop = [];
+      let at = start;
+      do {
+        loop.push([Math.floor(at / wide), at % wide]);
+        at = next.get(at).pop();
+      } while (at !== start);
+      loops.push(loop);
+    }
+  }
+  return loops;
+}
+
 // One picture: a canvas of screen pixels over which voxels are drawn with their true proportions.
 class Picture {
   constructor(viewer, plane, readers) {
@@ -108,7 +197,9 @@ class Picture {
     this.canvas = element("canvas", { class: "dl-canvas", role: "img", tabindex: "-1" });
     this.voxels = document.createElement("canvas");
     this.caption = element("div", { class: "dl-caption" });
-    this.node = element("div", { class: "dl-picture" }, this.caption, this.canvas);
+    this.wait = element("div", { class: "dl-wait", role: "status", hidden: "" });
+    this.node = element("div", { class: "dl-picture" }, this.caption, this.canvas, this.wait);
+    this.shown = null; // the slice that is drawn; it stays until the one that is wanted is here
     this.pointer();
   }
   get axis() { return PLANES.indexOf(this.plane); }
@@ -145,52 +236,98 @@ class Picture {
       this.canvas.style.height = `${height}px`;
     }
   }
+  get agrees() { return this.viewer.model.get("layout_mode") === "agreement" && !this.readers; }
+  lesionReaders() { // those whose masks are drawn here
+    const { info, model } = this.viewer;
+    const visible = model.get("visible");
+    return info.readers.filter((name) => name !== info.lungs && (visible[name] || []).length
+      && (!this.readers || this.readers.includes(name)));
+  }
   colours() {
-    // Packed label byte -> [r, g, b, weight], by what is visible.
+    // Packed label byte -> [r, g, b, weight], by what is visible. One reader is filled, the others
+    // are lines (`lines`): two of one colour would look alike.
     const { info, model } = this.viewer;
     const opacity = model.get("opacity");
     const visible = model.get("visible");
     const table = new Float32Array(256 * 4);
-    const agreement = model.get("layout_mode") === "agreement" && !this.readers;
+    const filled = model.get("outline") ? null : this.filled;
     for (let packed = 0; packed < 256; packed++) {
       let colour = null;
-      if (agreement && info.pair) {
+      if (this.agrees && info.pair) {
         const [a, b] = info.pair.map((name) => (packed >> (2 * info.readers.indexOf(name))) & 3);
         const k = a && a === b ? 0 : a && !b ? 1 : !a && b ? 2 : a && b ? 3 : -1;
-        if (k >= 0) colour = rgb(info.agreement[k].colour);
+        if (k >= 0 && this.viewer.agreement.has(info.agreement[k].name)) {
+          colour = rgb(info.agreement[k].colour);
+        }
       } else {
         for (const [place, name] of info.readers.entries()) {
-          if (this.readers && !this.readers.includes(name)) continue;
           const code = (packed >> (2 * place)) & 3;
-          if (!code) continue;
+          if (!code || (name !== info.lungs && name !== filled)) continue;
           if (name === info.lungs) {
-            if ((visible[name] || []).length) colour = colour || rgb(info.lung_colour);
+            if (!this.readers && (visible[name] || []).length) colour = colour || rgb(info.lung_colour);
             continue;
           }
           const kind = info.classes.find((c) => c.code === code);
-          if (kind && (visible[name] || []).includes(kind.name)) colour = rgb(kind.colour);
+          if (kind && visible[name].includes(kind.name)) colour = rgb(kind.colour);
         }
       }
       if (colour) table.set([...colour, opacity], 4 * packed);
     }
     return table;
   }
+  get filled() { // the reader that is filled in: the first one, or the only one here
+    const names = this.viewer.info.readers;
+    const first = this.readers ? this.readers[0] : names[0];
+    return this.lesionReaders().includes(first) ? first : null;
+  }
+  // Masks as lines along the voxels' edges, solid for the first reader and dashed for the others.
+  lines(context, w, h, { rows, columns, labels }) {
+    const { info, model } = this.viewer;
+    const unit = window.devicePixelRatio || 1;
+    const visible = model.get("visible");
+    const filled = model.get("outline") ? null : this.filled;
+    for (const name of this.lesionReaders()) {
+      if (name === filled) continue;
+      const place = info.readers.indexOf(name);
+      for (const kind of info.classes) {
+        if (!visible[name].includes(kind.name)) continue;
+        const path = new Path2D();
+        const [dx, dy] = [w / columns, h / rows];
+        for (const loop of borders(labels, rows, columns, 2 * place, kind.code)) {
+          loop.forEach(([r, c], k) => path[k ? "lineTo" : "moveTo"](c * dx, r * dy));
+          path.closePath();
+        }
+        const dash = DASHES[this.readers ? 0 : Math.min(place, DASHES.length - 1)];
+        context.setLineDash([]);
+        context.strokeStyle = "rgba(0, 0, 0, 0.75)"; // seen on a filling of the same colour too
+        context.lineWidth = 3.2 * unit;
+        if (!dash.length) context.stroke(path);
+        context.setLineDash(dash.map((length) => length * unit));
+        if (dash.length) context.stroke(path);
+        context.strokeStyle = kind.colour;
+        context.lineWidth = 1.6 * unit;
+        context.stroke(path);
+        context.setLineDash([]);
+      }
+    }
+  }
   draw() {
     const { viewer, plane } = this;
     const { info, model } = viewer;
     const cursor = model.get("cursor");
-    const index = cursor[this.axis];
-    const slice = viewer.store.get(plane, index);
-    const context = this.canvas.getContext("2d");
-    const shown = `${plane} slice ${index} of ${info.shape[this.axis]}`;
-    this.canvas.setAttribute("aria-label", `Case ${info.case_id}, ${shown}`);
+    const wanted = cursor[this.axis];
+    const here = viewer.store.get(plane, wanted);
+    if (here) this.shown = here;
+    this.await(here ? null : wanted);
     this.canvas.dataset.plane = plane;
+    const slice = this.shown;
+    this.canvas.dataset.index = slice ? String(slice.index) : "";
+    if (!slice) return;
+    const words = `${plane} slice ${slice.index} of ${info.shape[this.axis]}`;
+    this.canvas.setAttribute("aria-label", `Case ${info.case_id}, ${words}`);
     this.caption.textContent = (this.readers ? `${this.readers.join(", ")} · ` : "")
-      + `${plane} ${index}${this === viewer.large[0] && info.note ? ` · ${info.note}` : ""}`;
-    if (!slice) { // keeps the last picture until this one is here
-      this.canvas.dataset.index = "";
-      return;
-    }
+      + `${plane} ${slice.index}${this === viewer.large[0] && info.note ? ` · ${info.note}` : ""}`;
+    const context = this.canvas.getContext("2d");
     const { rows, columns, hu, labels } = slice;
     const [level, width] = model.get("window");
     const low = level - width / 2;
@@ -204,28 +341,17 @@ class Picture {
     this.image = this.image || inner.createImageData(columns, rows);
     const out = this.image.data;
     const table = labels ? this.colours() : null;
-    const outline = model.get("outline");
     for (let i = 0, o = 0; i < hu.length; i++, o += 4) {
       let grey = (hu[i] - low) * scale;
       grey = grey < 0 ? 0 : grey > 255 ? 255 : grey;
       let r = grey, g = grey, b = grey;
-      if (table !== null) {
-        const packed = labels[i];
-        if (packed) {
-          const t = 4 * packed;
-          let weight = table[t + 3];
-          if (weight && outline) {
-            const x = i % columns;
-            const inside = x > 0 && x < columns - 1 && i >= columns && i < hu.length - columns
-              && labels[i - 1] === packed && labels[i + 1] === packed
-              && labels[i - columns] === packed && labels[i + columns] === packed;
-            weight = inside ? 0 : 1;
-          }
-          if (weight) {
-            r += (table[t] - r) * weight;
-            g += (table[t + 1] - g) * weight;
-            b += (table[t + 2] - b) * weight;
-          }
+      if (table !== null && labels[i]) {
+        const t = 4 * labels[i];
+        const weight = table[t + 3];
+        if (weight) {
+          r += (table[t] - r) * weight;
+          g += (table[t + 1] - g) * weight;
+          b += (table[t + 2] - b) * weight;
         }
       }
       out[o] = r; out[o + 1] = g; out[o + 2] = b; out[o + 3] = 255;
@@ -234,17 +360,38 @@ class Picture {
     const { width: w, height: h } = this.canvas;
     context.imageSmoothingEnabled = false;
     context.drawImage(this.voxels, 0, 0, w, h);
-    this.canvas.dataset.index = String(index);
-    this.marks(context, w, h, rows, columns, cursor);
+    if (labels && !this.agrees) this.lines(context, w, h, slice);
+    this.marks(context, w, h, rows, columns, cursor, here !== undefined);
   }
-  marks(context, w, h, rows, columns, cursor) {
+  // A slice that is not here yet: the last one stays under its own name, dimmed, and says so.
+  await(index) {
+    const { viewer, plane } = this;
+    if (index === null) {
+      clearTimeout(this.soon);
+      this.soon = null;
+      this.node.classList.remove("dl-waiting");
+      this.wait.hidden = true;
+      return;
+    }
+    const say = () => {
+      this.node.classList.add("dl-waiting");
+      this.wait.hidden = false;
+      const shown = this.shown ? `, this is ${this.shown.index}` : "";
+      const words = `waiting for ${plane} ${this.awaited}${shown} (${viewer.store.why})`;
+      if (this.wait.textContent !== words) this.wait.textContent = words;
+    };
+    this.awaited = index;
+    if (!this.wait.hidden) say();
+    else if (!this.soon) this.soon = setTimeout(say, SAID_AFTER_MS);
+  }
+  marks(context, w, h, rows, columns, cursor, current) {
     const { info, ruler } = this.viewer;
     const unit = window.devicePixelRatio || 1;
     const [mmRow, mmColumn] = info.planes[this.plane].pixel_mm;
     const [row, column] = this.place(cursor);
     const x = ((column + 0.5) * w) / columns;
     const y = ((row + 0.5) * h) / rows;
-    context.strokeStyle = "rgba(120, 220, 255, 0.8)";
+    context.strokeStyle = current ? "rgba(120, 220, 255, 0.8)" : "transparent";
     context.lineWidth = unit;
     context.beginPath(); // open in the middle: the voxel itself stays visible
     const gap = 7 * unit;
@@ -274,7 +421,7 @@ class Picture {
       context.stroke();
       write("5 cm", w - bar / 2 - 12 * unit, h - 34 * unit);
     }
-    if (ruler && ruler.plane === this.plane && ruler.index === cursor[this.axis]) {
+    if (ruler && ruler.plane === this.plane && ruler.index === this.shown.index) {
       const [[r0, c0], [r1, c1]] = [ruler.from, ruler.to];
       const p = [c0, r0, c1, r1].map((v, k) => (v * (k % 2 ? h : w)) / (k % 2 ? rows : columns));
       context.strokeStyle = "#ffe27a";
@@ -294,23 +441,39 @@ class Picture {
   pointer() {
     const { viewer, canvas } = this;
     let start = null;
+    let turned = 0; // of a trackpad, px since its last slice
+    let last = 0;
     canvas.addEventListener("wheel", (event) => {
+      // Zooming and sideways are the page's.
+      if (event.ctrlKey || event.metaKey || Math.abs(event.deltaX) > Math.abs(event.deltaY)) return;
+      const up = event.deltaY < 0 ? 1 : -1;
+      const n = viewer.info.shape[this.axis];
+      const to = viewer.model.get("cursor")[this.axis] + up;
+      if (to < 0 || to >= n) return; // at the end the page scrolls on
       event.preventDefault();
-      viewer.step(this.plane, event.deltaY > 0 ? -1 : 1);
+      if (event.timeStamp - last > 300 || Math.sign(turned) === -up) turned = 0;
+      last = event.timeStamp;
+      const notch = event.deltaMode !== 0 || Math.abs(event.deltaY) >= NOTCH_PX;
+      turned += notch ? up * PX_A_SLICE : -event.deltaY;
+      if (Math.abs(turned) < PX_A_SLICE) return;
+      turned = 0;
+      viewer.step(this.plane, up);
     }, { passive: false });
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
     canvas.addEventListener("pointerdown", (event) => {
+      if (!event.isPrimary) { start = null; return; } // a second finger: the page's zoom
       viewer.root.focus({ preventScroll: true });
       canvas.setPointerCapture(event.pointerId);
       start = { x: event.clientX, y: event.clientY, at: this.at(event), moved: false,
+        finger: event.pointerType === "touch", index: viewer.model.get("cursor")[this.axis],
         window: [...viewer.model.get("window")], windowing: event.button === 2 || event.shiftKey };
     });
     canvas.addEventListener("pointermove", (event) => {
       const at = this.at(event);
       viewer.report(this, this.voxel(...at.map(Math.floor)));
-      if (!start) return;
+      if (!start || !event.isPrimary) return;
       const [dx, dy] = [event.clientX - start.x, event.clientY - start.y];
-      start.moved = start.moved || Math.hypot(dx, dy) > 3;
+      start.moved = start.moved || Math.hypot(dx, dy) > (start.finger ? 8 : 3);
       if (!start.moved) return;
       if (viewer.measuring && !start.windowing) {
         viewer.ruler = { plane: this.plane, index: viewer.model.get("cursor")[this.axis],
@@ -319,10 +482,14 @@ class Picture {
       } else if (start.windowing) {
         viewer.set("window", [Math.round(start.window[0] + dy * 2),
           Math.max(10, Math.round(start.window[1] + dx * 4))]);
+      } else if (start.finger) { // one finger goes through the slices
+        const cursor = [...viewer.model.get("cursor")];
+        cursor[this.axis] = start.index - Math.round(dy / FINGER_PX_A_SLICE);
+        viewer.moveTo(cursor);
       } else viewer.moveTo(this.voxel(...at.map(Math.floor)));
     });
     const end = (event) => {
-      if (start && !start.moved && !start.windowing) {
+      if (start && event.isPrimary && !start.moved && !start.windowing) {
         viewer.moveTo(this.voxel(...this.at(event).map(Math.floor)));
       }
       start = null;
@@ -339,8 +506,10 @@ class Viewer {
     this.info = model.get("info");
     this.ruler = null;
     this.measuring = false;
+    this.agreement = new Set(this.info.agreement.map(({ name }) => name)); // of the map, shown
     this.store = new Store(model, () => {
       this.draw();
+      this.write();
       if (this.reported) this.report(...this.reported);
     });
     this.root = element("div", { class: "dl-viewer", tabindex: "0", role: "group",
@@ -349,8 +518,7 @@ class Viewer {
     this.build();
     host.append(this.root);
     this.changes = () => { this.arrange(); this.refresh(); };
-    for (const name of ["cursor", "plane", "window", "visible", "layout_mode", "outline",
-      "opacity"]) model.on(`change:${name}`, this.changes);
+    for (const name of FOLLOWED) model.on(`change:${name}`, this.changes);
     this.observer = new ResizeObserver(() => this.draw());
     this.observer.observe(this.root);
     this.root.addEventListener("keydown", (event) => this.key(event));
@@ -362,8 +530,7 @@ class Viewer {
   close() {
     this.store.close();
     this.observer.disconnect();
-    for (const name of ["cursor", "plane", "window", "visible", "layout_mode", "outline",
-      "opacity"]) this.model.off(`change:${name}`, this.changes);
+    for (const name of FOLLOWED) this.model.off(`change:${name}`, this.changes);
   }
   set(name, value) { this.model.set(name, value); }
   save() { // the kernel hears of it once things are quiet, not at each turn of the wheel
@@ -437,7 +604,8 @@ class Viewer {
       ["Page up, down", "ten slices"], ["Home, End", "lowest, highest slice"],
       ["n, p", "next, previous slice with a lesion"], ["1, 2, 3", "window"],
       ["a, c, s", "axial, coronal, sagittal"], ["m", "masks on, off"], ["o", "outline"],
-      ["l", "layout"], ["r", "ruler"], ["wheel", "slices"], ["click, drag", "move the cross-hair"],
+      ["l", "layout"], ["r", "ruler"], ["wheel, one finger", "slices"],
+      ["click, drag", "move the cross-hair"], ["Ctrl and wheel, two fingers", "the page's zoom"],
       ["shift or right button, drag", "window: width across, level down"]]) {
       this.help.append(element("div", {}, element("kbd", { text: keys }), ` ${what}`));
     }
@@ -458,11 +626,22 @@ class Viewer {
           change("visible")(visible);
         });
         this.boxes.push([box, name, kind.name]);
-        group.append(element("label", {}, box, element("i", { style: `background:${kind.colour}` }),
-          kind.title));
+        group.append(element("label", {}, box, this.swatch(kind.colour, name), kind.title));
       }
       this.toggles.append(group);
     }
+    this.mapToggles = element("div", { class: "dl-bar dl-toggles", hidden: "" });
+    this.mapBoxes = info.agreement.map(({ name, colour }) => {
+      const words = this.mapWords(name);
+      const box = element("input", { type: "checkbox", "aria-label": `Map: ${words}` });
+      box.addEventListener("change", () => {
+        if (box.checked) this.agreement.add(name); else this.agreement.delete(name);
+        this.refresh();
+      });
+      this.mapToggles.append(element("label", {}, box,
+        element("i", { style: `background:${colour}` }), words));
+      return [box, name];
+    });
     this.pictures = element("div", { class: "dl-pictures" });
     this.slider = element("input", { type: "range", min: "0", step: "1", class: "dl-slider",
       "aria-label": "Slice" });
@@ -474,7 +653,7 @@ class Viewer {
     this.status = element("div", { class: "dl-status", "aria-live": "off" });
     this.numbers = element("div", { class: "dl-numbers", "aria-live": "polite" });
     this.root.append(bar, this.help);
-    if (info.readers.length) this.root.append(this.toggles);
+    if (info.readers.length) this.root.append(this.toggles, this.mapToggles);
     this.root.append(this.pictures, this.slider);
     const readers = Object.keys(info.profile);
     if (readers.length) {
@@ -493,6 +672,18 @@ class Viewer {
       this.root.append(this.strip, jumps, this.numbers);
     }
     this.root.append(this.status);
+  }
+  // What a reader's class looks like: filled for the first reader, a line of its own for the others.
+  swatch(colour, name) {
+    const { info } = this;
+    const place = info.readers.indexOf(name);
+    if (place === 0 || name === info.lungs) return element("i", { style: `background:${colour}` });
+    const style = ["solid", "dashed", "dotted", "dashed"][Math.min(place, 3)];
+    return element("i", { class: "dl-line", style: `border-top:3px ${style} ${colour}` });
+  }
+  mapWords(name) {
+    const [reference, other] = this.info.pair || [];
+    return { "reference only": `${reference} only`, "other only": `${other} only` }[name] || name;
   }
   disagreements() {
     const { slices } = this.info.comparison;
@@ -542,8 +733,12 @@ class Viewer {
     this.windowChoice.value = preset ? preset[0] : "own";
     const visible = model.get("visible");
     for (const [box, name, kind] of this.boxes) box.checked = (visible[name] || []).includes(kind);
-    this.write();
+    for (const [box, name] of this.mapBoxes) box.checked = this.agreement.has(name);
+    const map = model.get("layout_mode") === "agreement";
+    this.toggles.hidden = map;
+    this.mapToggles.hidden = !map;
     this.draw();
+    this.write();
     this.report(this.large[0], cursor);
   }
   draw() {
@@ -602,8 +797,10 @@ class Viewer {
   }
   write() { // mL and Dice, of the axial slice and of the case
     const { info, model } = this;
-    if (!this.strip) return;
-    const z = model.get("cursor")[0];
+    if (!this.strip || !this.large) return;
+    // Of the axial slice that is seen, while another is awaited.
+    const axial = [...this.large, ...this.small].find((picture) => picture.plane === "axial");
+    const z = axial?.shown ? axial.shown.index : model.get("cursor")[0];
     const sum = (values) => values.reduce((a, b) => a + b, 0);
     const table = element("table", {}, element("caption", { text: `mL: axial slice ${z} / case` }));
     const row = (cells, tag = "td") => element("tr", {}, ...cells.map((text, k) => element(
@@ -611,18 +808,16 @@ class Viewer {
       text instanceof Node ? text : String(text))));
     if (info.comparison && model.get("layout_mode") === "agreement") {
       const { slices, case: whole } = info.comparison;
-      const [reference, other] = info.pair;
-      const words = { "reference only": `${reference} only`, "other only": `${other} only` };
       for (const { name, colour } of info.agreement) {
         const chip = element("span", {}, element("i", { style: `background:${colour}` }),
-          words[name] || name);
+          this.mapWords(name));
         table.append(row([chip, `${format(slices[name][z])} / ${format(whole[name])}`]));
       }
     } else {
       for (const [name, kinds] of Object.entries(info.profile)) {
         for (const kind of info.classes) {
           const values = kinds[kind.name];
-          const chip = element("span", {}, element("i", { style: `background:${kind.colour}` }),
+          const chip = element("span", {}, this.swatch(kind.colour, name),
             `${name}: ${kind.title.toLowerCase()}`);
           table.append(row([chip, `${format(values[z])} / ${format(sum(values))}`]));
         }
@@ -663,6 +858,7 @@ class Viewer {
     parts.push(`voxel z ${z}, y ${y}, x ${x}`,
       `${mm.map((v) => format(v)).join(", ")} mm (RAS)`,
       `window ${format(level, 0)} / ${format(width, 0)} HU`);
+    if (this.model.get("message")) parts.unshift(this.model.get("message"));
     this.status.textContent = parts.join(" · ");
   }
   measure() {
@@ -697,6 +893,12 @@ class Viewer {
       l: () => set("layout_mode", info.layouts[(info.layouts.indexOf(model.get("layout_mode")) + 1)
         % info.layouts.length]),
       m: () => {
+        if (model.get("layout_mode") === "agreement") {
+          const names = this.agreement.size ? [] : info.agreement.map(({ name }) => name);
+          this.agreement = new Set(names);
+          this.refresh();
+          return;
+        }
         if (shown) this.remembered = model.get("visible");
         set("visible", shown ? Object.fromEntries(info.readers.map((name) => [name, []]))
           : this.remembered || model.get("visible"));
@@ -715,6 +917,7 @@ class Viewer {
 
 function render({ model, el }) {
   const viewer = new Viewer(model, el);
+  const showStill = hideStill(model);
   el.viewer = viewer;
   return () => {
     // The picture stays where the widget was, when it is closed: beside its place, which is hidden.
@@ -724,7 +927,7 @@ function render({ model, el }) {
       const still = element("img", { src: last.toDataURL(), class: "dl-still",
         alt: last.getAttribute("aria-label") });
       host.after(still);
-    }
+    } else showStill();
     viewer.close();
   };
 }
