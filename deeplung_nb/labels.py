@@ -26,6 +26,11 @@ LABELS: tuple[Label, ...] = (BACKGROUND, GGO, HIGH_OPACITY)
 NO_ANSWER = 255
 """In a training target: what is here is not known, and nothing is learned from it."""
 
+def counted(n: int, thing: str) -> str:
+    """`1 pair`, `2 pairs`."""
+    return f"{n} {thing}" + "s" * (n != 1)
+
+
 LESION_STRUCTURES: tuple[str, ...] = (GGO.name, HIGH_OPACITY.name, "lesion")
 STRUCTURES: tuple[str, ...] = ("lung", *LESION_STRUCTURES)
 """What is measured; `lesion` is the union of ground-glass and high opacity."""

@@ -206,11 +206,26 @@ def test_the_example_run_has_a_thumbnail_of_each_case(run):
 
 def test_the_dashboard_links_its_parts(run):
     tabs = show_dashboard(run)
+    explorer, browser = tabs.explorer, tabs.browser
     tabs.selected_index = 1
-    tabs.explorer.open_case = lambda cohort, case_id: None
-    tabs.browser._grid.selected_rows = [4]
-    assert tabs.explorer.picked == tabs.browser.picked != ()
-    assert tabs.selected_index == 0  # where the case is seen
+    browser._grid.selected_rows = [4]
+    assert explorer.picked == browser.picked != ()
+    assert tabs.selected_index == 1  # a pick does not turn the page
+    assert explorer._leave.description == f"leave out {browser.picked[1]}"
+    assert explorer._case.children[-1] is browser._case.children[-1]  # one viewer, seen in both
+    # Picked in the plot: the list shows the same case, on whatever page it stands.
+    other = len(explorer.found.pairs) - 1
+    explorer._picture._hear(None, {"kind": "pick", "case": other}, [])
+    assert browser.picked == explorer.picked == (
+        "phantom", explorer.found.pairs["case_id"].iloc[other])
+    row = browser.shown.iloc[browser._first + browser._grid.selected_rows[0]]
+    assert row["case_id"] == browser.picked[1]
+    # Of a case that the plot does not show nothing can be left out.
+    external = browser.frame.index[browser.frame["role"] == "external"][0]
+    browser.pick("phantom", browser.frame["case_id"][external])
+    assert explorer.picked == ()
+    assert explorer._leave.disabled
+    assert browser.picked == ("phantom", browser.frame["case_id"][external])
 
 
 def test_the_dashboard_of_a_bare_table(tmp_path):

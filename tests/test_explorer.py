@@ -1,5 +1,6 @@
 """The agreement explorer and the question behind it, without a browser."""
 
+import asyncio
 import contextlib
 import io
 import re
@@ -143,10 +144,16 @@ def test_an_unknown_column_or_reader_is_named(table):
 
 
 def test_controls_and_question_follow_each_other(explorer):
+    # Cross-validation and external cases are pooled when somebody asks for it, and that is said.
+    assert explorer.question.where == (("role", "cv"),)
+    assert explorer.found.row["n"] == 30
     explorer._controls["structure"].value = "ggo"
     assert explorer.question.structure == "ggo"
+    explorer._controls["where role"].value = "all"
     assert explorer.found.row["n"] == 42
+    assert "roles together (cv, external)" in explorer._notes.value
     explorer._controls["where role"].value = "external"
+    assert "roles together" not in explorer._notes.value
     assert explorer.question.where == (("role", "external"),)
     assert len(explorer.found.pairs) == 12
     assert "12" in explorer._table.value
@@ -194,6 +201,73 @@ def test_a_picked_point_opens_its_case(tmp_path, table):
     explorer.open_case = missing
     explorer._pick(2)
     assert "no images &lt;here&gt;" in explorer._case.children[1].value
+
+
+def test_what_did_not_change_is_taken_from_the_answer_before(table):
+    first = answer(table, Question(where=(("role", "cv"),)))
+    other = answer(table, replace(first.question, scale="ratio", limits="constant"), first)
+    assert other.comparison is first.comparison
+    anew = answer(table, other.question)
+    pd.testing.assert_frame_equal(other.statistics, anew.statistics)
+    for changed in ({"structure": "ggo"}, {"where": ()}, {"confidence": 0.9}, {"test": "unet2d"},
+                    {"left_out": (LeftOut("phantom", "P001", "moved"),)}, {"plan": "ratio"}):
+        assert answer(table, replace(first.question, **changed), first).comparison \
+            is not first.comparison, changed
+
+
+def test_the_picked_case_is_one_and_named_on_the_button(explorer):
+    names = explorer.found.pairs["case_id"].tolist()
+    explorer._picture._hear(None, {"kind": "pick", "case": 3}, [])
+    assert explorer.picked == ("phantom", names[3])
+    assert explorer._picture.picked == 3
+    assert explorer._leave.description == f"leave out {names[3]}"
+    explorer.pick("phantom", names[7])
+    assert explorer._picture.picked == 7
+    assert explorer._leave.description == f"leave out {names[7]}"
+    # Another question: the same case, wherever it stands now; or none.
+    explorer._controls["scale"].value = "percent"
+    assert explorer.picked == ("phantom", names[7])
+    assert explorer._picture.labels[str(explorer._picture.picked)].startswith(
+        f"phantom {names[7]}\n")
+    explorer._controls["where role"].value = "external"
+    assert (explorer.picked, explorer._picture.picked) == ((), -1)
+    assert explorer._leave.disabled
+    assert explorer._leave.description == "leave out"
+    assert explorer._case.children == ()
+    explorer.pick("phantom", names[7])  # is not among those shown
+    assert explorer.picked == ()
+
+
+def test_of_many_cases_those_far_from_the_bias_can_be_pointed_at(monkeypatch):
+    monkeypatch.setattr("deeplung_nb.widgets.explorer.MOST_POINTED", 5)
+    rng = np.random.default_rng(3)
+    a = rng.uniform(10, 100, 40)
+    b = a + rng.normal(0, 1, 40)
+    b[[4, 17]] += [60, -50]
+    wide = pd.DataFrame({"case_id": [f"C{k:02}" for k in range(40)], "expert": a, "model": b})
+    explorer = AgreementExplorer(measurements.from_wide(
+        wide, {"expert": "expert", "model": "model"}, unit="mL"))
+    assert len(explorer._picture.labels) == 5
+    assert {"4", "17"} <= set(explorer._picture.labels)
+    assert "35 others" in explorer._notes.value
+    explorer.pick("table", "C09")  # found by its name
+    assert "9" in explorer._picture.labels
+    assert explorer.picked == ("table", "C09")
+
+
+def test_a_page_that_turns_several_controls_is_answered_once(explorer, monkeypatch):
+    asked = []
+    monkeypatch.setattr(explorer, "_ask", lambda: asked.append(1))
+    monkeypatch.setattr("deeplung_nb.widgets.explorer.QUIET_SECONDS", 0.01)
+
+    async def page():
+        for value in ("ratio", "percent", "difference", "ratio"):
+            explorer._controls["scale"].value = value
+        assert explorer._picture.busy  # said at once
+        await asyncio.sleep(0.1)
+
+    asyncio.run(page())
+    assert asked == [1]
 
 
 def test_leaving_out_and_taking_back_by_buttons(explorer):
@@ -314,7 +388,7 @@ print(len(AgreementExplorer({str(EXAMPLE)!r}, folder={str(tmp_path)!r}).export()
 def test_where_no_widget_can_live_a_picture_and_words_stand(explorer):
     (data, _), _ = shown_in_a_cell(explorer)
     assert explorer._picture.mark in data["image/png"]
-    assert "42 pairs" in data["text/plain"]
+    assert "30 pairs" in data["text/plain"]
 
 
 def test_a_file_is_answered_and_exported_without_a_notebook_and_the_script_runs(tmp_path):

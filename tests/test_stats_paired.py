@@ -147,7 +147,7 @@ def test_correlation_of_ranks_ignores_a_monotone_change():
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("correlate", [correlation.spearman, correlation.pearson])
 @pytest.mark.parametrize(("x", "y", "reason"), [
-    ([], [], "0 pairs"), ([1], [1], "1 pairs"), ([1, 2], [1, 2], "2 pairs"),
+    ([], [], "0 pairs"), ([1], [1], "1 pair"), ([1, 2], [1, 2], "2 pairs"),
     ([5, 5, 5, 5], [1, 2, 3, 4], "constant"), ([1, 2, 3], [1, 3, 2], "no interval"),
 ])
 def test_correlations_without_ground_say_why(correlate, x, y, reason):

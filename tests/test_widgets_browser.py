@@ -423,7 +423,7 @@ def waiting(lab, browser):
 def step_far(watched):
     """Twelve steps to where no slice is here yet; what is seen before and after.
 
-    Questions are held back: JupyterLab lets a busy kernel answer them beside its work, others don't.
+    Questions are held back: JupyterLab lets a busy kernel answer beside its work, others don't.
     """
     watched.viewer("(v.held = [], v.send ??= v.store.model.send,"
                    "v.store.model.send = (...a) => v.held.push(a), 0)")

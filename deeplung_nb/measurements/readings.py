@@ -122,7 +122,7 @@ def from_wide(
     Returns
     -------
     DataFrame
-        A checked table; an empty reading becomes a row with status `failed`.
+        A checked table; an empty reading becomes a row with status `unread`.
 
     Raises
     ------

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from deeplung_nb.labels import COLOURS, TITLES, VALUES
+from deeplung_nb.labels import COLOURS, TITLES, VALUES, counted
 from deeplung_nb.report.numbers import interval, number, p_words
 from deeplung_nb.report.style import (
     GREY,
@@ -236,7 +236,7 @@ def draw_agreement(pairs: Mapping[str, pd.DataFrame], agreement: Mapping[str, An
         letter_row(dict(zip("ABCDEFGH"[2 * row:], grid[row], strict=False)))
         result = agreement[structure]
         said.append(
-            f"{TITLES[structure]}: {result.n} pairs, bias {number(result.bias)}"
+            f"{TITLES[structure]}: {counted(result.n, 'pair')}, bias {number(result.bias)}"
             f"{scale_words(pair, result.scale)[2]}, "
             f"{limit_words(drawn[structure], scale_words(pair, result.scale)[2])}, correlation "
             f"{number(correlation[structure].r)}."

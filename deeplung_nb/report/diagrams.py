@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
-from deeplung_nb.labels import ROLES
+from deeplung_nb.labels import ROLES, counted
 from deeplung_nb.report.counts import case_names
 from deeplung_nb.report.style import GREY, INK, PAGE_MM, SMALL, PrintFigure, new_figure, styled
 
@@ -176,12 +176,13 @@ def draw_splits(splits: pd.DataFrame, width_mm: float = PAGE_MM) -> PrintFigure:
                         rotation=90, fontsize=SMALL)
         axes.tick_params(axis="x", length=0)
     n_patients = cases["patient_id"].nunique()
-    axes.set_xlabel(f"{len(cases)} cases of {n_patients} patients, in the order of their test fold")
+    whole = f"{counted(len(cases), 'case')} of {counted(n_patients, 'patient')}"
+    axes.set_xlabel(f"{whole}, in the order of their test fold")
     keys = [axes.bar([0], [0], color=colour, label=name)
             for colour, name in ((TRAINING, "training"), (VALIDATION, "validation"),
                                  (TEST, "test"))]
     figure.legend(handles=keys, loc="outside upper left", ncols=3)
-    figure.alt = (f"Cross-validation of {len(cases)} cases of {n_patients} patients. Training, "
+    figure.alt = (f"Cross-validation of {whole}. Training, "
                   "validation, test: " + "; ".join(
                       "fold {}: {}, {}, {}".format(fold, *count)
                       for fold, count in zip(folds, counts, strict=True)) + ".")
@@ -194,7 +195,7 @@ def draw_flow(flow: pd.DataFrame, width_mm: float = PAGE_MM * 0.62) -> PrintFigu
 
     `flow` is `Cohort.flow()`: `step, n_cases, n_patients`; reasons begin with `excluded:`.
     """
-    steps = [(str(row.step), f"{row.n_cases} of {row.n_patients} patients"
+    steps = [(str(row.step), f"{row.n_cases} of {counted(row.n_patients, 'patient')}"
               if row.n_patients != row.n_cases else f"{row.n_cases}") for row in flow.itertuples()]
     excluded = [(step.removeprefix("excluded: "), n) for step, n in steps
                 if step.startswith("excluded: ")]
@@ -259,5 +260,5 @@ def draw_columns(frame: pd.DataFrame, columns: Sequence[str],
         empty = f", {len(frame) - len(values)} empty" if len(values) < len(frame) else ""
         axes.set_title(f"{name}{empty}", loc="left")
         said.append(f"{name}: {len(values)} values")
-    figure.alt = f"{len(frame)} cases. " + "; ".join(said) + "."
+    figure.alt = f"{counted(len(frame), 'case')}. " + "; ".join(said) + "."
     return figure

@@ -148,6 +148,10 @@ class Answer:
         attrs = self.pairs.attrs
         if attrs["n_failed"]:
             notes.append(f"{attrs['n_failed']} failed, not compared: {_some(attrs['failed'])}")
+        roles = self.pairs["role"].dropna().unique() if "role" in self.pairs else ()
+        if len(roles) > 1:
+            notes.append(f"cases of different roles together ({', '.join(sorted(roles))}): what "
+                         "networks were tested on while they were made, and what they never met")
         if attrs["n_unread"]:
             notes.append(f"{attrs['n_unread']} not read by both: {_some(attrs['unread'])}")
         if attrs["unmatched"]:
@@ -180,9 +184,9 @@ class Answer:
             return (name, row[prefix], row.get(f"{prefix}_lower"), row.get(f"{prefix}_upper"),
                     row.get(p), n, unit)
 
-        slope = proportional_bias(self.pairs["reference"], self.pairs["test"],
-                                  _patients_of(self.pairs), scale=drawn.scale,
-                                  confidence=self.question.confidence)
+        slope = self.comparison.slope if drawn.scale == "difference" else proportional_bias(
+            self.pairs["reference"], self.pairs["test"], _patients_of(self.pairs),
+            scale=drawn.scale, confidence=self.question.confidence)
         rows = [
             *((f"median (quartiles), {names[side]}", row[f"{side}_median"], row[f"{side}_q1"],
                row[f"{side}_q3"], None, all_n, unit) for side in names),
@@ -288,19 +292,25 @@ def cases_of(table: pd.DataFrame, where: Sequence[tuple[str, str]]) -> pd.DataFr
     return table
 
 
-def answer(table: pd.DataFrame, question: Question) -> Answer:
+def answer(table: pd.DataFrame, question: Question, before: Answer | None = None) -> Answer:
     """Ask a table of readings.
 
     Parameters
     ----------
     table
         As `measurements.read` or `measurements.from_wide` give it.
+    before
+        An earlier answer of the same table: what the new question does not change is taken from it.
 
     Raises
     ------
     MeasurementsError, ValueError
         No such reader, structure or column in the table; a case to leave out that is not there.
     """
+    if before is not None and question == replace(
+            before.question, scale=question.scale, limits=question.limits, ci=question.ci):
+        return _answer(question, before.pairs, before.left_out, before.n_empty, before.comparison,
+                       before.line, before.source)
     pairs = measurements.pair(cases_of(table, question.where), question.reference, question.test,
                               question.structure, question.value, unmatched="drop")
     attrs = pairs.attrs
@@ -317,18 +327,24 @@ def answer(table: pd.DataFrame, question: Question) -> Answer:
     left["reason"] = [reasons[row.cohort, row.case_id] for row in left.itertuples()]
     kept = pairs[full & ~out].reset_index(drop=True)
     kept.attrs = left.attrs = attrs
-    a, b = kept["reference"], kept["test"]
-    given = {"cluster": _patients_of(kept), "confidence": question.confidence}
+    compared = compare(kept, confidence=question.confidence, limits=question.plan)
+    line = regression.deming(kept["reference"], kept["test"], cluster=_patients_of(kept),
+                             confidence=question.confidence)
+    return _answer(question, kept, left, int((~full).sum()), compared, line,
+                   table.attrs.get("made_by", "...  # put here how the table is made"))
+
+
+def _answer(question: Question, kept: pd.DataFrame, left: pd.DataFrame, n_empty: int,
+            compared: Comparison, line: regression.MethodRegression, source: str) -> Answer:
     # "auto" is MOVER, and the only one where patients have several pairs.
     ci = question.ci if question.limits == "constant" and question.ci != "mover" else "auto"
     kind = "constant" if question.limits == "auto" else question.limits
-    drawn = agreement.bland_altman(a, b, limits=kind, scale=question.scale, ci=ci, **given)
-    compared = compare(kept, confidence=question.confidence, limits=question.plan)
+    drawn = agreement.bland_altman(
+        kept["reference"], kept["test"], limits=kind, scale=question.scale, ci=ci,
+        cluster=_patients_of(kept), confidence=question.confidence)
     reported = (question.limits, question.scale) == ("auto", "difference")
-    return Answer(
-        question, kept, left, int((~full).sum()), drawn,
-        compared.lead.limits if reported else drawn, regression.deming(a, b, **given), compared,
-        table.attrs.get("made_by", "...  # put here how the table is made"))
+    return Answer(question, kept, left, n_empty, drawn,
+                  compared.lead.limits if reported else drawn, line, compared, source)
 
 
 def with_and_without(table: pd.DataFrame, question: Question) -> pd.DataFrame:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 
-from deeplung_nb.labels import COLOURS
+from deeplung_nb.labels import COLOURS, counted
 from deeplung_nb.report.agreement_plots import (
     draw_bland_altman,
     draw_correlation,
@@ -41,7 +42,9 @@ def draw_paired(axes: Axes, pair: pd.DataFrame, structure: str) -> None:
     """Each pair as a line from the reference to the test reader."""
     values = pair[["reference", "test"]].to_numpy(float)
     strength = float(np.clip(12 / max(len(values), 1), 0.15, 0.8))
-    axes.plot([0, 1], values.T, color=COLOURS[structure], linewidth=0.8, alpha=strength, zorder=2)
+    lines = np.stack([np.broadcast_to([0.0, 1.0], values.shape), values], axis=-1)
+    axes.add_collection(LineCollection(list(lines), colors=COLOURS[structure], linewidths=0.8,
+                                       alpha=strength, zorder=2))
     for place, column in enumerate(values.T):
         axes.plot(np.full(len(column), place), column, "o", color=COLOURS[structure],
                   markeredgecolor=INK, markeredgewidth=0.4, markersize=2.6, zorder=3)
@@ -65,8 +68,8 @@ def _place_left_out(panels: Sequence[Axes], left: pd.DataFrame, scale: str) -> N
 
 
 def _points(figure: PrintFigure, panels: Sequence[Axes], shown: pd.DataFrame,
-            scale: str) -> list[dict[str, Any]]:
-    """Where the cases are, as shares of the picture from its upper left corner."""
+            scale: str) -> pd.DataFrame:
+    """Where the cases are, as shares of the picture from its upper left corner: `x, y, case`."""
     figure.draw_without_rendering()
     reference, test = (shown[name].to_numpy(float) for name in ("reference", "test"))
     x, y, usable = differences(reference, test, scale)
@@ -79,9 +82,9 @@ def _points(figure: PrintFigure, panels: Sequence[Axes], shown: pd.DataFrame,
     found = []
     for axes, across, up, keys in places:
         pixels = axes.transData.transform(np.column_stack([across, up]))
-        found += [{"x": px / width, "y": 1 - py / height, "case": int(key)}
-                  for (px, py), key in zip(pixels, keys, strict=True)]
-    return found
+        found.append(pd.DataFrame({"x": pixels[:, 0] / width, "y": 1 - pixels[:, 1] / height,
+                                   "case": keys}))
+    return pd.concat(found, ignore_index=True)
 
 
 @styled
@@ -122,8 +125,8 @@ def draw_comparison(
             panels[1].plot(ends, line.intercept + line.slope * ends, color=INK, linewidth=0.9)
         draw_paired(panels[2], pair, structure)
         unit = scale_words(pair, agreement.scale)[2]
-        said = f"{agreement.n} pairs, bias {number(agreement.bias)}{unit}, " + limit_words(
-            limits, unit)
+        said = (f"{counted(agreement.n, 'pair')}, bias {number(agreement.bias)}{unit}, "
+                + limit_words(limits, unit))
     else:
         for axes in panels:
             axes.text(0.5, 0.5, "no pairs", transform=axes.transAxes, ha="center", color=GREY)
@@ -139,5 +142,5 @@ def draw_comparison(
         fontsize=SMALL, color=GREY, ha="center", va="center", linespacing=1.4)
     figure.alt = f"{names[1]} against {names[0]}: {said}; {len(left_out)} left out."
     both = pd.concat([pair, left_out], ignore_index=True)
-    figure.points = _points(figure, panels, both, agreement.scale) if len(both) else []
+    figure.points = _points(figure, panels, both, agreement.scale)
     return figure

@@ -150,6 +150,7 @@ def letter(axes: Axes, text: str, up: float = 8) -> None:
                   textcoords="offset points", fontsize=9, fontweight="bold", va="center")
 
 
+@functools.lru_cache(maxsize=4096)
 def _width_pt(text: str) -> float:
     """Of the drawn letters, which are up to a twentieth wider than their outlines at 150 dpi."""
     return 1.05 * float(TextPath((0, 0), text, size=SMALL).get_extents().width) if text else 0.0

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.colors import ListedColormap
 from matplotlib.ticker import MaxNLocator
 
-from deeplung_nb.labels import COLOURS, LABELS, LESION_STRUCTURES, NO_ANSWER, TITLES
+from deeplung_nb.labels import COLOURS, LABELS, LESION_STRUCTURES, NO_ANSWER, TITLES, counted
 from deeplung_nb.report.style import GREY, INK, PAGE_MM, PrintFigure, new_figure, styled
 
 LEVEL, WIDTH = -400.0, 1500.0
@@ -79,6 +79,6 @@ def draw_training(
             axes.set_axis_off()
     last = history.iloc[-1] if len(history) else None
     figure.alt = ("Training, nothing done yet." if last is None else
-                  f"Training after {len(history)} epochs: loss {last['train_loss']:.3f}. "
-                  + ", ".join(said))
+                  f"Training after {counted(len(history), 'epoch')}: loss "
+                  f"{last['train_loss']:.3f}. " + ", ".join(said))
     return figure

@@ -81,6 +81,6 @@ def mean_squares(x: np.ndarray) -> tuple[float, float, float]:
 
 def drawn_patients(m: int, seed: int = 0) -> Iterator[np.ndarray]:
     """How often each of m patients is drawn, [some resamples, m], until there are `RESAMPLES`."""
-    rng, rows = np.random.default_rng(seed), max(1, 1_000_000 // m)  # at a time
+    rng, rows = np.random.default_rng(seed), max(1, 100_000 // m)  # at a time: in the cache
     for start in range(0, RESAMPLES, rows):
         yield rng.multinomial(m, np.full(m, 1 / m), min(rows, RESAMPLES - start)).astype(float)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from deeplung_nb.labels import NO_AMOUNTS
+from deeplung_nb.labels import NO_AMOUNTS, counted
 from deeplung_nb.measurements.spreadsheets import with_patients
 from deeplung_nb.stats import agreement, concordance, correlation, paired, robust
 from deeplung_nb.stats.description import Description, describe
@@ -137,8 +137,8 @@ class Comparison:
     """As `robust.studentized`."""
 
     def __repr__(self) -> str:
-        return (f"{self.test} against {self.reference}: {self.limits.n} pairs of "
-                f"{self.n_patients} patients, bias {self.limits.bias:.6g}")
+        return (f"{self.test} against {self.reference}: {counted(self.limits.n, 'pair')} of "
+                f"{counted(self.n_patients, 'patient')}, bias {self.limits.bias:.6g}")
 
     @property
     def independent(self) -> str:
@@ -201,10 +201,11 @@ class Comparison:
     def flags(self) -> str:
         """What to mind."""
         found, limits = [], self.limits
+        whole = f"{counted(limits.n, 'pair')} of {counted(self.n_patients, 'patient')}"
         if limits.by_patients:
-            found.append(f"{limits.n} pairs of {self.n_patients} patients: by patients")
+            found.append(f"{whole}: by patients")
         elif self.n_patients < limits.n:
-            found.append(f"{limits.n} pairs of {self.n_patients} patients, taken as independent")
+            found.append(f"{whole}, taken as independent")
         if "slope" in self.against:
             found.append("proportional bias")
         if "spread" in self.against:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from deeplung_nb.labels import counted
 from deeplung_nb.stats import robust
 from deeplung_nb.stats._influence import ALIKE, from_influence, places_of, weight_above
 from deeplung_nb.stats._results import FEWEST, Result, check_confidence, clustered_pairs
@@ -163,7 +164,7 @@ def rank_concordance(reference: Any, test: Any, *, cluster: Any = None, confiden
     n, m = len(x), int(codes.max(initial=-1)) + 1
     both = np.concatenate([x, y])
     if n < 2 or np.ptp(both) == 0:
-        return RankConcordance(n, m, NAN, NO_CI, n_missing, f"{n} pairs: needs 2 or more"
+        return RankConcordance(n, m, NAN, NO_CI, n_missing, f"{counted(n, 'pair')}: needs 2 or more"
                                if n < 2 else "all readings are equal")
     ranks = (stats.rankdata(both) - (2 * n + 1) / 2) / (2 * n)
     u, v = ranks[:n], ranks[n:]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from deeplung_nb.labels import counted
 from deeplung_nb.stats import robust
 from deeplung_nb.stats._influence import ALIKE
 from deeplung_nb.stats._results import (
@@ -59,7 +60,7 @@ def _fisher(r: float, se: float, confidence: float) -> tuple[float, float]:
 
 def _undefined(x: np.ndarray, y: np.ndarray) -> str:
     if len(x) < 3:
-        return f"{len(x)} pairs: a correlation needs 3 or more"
+        return f"{counted(len(x), 'pair')}: a correlation needs 3 or more"
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return "a reader is constant"
     return ""

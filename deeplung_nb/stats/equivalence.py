@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize, stats
 
+from deeplung_nb.labels import counted
 from deeplung_nb.stats import paired, tolerance
 from deeplung_nb.stats._patients import spread_of_pairs
 from deeplung_nb.stats._results import (
@@ -96,7 +97,7 @@ def _check_margin(margin: float) -> None:
 
 
 def _too_few(n: int, m: int) -> str:
-    return f"{n} pairs: needs 2 or more" if m == n else "one patient: needs 2 or more"
+    return f"{counted(n, 'pair')}: needs 2 or more" if m == n else "one patient: needs 2 or more"
 
 
 def tost(reference: Any, test: Any, margin: float, *, cluster: Any = None,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from deeplung_nb.labels import counted
 from deeplung_nb.stats._results import (
     FEWEST,
     NAN_PAIR,
@@ -226,7 +227,7 @@ def passing_bablok(reference: Any, test: Any, *, cluster: Any = None, confidence
                                 n_missing, why)
 
     if n < 3:
-        return result(NAN_PAIR, why=f"{n} pairs: needs 3 or more")
+        return result(NAN_PAIR, why=f"{counted(n, 'pair')}: needs 3 or more")
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return result(NAN_PAIR, why="a reader is constant")
     line, ends = _shifted_median(x, y, confidence)

@@ -6,6 +6,7 @@ hold by simulation is in docs/statistics.md. `clusters.bootstrap` is for any oth
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,8 @@ from deeplung_nb.stats._results import (
 
 GRAIN = 1e-9
 RESAMPLED_UP_TO = 5000
-"""Patients up to which the studentized bootstrap is drawn; beyond, Student's t serves as well."""
+"""Patients up to which the studentized bootstrap is drawn: beyond, it takes seconds a coefficient,
+and Student's t is used, which holds less where tails are heavy."""
 
 
 class MomentIntervals(NamedTuple):
@@ -118,6 +120,15 @@ def studentized(reference: Any, test: Any, cluster: Any = None, *, confidence: f
     """
     check_confidence(confidence)
     a, b, codes, _ = clustered_pairs(reference, test, cluster, missing)
+    return _studentized(a.tobytes(), b.tobytes(), codes.astype(np.int64).tobytes(), confidence,
+                        seed)
+
+
+@functools.lru_cache(maxsize=4)  # r, CCC and the leverage of one row ask for the same
+def _studentized(first_bytes: bytes, second_bytes: bytes, whose: bytes, confidence: float,
+                 seed: int) -> MomentIntervals:
+    a, b = np.frombuffer(first_bytes), np.frombuffer(second_bytes)
+    codes = np.frombuffer(whose, np.int64)
     m = int(codes.max(initial=-1)) + 1
     if m < FEWEST or np.ptp(a) == 0 or np.ptp(b) == 0:
         return NONE

@@ -283,6 +283,21 @@ class CohortBrowser(WithStill, ipywidgets.VBox):
             image = ipywidgets.HTML("no images here")
         return ipywidgets.VBox([image, words], layout={"margin": "4px", "flex": "0 0 auto"})
 
+    def pick(self, cohort: str, case_id: str) -> None:
+        """Show a case's row and pick it; where the filter hides it, none is picked."""
+        if self.picked == (cohort, case_id):
+            return
+        rows = ((self.shown["cohort"].astype(str) == cohort)
+                & (self.shown["case_id"].astype(str) == case_id)).to_numpy()
+        if not rows.any():
+            self._grid.selected_rows = []
+            self._case.children, self.picked = (), ()
+            return
+        place = int(rows.argmax())
+        if not self._first <= place < self._first + PAGE:
+            self._turn(place // PAGE * PAGE - self._first)
+        self._grid.selected_rows = [place - self._first]
+
     def _pick(self, change: Any) -> None:
         if not change["new"]:
             return

@@ -54,19 +54,27 @@ def show_dashboard(source: str | os.PathLike | Run, unit: str | None = None
     ValueError, FileNotFoundError
         There is nothing there to show; the message says what was expected.
     """
-    def pick(cohort: str, case_id: str) -> None:
-        explorer.pick(cohort, case_id)
-        if explorer.picked == (cohort, case_id):
-            tabs.selected_index = 0
-
+    run = None
     if isinstance(source, Run) or find_run(source).is_dir():
         run = source if isinstance(source, Run) else read_run(source)
         explorer = AgreementExplorer(run.measurements_csv, plan=run.config.limits)
-        browser = CohortBrowser(run, on_pick=pick)
-        explorer.open_case = lambda *case: _open_case(run, browser, *case)
+        browser = CohortBrowser(run)
     else:
         explorer = AgreementExplorer.from_csv(source, unit=unit)
-        browser = CohortBrowser(cases_of_table(explorer.table), on_pick=pick)
+        browser = CohortBrowser(cases_of_table(explorer.table))
+    opened: dict[tuple[str, str], Any] = {}
+
+    def open_case(cohort: str, case_id: str) -> Any:
+        """One viewer, seen in both tabs."""
+        if run is not None and (cohort, case_id) not in opened:
+            opened.clear()
+            opened[cohort, case_id] = _open_case(run, browser, cohort, case_id)
+        return opened.get((cohort, case_id))
+
+    explorer.open_case = browser.on_pick = open_case
+    # One picked case, whichever tab it was picked in.
+    browser.observe(lambda change: change["new"] and explorer.pick(*change["new"]), "picked")
+    explorer.observe(lambda change: change["new"] and browser.pick(*change["new"]), "picked")
     tabs = ipywidgets.Tab([explorer, browser], titles=["agreement", "cases"])
     tabs.explorer, tabs.browser = explorer, browser
     return tabs

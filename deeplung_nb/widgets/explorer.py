@@ -6,6 +6,7 @@ It needs a table of readings and nothing else: no CT, no torch. All numbers come
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,7 +21,13 @@ import traitlets
 
 from deeplung_nb import measurements
 from deeplung_nb.labels import STRUCTURES, TITLES, VALUES
-from deeplung_nb.measurements.spreadsheets import DECIMALS, numbers, patient_column, read_sheet
+from deeplung_nb.measurements.spreadsheets import (
+    DECIMALS,
+    NOT_READ,
+    numbers,
+    patient_column,
+    read_sheet,
+)
 from deeplung_nb.report.explore import (
     Answer,
     LeftOut,
@@ -41,6 +48,10 @@ LIMIT_NAMES = {"auto": "as reported", "constant": "bias ± 1.96 SD", "regression
 CI_NAMES = {"mover": "MOVER", "exact": "exact, one limit", "pair": "exact, both limits",
             "approximate": "approximate"}
 LEVELS = (0.9, 0.95, 0.99)
+QUIET_SECONDS = 0.15
+"""For which the controls are left alone before they are answered."""
+MOST_POINTED = 3000
+"""Cases that can be pointed at in a picture of more."""
 
 
 def _choosable(table: pd.DataFrame) -> list[str]:
@@ -54,12 +65,33 @@ def _choosable(table: pd.DataFrame) -> list[str]:
 
 def _is_numeric(column: pd.Series) -> bool:
     """Whether it holds readings: some numbers, and nothing else."""
+    return _why_not(column) == ""
+
+
+def _why_not(column: pd.Series) -> str:
+    """Why a column is not one of readings; empty where it is."""
+    why = ""
     for decimal in DECIMALS:
         try:
-            return bool(np.isfinite(numbers(column.tolist(), [""] * len(column), decimal)).any())
-        except ValueError:
+            found = numbers(column.tolist(), [f"row {row + 1}" for row in range(len(column))],
+                            decimal)
+        except ValueError as error:
+            why = why or str(error)
             continue
-    return False
+        return "" if np.isfinite(found).any() else "no number"
+    return why
+
+
+def _nearly(frame: pd.DataFrame) -> str:
+    """Which columns would be readings but for a few cells, and which these are."""
+    said = []
+    for name in frame:
+        column = frame[name]
+        rest = [value for value in column if not _is_numeric(pd.Series([value], dtype=object))
+                and str(value).strip().lower() not in NOT_READ and not pd.isna(value)]
+        if 0 < len(rest) <= len(column) / 2:
+            said.append(f". Column {name!r} is none for {_why_not(column)}")
+    return "".join(said)
 
 
 def _html(frame: pd.DataFrame) -> str:
@@ -117,8 +149,9 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
         self.add_class("dl-explorer")
         self.children = self._lay_out()
         self._busy = False
+        self._later: asyncio.TimerHandle | None = None
         for control in self._controls.values():
-            control.observe(self._ask, "value")
+            control.observe(self._soon, "value")
         self.question = question or self._first_question(readers)
 
     @classmethod
@@ -151,7 +184,9 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
             if len(numeric) != 2:
                 raise ValueError(
                     f"{path}: numeric columns {', '.join(map(str, numeric)) or 'none'}; expected "
-                    'two, or say which: readers={"expert": "manual_ml", "model": "auto_ml"}')
+                    'two, or say which: readers={"expert": "manual_ml", "model": "auto_ml"}'
+                    + _nearly(frame.drop(columns=[*numeric, *(name for name in facts if name in
+                                                              frame)])))
             readers = {str(name): name for name in numeric}
         given = "".join(f", {name}={value!r}" for name, value in options.items())
         source = f"measurements.from_wide({str(path)!r}, {dict(readers)!r}{given})"
@@ -166,8 +201,11 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
         structures = [name for name in ("lesion", "ggo", *STRUCTURES)
                       if {reference, test} <= set(here.loc[here["structure"] == name, "reader"])]
         values = [name for name in VALUES if here[name].notna().any()]
+        # What networks met while they were made is not pooled with what they never met unasked.
+        roles = here["role"].dropna().unique()
+        where = (("role", "cv" if "cv" in roles else str(roles[0])),) if len(roles) > 1 else ()
         return Question(reference, test, (structures or ["lesion"])[0],
-                        (values or ["volume_ml"])[0], plan=self._plan)
+                        (values or ["volume_ml"])[0], where=where, plan=self._plan)
 
     def _make_controls(self, readers: list[str]) -> None:
         table = self.table
@@ -221,12 +259,24 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
         rows = ipywidgets.HBox(list(self._controls.values()), layout={"flex_flow": "row wrap"})
         return (rows, self._message, self._picture, self._notes,
                 ipywidgets.HBox([self._reason, self._leave, self._beside]), self._back,
-                self._table, ipywidgets.HBox([self._export, self._exported]), self._case)
+                self._case, self._table, ipywidgets.HBox([self._export, self._exported]))
 
-    def _ask(self, _: Any) -> None:
-        """The controls' question."""
+    def _soon(self, _: Any) -> None:
+        """Ask once the controls have been left alone: of several changes only the last counts."""
         if self._busy:
             return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # no page is waiting
+            self._ask()
+            return
+        self._picture.busy = "working it out …"  # said before the kernel is busy with it
+        if self._later is not None:
+            self._later.cancel()
+        self._later = loop.call_later(QUIET_SECONDS, self._ask)
+
+    def _ask(self) -> None:
+        """The controls' question."""
         chosen = {name: control.value for name, control in self._controls.items()}
         where = tuple((name.removeprefix("where "), value) for name, value in chosen.items()
                       if name.startswith("where ") and value != ALL)
@@ -236,6 +286,8 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
                                      left_out=self.question.left_out)
         except ValueError as error:
             self._say(error)
+        finally:
+            self._picture.busy = ""
 
     def _say(self, error: Exception | None) -> None:
         self._message.value = "" if error is None else \
@@ -254,7 +306,7 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
             self._busy = False
         self._controls["ci"].disabled = question.limits != "constant"
         try:
-            found = answer(self.table, question)
+            found = answer(self.table, question, self.found)
             figure = found.figure
         except ValueError as error:
             self.found = None
@@ -262,10 +314,15 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
             return
         self._say(None)
         self.found = found
-        self.picked = ()
-        self._leave.disabled = True
-        self._picture.show(figure, [self._label(row) for row in self._shown.itertuples()])
-        notes = "<br>".join(map(escape, found.notes))
+        number = self._number(*self.picked) if self.picked else -1
+        if number < 0:
+            self._unpick()
+        self._name_leave()
+        self._picture.show(figure, self._labels(number), number)
+        hidden = len(self._shown) - len(self._picture.labels)
+        further = [f"the {MOST_POINTED} cases farthest from the bias can be pointed at, {hidden} "
+                   "others found by their name"] * bool(hidden)
+        notes = "<br>".join(map(escape, [*found.notes, *further]))
         self._notes.value = f'<span class="dl-notes">{notes}</span>' if notes else ""
         self._beside.disabled = not question.left_out
         if not question.left_out:
@@ -277,6 +334,23 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
     def _shown(self) -> pd.DataFrame:
         """The cases of the picture's points, in their order."""
         return pd.concat([self.found.pairs, self.found.left_out], ignore_index=True)
+
+    def _number(self, cohort: str, case_id: str) -> int:
+        """The place of a case among those shown; -1 where it is not."""
+        shown = self._shown
+        rows = ((shown["cohort"] == cohort) & (shown["case_id"] == case_id)).to_numpy()
+        return int(rows.argmax()) if rows.any() else -1
+
+    def _labels(self, picked: int) -> dict[int, str]:
+        """What is said of the cases that can be pointed at: all, or those far from the bias."""
+        shown = self._shown
+        if len(shown) > MOST_POINTED:
+            d = shown["test"] - shown["reference"]
+            far = np.argsort(-np.abs(d - d.mean()), kind="stable")[:MOST_POINTED]
+            n = len(self.found.pairs)
+            wanted = {*map(int, far), *range(n, len(shown)), *([picked] if picked >= 0 else [])}
+            shown = shown.iloc[sorted(wanted)]
+        return {int(row.Index): self._label(row) for row in shown.itertuples()}
 
     def _label(self, row: Any) -> str:
         names = reader_names(self.found.pairs)
@@ -291,11 +365,29 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
             self._table.value = _html(with_and_without(self.table, self.question)
                                       if self._beside.value else self.found.printed)
 
+    def _name_leave(self) -> None:
+        """The button says whom it leaves out."""
+        out = {(case.cohort, case.case_id) for case in self.question.left_out}
+        self._leave.disabled = not self.picked or self.picked in out
+        self._leave.description = f"leave out {self.picked[1]}" if self.picked else "leave out"
+
+    def _unpick(self) -> None:
+        self.picked = ()
+        self._picture.picked = -1
+        for old in self._case.children[1:]:
+            old.close()
+        self._case.children = ()
+        self._name_leave()
+
     def _pick(self, number: int) -> None:
         row = self._shown.iloc[number]
+        if str(number) not in self._picture.labels:
+            self._picture.show(self.found.figure, self._labels(number), number)
+        self._picture.picked = number
+        if self.picked == (row.cohort, row.case_id):
+            return
         self.picked = (row.cohort, row.case_id)
-        self._leave.disabled = row.case_id in {case.case_id for case in self.question.left_out
-                                               if case.cohort == row.cohort}
+        self._name_leave()
         try:
             seen = self.open_case and self.open_case(*self.picked)
         except (ImportError, OSError, ValueError) as error:
@@ -308,17 +400,18 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
         head = ipywidgets.HTML(f"<b>{escape(cohort)} {escape(case_id)}</b>" + _html(
             rows[columns].round(3).astype(object).fillna("")))
         for old in self._case.children[1:]:
-            old.close()
+            if old is not seen:
+                old.close()
         self._case.children = [head, *([seen] if seen is not None else [])]
 
     def pick(self, cohort: str, case_id: str) -> None:
-        """What a click on the case's point does; nothing where it is not among those shown."""
-        if self.found is None:
-            return
-        shown = self._shown
-        rows = (shown["cohort"] == cohort) & (shown["case_id"] == case_id)
-        if rows.any():
-            self._pick(int(rows.to_numpy().argmax()))
+        """What a click on the case's point does; where it is not among those shown, none is picked.
+        """
+        number = -1 if self.found is None else self._number(cohort, case_id)
+        if number >= 0:
+            self._pick(number)
+        else:
+            self._unpick()
 
     def _way_back(self, case: LeftOut) -> ipywidgets.Widget:
         button = ipywidgets.Button(description="take back", layout={"width": "90px"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ class PointPicture(anywidget.AnyWidget):
 
     png = traitlets.Bytes().tag(sync=True)
     points = traitlets.List().tag(sync=True)
-    labels = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    labels = traitlets.Dict().tag(sync=True)
     alt = traitlets.Unicode().tag(sync=True)
     mark = traitlets.Unicode().tag(sync=True)
     picked = traitlets.Int(-1).tag(sync=True)
@@ -81,13 +81,20 @@ class PointPicture(anywidget.AnyWidget):
 
     def _hear(self, _: Any, content: dict[str, Any], buffers: list[bytes]) -> None:
         if self.on_pick and content.get("kind") == "pick" \
-                and 0 <= content.get("case", -1) < len(self.labels):
+                and str(content.get("case")) in self.labels:
             self.on_pick(content["case"])
 
-    def show(self, figure: Any, labels: Sequence[str] = ()) -> None:
-        """A figure, and what the tooltip of each case of its `points` (`x, y, case`) says."""
+    def show(self, figure: Any, labels: Mapping[int, str] | None = None, picked: int = -1) -> None:
+        """A figure, and what the tooltips of the cases of its `points` (`x, y, case`) say.
+
+        A case without words in `labels` can't be pointed at.
+        """
         with self.hold_sync():
-            self.points = [[round(point["x"], 5), round(point["y"], 5), point["case"]]
-                           for point in (figure.points if labels else ())]
-            self.labels, self.alt, self.picked, self.busy = list(labels), figure.alt, -1, ""
+            found = []
+            if labels:
+                points = figure.points[figure.points["case"].isin(list(labels))].round(5)
+                found = points[["x", "y", "case"]].to_numpy().tolist()
+            self.points = found
+            self.labels = {str(case): words for case, words in (labels or {}).items()}
+            self.alt, self.picked, self.busy = figure.alt, picked, ""
             self.png = figure.png(DPI)

@@ -48,7 +48,7 @@ function render({ model, el }) {
         mark.style.top = `${100 * y}%`;
         return mark;
       }));
-    box.dataset.picked = picked < 0 ? "" : model.get("labels")[picked] || "";
+    box.dataset.picked = picked < 0 ? "" : model.get("labels")[String(picked)] || "";
   }
 
   function wait() {
@@ -63,7 +63,7 @@ function render({ model, el }) {
 
   function show(number) {
     const point = model.get("points")[number];
-    const label = model.get("labels")[point[2]];
+    const label = model.get("labels")[String(point[2])];
     const x = point[0] * picture.clientWidth;
     const y = point[1] * picture.clientHeight;
     ring.style.display = tip.style.display = "block";
