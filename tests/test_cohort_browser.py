@@ -6,6 +6,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -265,6 +266,16 @@ def test_the_dashboard_is_served_to_this_machine_with_a_token(tmp_path):
                     time.sleep(0.25)
             with urllib.request.urlopen(f"{place}/", timeout=600) as page:
                 assert "/login" in page.url  # no token, no notebook
+            # Nor may another name lead here, which a page from elsewhere could have made up.
+            foreign = urllib.request.Request(f"{place}/?{token}", headers={"Host": "evil.example"})
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                urllib.request.urlopen(foreign, timeout=600)
+            if Path("/proc/self/cmdline").exists():
+                secret = token.removeprefix("token=").encode()
+                lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")
+                         if path.exists()]
+                assert any(b"voila" in line for line in lines)
+                assert not [line for line in lines if secret in line]
         finally:
             process.terminate()
             process.wait()

@@ -16,6 +16,7 @@ from deeplung_nb.imaging.grid import Grid
 from deeplung_nb.imaging.io import write_mask, write_scan
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.learning import estimate, experiment
+from deeplung_nb.learning.train import Watcher
 from deeplung_nb.runs import open_run
 from deeplung_nb.runs.config import Config, NetworkConfig, TrainingConfig, UNetConfig
 
@@ -249,6 +250,25 @@ def test_the_fold_with_the_best_kept_weights_is_chosen(study, keep, histories, c
         path = study.path(f"fold-{fold}", "history.csv")
         pd.DataFrame({"validation_loss": losses}).to_csv(path, index=False)
     assert experiment.chosen_fold(dataclasses.replace(study, config=config)) == chosen
+
+
+def test_a_fold_tells_of_its_cases_and_stops_while_they_are_made_ready(study):
+    told = []
+
+    class Impatient(Watcher):
+        def prepare(self, n_done, n_cases):
+            told.append((n_done, n_cases))
+            return n_done == 2
+
+        def start(self, n_steps, n_done):
+            raise AssertionError("it trained")
+
+    history = experiment.train_fold(study, 0, progress=False, watchers=[Impatient()])
+    assert len(history) == 0
+    assert not history.attrs["finished"]
+    assert [n for n, _ in told] == [1, 2]
+    parts = splits.fold_cases(load_splits(study, load_cohorts(study)), 0)
+    assert told[0][1] == len(parts.train) + len(parts.validation)
 
 
 def test_a_case_that_fails_keeps_a_row_for_every_reader_and_structure(study, trained, monkeypatch):

@@ -71,6 +71,29 @@ def test_a_cell_returns_at_once_or_blocks(tmp_path):
     assert (tmp_path / "b" / CHECKPOINT).exists()
 
 
+def test_it_says_what_is_done_while_cases_are_made_ready_and_can_stop_then(tmp_path):
+    said = []
+
+    def preparing(watchers):
+        said.append(monitor._words.value)
+        for k in range(1, 4):
+            if k == 3:
+                monitor._halt.click()
+            if any([watcher.prepare(k, 12) for watcher in watchers]):
+                said.append(monitor._words.value)
+                return pd.DataFrame()
+            said.append(monitor._words.value)
+        raise AssertionError("it went on")
+
+    monitor = TrainingMonitor(preparing)
+    monitor.start(wait=True)
+    assert "training: getting the cases ready" in said[0]
+    assert [f"training: case {k} of 12 is ready" in said[k] for k in (1, 2)] == [True, True]
+    assert "stopping: case 3 of 12 is ready" in said[3]
+    assert monitor.state == "stopped"
+    assert monitor._go.description == "go on"
+
+
 def test_an_interrupted_cell_leaves_the_run_resumable(tmp_path, monkeypatch):
     monitor = TrainingMonitor(training(tmp_path))
     real = threading.Thread.join

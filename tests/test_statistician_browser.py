@@ -1,6 +1,12 @@
 """Explorer, cohort browser, monitor and dashboard as people meet them: a real browser, offline."""
 
 import re
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
 
 import pytest
 
@@ -54,6 +60,27 @@ def browser():
         chromium = p.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield chromium
         chromium.close()
+
+
+@contextmanager
+def served_dashboard(source):
+    """The address of `deeplung-nb dashboard`, with its token."""
+    command = [sys.executable, "-m", "deeplung_nb", "dashboard", str(source)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                          text=True) as process:
+        try:
+            address = next(line.strip() for line in process.stdout if "http://" in line)
+            while True:  # until it answers
+                try:
+                    urllib.request.urlopen(f"{address.split('/?')[0]}/voila/static/", timeout=5)
+                except urllib.error.HTTPError:
+                    break
+                except OSError:
+                    time.sleep(0.25)
+            yield address
+        finally:
+            process.terminate()
+            process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -169,10 +196,8 @@ def test_a_training_is_stopped_and_gone_on_with_from_the_page(lab, browser):
 
 
 @pytest.mark.nightly
-def test_the_dashboard_in_voila_filters_picks_and_opens(tmp_path, browser):
-    write_notebook(tmp_path / "dashboard.ipynb", "from deeplung_nb.widgets import show_dashboard\n"
-                   f"show_dashboard({str(EXAMPLE)!r})")
-    with server(tmp_path, "voila", notebook="dashboard.ipynb") as address:
+def test_the_dashboard_in_voila_filters_picks_and_opens(browser):
+    with served_dashboard(EXAMPLE) as address:
         watched = Watched(browser)
         watched.page.goto(address)
         watched.page.wait_for_selector(".dl-points img")
@@ -181,6 +206,28 @@ def test_the_dashboard_in_voila_filters_picks_and_opens(tmp_path, browser):
         watched.page.locator("input[placeholder^=search]").fill("P017")
         watched.page.wait_for_selector("text=1 of 42 cases")
         watched.page.locator("table.dataTable tbody tr", has_text="P017").first.click()
-        watched.page.wait_for_selector("b:text-is('phantom P017')")
-        assert all("font" in url or "awesome" in url for url in watched.elsewhere)
+        watched.page.wait_for_selector("b:text-is('P017'):visible")
+        assert watched.elsewhere == []
+        # The plot knows the case that was picked in the list, and the button names it.
+        watched.page.get_by_role("tab", name="agreement").click()
+        picked = watched.page.locator(".dl-points").first
+        assert picked.get_attribute("data-picked").startswith("phantom P017\n")
+        assert watched.page.locator(".dl-points-kept i").count() >= 3  # in each panel
+        watched.page.get_by_role("button", name="leave out P017").wait_for()
+        # And the other way round: another case of the plot, by its keys.
+        watched.page.get_by_role("tab", name="cases").click()
+        watched.page.locator("input[placeholder^=search]").fill("")
+        watched.page.wait_for_selector("text=42 of 42 cases")
+        watched.page.get_by_role("tab", name="agreement").click()
+        picked.focus()
+        while True:
+            watched.page.keyboard.press("ArrowRight")
+            label = picked.get_attribute("data-case")
+            if "P017" not in label:
+                break
+        watched.page.keyboard.press("Enter")
+        case = label.splitlines()[0]
+        watched.page.get_by_role("button", name=f"leave out {case.split()[1]}").wait_for()
+        watched.page.get_by_role("tab", name="cases").click()
+        watched.page.wait_for_selector(f"b:text-is('{case.split()[1]}'):visible")
         watched.page.close()

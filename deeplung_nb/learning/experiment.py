@@ -7,9 +7,10 @@ notebooks can call them in any order and an interrupted study goes on where it s
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +43,7 @@ from deeplung_nb.learning.dataset import (
     read_prepared,
     write_prepared,
 )
-from deeplung_nb.learning.train import train_whole
+from deeplung_nb.learning.train import Stopped, Watcher, train_whole
 from deeplung_nb.network.checkpoint import CHECKPOINT
 from deeplung_nb.network.deeplung import DeepLungNet
 from deeplung_nb.network.device import choose_device, use_threads
@@ -55,9 +56,12 @@ FACTS = ("cohort", "role", "case_id", "patient_id", "protocol", "scanner", "cent
 
 
 def prepared_cases(
-    run: Run, cohorts: list[Cohort], keys: Sequence[CaseKey], progress: bool = True
+    run: Run, cohorts: list[Cohort], keys: Sequence[CaseKey], progress: bool = True,
+    tell: Callable[[], None] | None = None,
 ) -> list[PreparedCase]:
     """Cases on the network's grid, prepared once and kept in `prepared/<cohort>/`.
+
+    `tell` is called after each.
 
     Raises
     ------
@@ -81,22 +85,40 @@ def prepared_cases(
                 prepare_slice(scan, mask, size, cohort.slices.longest_share, lungs)
             write_prepared(case, folder)
         prepared.append(case)
+        if tell is not None:
+            tell()
     return prepared
 
 
 def train_fold(run: Run, fold: int, progress: bool = True, *, name: str = DeepLungNet.name,
-               **options: Any) -> pd.DataFrame:
+               watchers: Sequence[Watcher] = (), **options: Any) -> pd.DataFrame:
     """Train one fold (or go on, or find it done): its history, one row per epoch.
 
-    `name` is that of the network: `deeplung`, or one of the run's baselines.
+    `name` is that of the network: `deeplung`, or one of the run's baselines; `watchers` are told
+    from the first case that is made ready.
     """
     cohorts = load_cohorts(run)
     parts = fold_cases(load_splits(run, cohorts), fold)
+    ready = itertools.count(1)
+    n_cases = len(parts.train) + len(parts.validation)
+
+    def tell() -> None:
+        n_done = next(ready)
+        if any([watcher.prepare(n_done, n_cases) for watcher in watchers]):
+            raise Stopped
+
+    try:
+        training, validation = (prepared_cases(run, cohorts, keys, progress, tell)
+                                for keys in (parts.train, parts.validation))
+    except Stopped:  # what is ready is kept for the next time
+        history = pd.DataFrame()
+        history.attrs["finished"] = False
+        return history
     history = train_whole(
-        prepared_cases(run, cohorts, parts.train, progress),
-        prepared_cases(run, cohorts, parts.validation, progress),
+        training, validation,
         run.config, run.path(run.fold_folder(fold, name), CHECKPOINT).parent,
-        seed=run.config.seed + fold, name=name, progress=progress, data=run.data, **options,
+        seed=run.config.seed + fold, name=name, progress=progress, data=run.data,
+        watchers=watchers, **options,
     )
     folder = run.folder / run.fold_folder(fold, name)
     seconds = sum(pd.read_csv(path)["seconds"].sum() for path in folder.rglob("history.csv"))

@@ -47,10 +47,13 @@ LAST = "last.pt"
 class Watcher:
     """Somebody who follows a training; each method may be left as it is.
 
-    `step` and `epoch` may return True to ask for a stop. The training then ends at once; what its
-    last whole epoch left goes on, the next time, as if nothing had happened: the steps of an
-    unfinished epoch are done again.
+    `prepare`, `step` and `epoch` may return True to ask for a stop. The training then ends at once;
+    what its last whole epoch left goes on, the next time, as if nothing had happened: the steps of
+    an unfinished epoch are done again.
     """
+
+    def prepare(self, n_done: int, n_cases: int) -> bool | None:
+        """While cases are made ready, before the training: how many of them are."""
 
     def start(self, n_steps: int, n_done: int) -> None:
         """Before the first step: steps planned in all, and done in earlier calls."""
@@ -83,7 +86,7 @@ class _Bar(Watcher):
         self.bar.close()
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """A watcher asked for a stop."""
 
 
@@ -96,7 +99,7 @@ class _Watchers:
     def tell(self, event: str, *facts: Any) -> None:
         # Each hears of it, even where the first has asked for a stop.
         if any([getattr(watcher, event)(*facts) for watcher in self.watchers]):
-            raise _Stopped
+            raise Stopped
 
 
 def make_optimiser(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
@@ -382,7 +385,7 @@ def train(
             state.save(folder / LAST)
             write_text(folder / "history.csv", pd.DataFrame(state.history).to_csv(index=False))
             told.tell("epoch", state.history[-1], state.kept)
-    except _Stopped:
+    except Stopped:
         pass
     finally:
         for watcher in everybody:

@@ -27,7 +27,7 @@ from deeplung_nb.labels import VALUES
 from deeplung_nb.measurements.spreadsheets import read_csv
 from deeplung_nb.report.diagrams import draw_columns, draw_flow
 from deeplung_nb.runs import Run
-from deeplung_nb.widgets.picture import PointPicture, WithStill
+from deeplung_nb.widgets.picture import OPENING, PointPicture, WithStill
 
 ALL = "all"
 MOST_CHOICES = 30
@@ -302,7 +302,6 @@ class CohortBrowser(WithStill, ipywidgets.VBox):
         if not change["new"]:
             return
         row = self.shown.iloc[self._first + change["new"][-1]]
-        self.picked = (str(row["cohort"]), str(row["case_id"]))
         words = " &ensp;·&ensp; ".join(
             f"{escape(str(name))} <b>{escape(_shown(value))}</b>"
             for name, value in row.dropna().items() if str(value) != "")
@@ -310,11 +309,14 @@ class CohortBrowser(WithStill, ipywidgets.VBox):
         if self._thumbnail:
             parts.append(self.picture(row))
         parts.append(ipywidgets.HTML(words))
+        said = ipywidgets.HBox(parts)
+        self._case.children = [said, *([ipywidgets.HTML(OPENING)] if self.on_pick else [])]
+        self.picked = (str(row["cohort"]), str(row["case_id"]))
         try:
             seen = self.on_pick and self.on_pick(*self.picked)
         except (ImportError, OSError, ValueError) as error:
             seen = ipywidgets.HTML(f'<span class="dl-notes">{escape(str(error))}</span>')
-        self._case.children = [ipywidgets.HBox(parts), *([seen] if seen else [])]
+        self._case.children = [said, *([seen] if seen else [])]
 
     def still(self) -> Any:
         """The figure of the open tab."""

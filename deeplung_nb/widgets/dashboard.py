@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import signal
@@ -21,6 +22,14 @@ from deeplung_nb.runs.resources import EXAMPLE
 from deeplung_nb.widgets.browser import CohortBrowser, cases_of_table
 from deeplung_nb.widgets.explorer import AgreementExplorer
 
+SETTINGS = {
+    "allow_remote_access": False,  # by no other name than this machine's own
+    "headers": {"Content-Security-Policy":
+                "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; "
+                "connect-src 'self' data: blob: ws://127.0.0.1:* ws://localhost:*; "
+                "frame-ancestors 'self'"},
+}
+"""Of the server: pages for this machine alone, which ask for nothing from anywhere else."""
 CELL = "from deeplung_nb.widgets import show_dashboard\n\nshow_dashboard({source!r}, unit={unit!r})"
 
 
@@ -111,8 +120,14 @@ def serve(source: Path, port: int | None = None, unit: str | None = None) -> int
         nbformat.write(book, path)
         print(f"dashboard of {source}\n\n    http://127.0.0.1:{port}/?token={token}\n\n"
               "for this machine only; Ctrl-C ends it", flush=True)
-        command = [sys.executable, "-m", "voila", str(path), "--no-browser", f"--port={port}",
-                   "--Voila.ip=127.0.0.1", f"--Voila.token={token}"]
+        # Any account can read a command line: the token lies in a file of our own folder (0700).
+        settings = Path(folder) / "voila.json"
+        settings.touch(0o600)
+        settings.write_text(json.dumps({"Voila": {
+            "ip": "127.0.0.1", "port": port, "token": token, "open_browser": False,
+            "tornado_settings": SETTINGS}}), encoding="utf-8")
+        command = [sys.executable, "-m", "voila", str(path),
+                   f"--Voila.config_file_paths={folder}"]
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end is an end
         # The kernel works in a folder of a moment: what it draws is kept where runs are.
         process = subprocess.Popen(command, env={

@@ -38,7 +38,7 @@ from deeplung_nb.report.explore import (
 from deeplung_nb.report.export import export
 from deeplung_nb.report.style import reader_names
 from deeplung_nb.stats import agreement
-from deeplung_nb.widgets.picture import PointPicture, WithStill
+from deeplung_nb.widgets.picture import OPENING, PointPicture, WithStill
 
 ALL = "all"
 MOST_CHOICES = 30
@@ -388,10 +388,6 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
             return
         self.picked = (row.cohort, row.case_id)
         self._name_leave()
-        try:
-            seen = self.open_case and self.open_case(*self.picked)
-        except (ImportError, OSError, ValueError) as error:
-            seen = ipywidgets.HTML(f'<span class="dl-notes">{escape(str(error))}</span>')
         cohort, case_id = self.picked
         rows = self.table.query("cohort == @cohort and case_id == @case_id")
         columns = ["reader", "structure", *(name for name in ("volume_ml", "burden_percent",
@@ -399,7 +395,13 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
                                             if rows[name].notna().any())]
         head = ipywidgets.HTML(f"<b>{escape(cohort)} {escape(case_id)}</b>" + _html(
             rows[columns].round(3).astype(object).fillna("")))
-        for old in self._case.children[1:]:
+        before = self._case.children[1:]
+        self._case.children = [head, *([ipywidgets.HTML(OPENING)] if self.open_case else [])]
+        try:
+            seen = self.open_case and self.open_case(*self.picked)
+        except (ImportError, OSError, ValueError) as error:
+            seen = ipywidgets.HTML(f'<span class="dl-notes">{escape(str(error))}</span>')
+        for old in before:
             if old is not seen:
                 old.close()
         self._case.children = [head, *([seen] if seen is not None else [])]

@@ -35,6 +35,10 @@ class _Ear(Watcher):
     def __init__(self, monitor: TrainingMonitor) -> None:
         self.monitor = monitor
 
+    def prepare(self, n_done: int, n_cases: int) -> bool:
+        """Whether to stop."""
+        return self.monitor.hear_prepare(n_done, n_cases)
+
     def start(self, n_steps: int, n_done: int) -> None:
         """A stage begins."""
         self.monitor.hear_start(n_steps, n_done)
@@ -91,6 +95,7 @@ class TrainingMonitor(WithStill, ipywidgets.VBox):
         self._done = self._n_steps = self._begun_with = 0
         self._since = self._drawn = 0.0
         self._finished = False
+        self._ready: tuple[int, int] | None = None
         self._go = ipywidgets.Button(description="train", icon="play",
                                      tooltip="Begin, or go on where it stopped")
         self._halt = ipywidgets.Button(description="stop", icon="stop", disabled=True,
@@ -137,6 +142,7 @@ class TrainingMonitor(WithStill, ipywidgets.VBox):
             self._stop.clear()
             self.error = None
             self._set("training")
+            self._say()
             self._thread = threading.Thread(target=self._run, daemon=True)
             self._thread.start()
         if wait:
@@ -148,6 +154,7 @@ class TrainingMonitor(WithStill, ipywidgets.VBox):
             if self.state == "training":
                 self._stop.set()
                 self._set("stopping")
+        self._say()
 
     def wait(self) -> pd.DataFrame:
         """Block until the training ends or stops; an interrupt stops it, resumable.
@@ -181,8 +188,15 @@ class TrainingMonitor(WithStill, ipywidgets.VBox):
 
     # What the training tells
 
+    def hear_prepare(self, n_done: int, n_cases: int) -> bool:
+        """While cases are made ready; True where a stop was asked for."""
+        self._ready = (n_done, n_cases)
+        self._say()
+        return self._stop.is_set()
+
     def hear_start(self, n_steps: int, n_done: int) -> None:
         """A stage begins: steps planned and done."""
+        self._ready = None
         self._n_steps, self._done, self._begun_with = n_steps, n_done, n_done
         self._since = time.perf_counter()
         self._losses = []
@@ -228,15 +242,7 @@ class TrainingMonitor(WithStill, ipywidgets.VBox):
         if not force and now - self._drawn < EVERY_SECONDS:
             return
         self._drawn = now
-        left = self.seconds_left
-        words = self.state
-        if self._n_steps:
-            words += f": step {self._done} of {self._n_steps}"
-        if self.state == "training" and left is not None:
-            words += f", {left / 60:.0f} min left" if left > 90 else f", {left:.0f} s left"
-        if self.error is not None:
-            words += f": {self.error}"
-        self._words.value = f"&ensp;{escape(words)}"
+        self._say()
         example = None
         if self.example is not None:
             z = self.slice_index
@@ -244,6 +250,22 @@ class TrainingMonitor(WithStill, ipywidgets.VBox):
                        self._seen)
         self.figure = draw_training(self.history, self._losses, example)
         self._image.show(self.figure)
+
+    def _say(self) -> None:
+        """What is being done, in words."""
+        left = self.seconds_left
+        words = self.state
+        if self._ready is not None:
+            words += ": case {} of {} is ready".format(*self._ready)
+        elif self._n_steps:
+            words += f": step {self._done} of {self._n_steps}"
+        elif self.state == "training":
+            words += ": getting the cases ready"
+        if self.state == "training" and left is not None:
+            words += f", {left / 60:.0f} min left" if left > 90 else f", {left:.0f} s left"
+        if self.error is not None:
+            words += f": {self.error}"
+        self._words.value = f"&ensp;{escape(words)}"
 
     def still(self) -> Any:
         """The figure as it is now."""

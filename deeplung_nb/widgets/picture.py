@@ -11,6 +11,7 @@ import traitlets
 from IPython.display import display
 
 STATIC = Path(__file__).with_name("static")
+OPENING = '<span class="dl-notes">opening its images …</span>'
 DPI = 110
 """Of a figure in a widget: crisp at the width of a notebook."""
 
