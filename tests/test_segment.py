@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -20,10 +21,11 @@ from deeplung_nb.files import _machine, sha256_of
 from deeplung_nb.imaging.io import read_scan, write_mask, write_scan
 from deeplung_nb.imaging.lungs import LungMask, segment_lungs
 from deeplung_nb.imaging.scan import LesionMask
-from deeplung_nb.network.checkpoint import read_checkpoint
+from deeplung_nb.network.checkpoint import CHECKPOINT, read_checkpoint
 from deeplung_nb.reading import segment as room
 from deeplung_nb.reading.predict import Reading
 from deeplung_nb.reading.provenance import describe_network
+from deeplung_nb.reading.volumes import measure
 
 NAMES = ["ct_lesions.nii.gz", "ct_measurements.csv", "ct_provenance.json"]
 
@@ -121,6 +123,7 @@ def test_results_say_where_they_come_from(ct, call, tmp_path, checkpoint_file):
     out = tmp_path / "out"
     assert call(ct, "--output", out)[0] == 0
     table = pd.read_csv(out / NAMES[1])
+    assert table.columns[0] == "case_id"  # no number of a row before it
     record = json.loads((out / NAMES[2]).read_text())
     assert set(table.network_sha256) == {sha256_of(checkpoint_file)}
     assert record["network"]["files"][0]["sha256"] == sha256_of(checkpoint_file)
@@ -251,6 +254,65 @@ def test_default_networks_are_sought_where_the_results_are(tmp_path, monkeypatch
     monkeypatch.setattr(room, "packaged_checkpoints", list)
     with pytest.raises(FileNotFoundError, match="elsewhere: no trained network"):
         room.default_checkpoints()
+
+
+def test_the_default_network_is_of_the_newest_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "packaged_checkpoints", list)
+    monkeypatch.setattr(room, "read_run", lambda folder: SimpleNamespace(
+        config=SimpleNamespace(n_folds=1)))
+    # Neither the first nor the last by name.
+    for name, when in (("quick-a", 100), ("quick-b", 300), ("quick-c", 200)):
+        fold = tmp_path / name / "fold-0"
+        fold.mkdir(parents=True)
+        for path in (fold / CHECKPOINT, fold.parent / "measurements.csv", fold.parent / "run.json"):
+            path.touch()
+        os.utime(fold.parent / "run.json", (when, when))
+    assert room.default_checkpoints(tmp_path) == [tmp_path / "quick-b" / "fold-0" / CHECKPOINT]
+
+
+def test_which_of_two_places_of_a_file_is_taken_reaches_the_reader(ct, checkpoint_file, tmp_path,
+                                                                  monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def read(path, **options):
+        raise Asked(options)
+
+    monkeypatch.setattr(room, "read_scan", read)
+    with pytest.raises(Asked) as asked:
+        room.segment_file(ct, tmp_path / "out", checkpoints=[checkpoint_file], geometry="qform",
+                          series="2", case_id="a")
+    assert asked.value.args[0] == {"case_id": "a", "series": "2", "geometry": "qform",
+                                   "force": False}
+
+
+def test_an_odd_scan_is_not_blamed_on_its_lung_mask(ct, monkeypatch):
+    """The lungs that are found in it are odd too: what is wrong is the scan."""
+    scan = read_scan(ct)
+    found = segment_lungs(scan)
+    given = replace(found, origin="reference")
+    asked = []
+
+    def examine(_, lungs):
+        asked.append(lungs)
+        return SimpleNamespace(errors=["odd"])
+
+    monkeypatch.setattr(room, "examine", examine)
+    room.require_fitting_lungs(scan, given)
+    assert [lungs is given for lungs in asked] == [True, False]
+    assert (asked[1].mask == found.mask).all()
+
+
+def test_the_score_of_surfaces_has_the_tolerance_that_was_asked_for(chest_file):
+    scan = read_scan(chest_file)
+    labels = np.zeros(scan.shape, np.uint8)
+    labels[20:24, 60:90, 60:90] = 1
+    moved = np.roll(labels, 3, axis=2)
+    shift_mm = 3 * scan.spacing_mm[2]
+    scores = [measure(scan, LesionMask.like(scan, moved), None,
+                      reference=LesionMask.like(scan, labels), tolerance_mm=tolerance)[-1]["nsd"]
+              for tolerance in (0.5 * shift_mm, 1.5 * shift_mm)]
+    assert scores[0] < scores[1] == 1.0
 
 
 def test_leftovers_of_a_killed_call_are_cleaned(ct, call, tmp_path):

@@ -23,7 +23,7 @@ TESTS = {
     "stats": "stats_*",
     "imaging": "anatomy body dicom files folder hostile integrity lungs made_disease malformed "
                "phantom plausibility preprocess scan external_slices packaged",
-    "reading": "predict segment lung_head measurements face",
+    "reading": "predict segment lung_head measurements face packaged",
     "cohorts": "manifest splits public published_data rehearsal external_slices hostile dataset "
                "experiment",
 }
