@@ -18,7 +18,7 @@ from pathlib import Path
 import nbformat
 
 CHROMIUM = shutil.which("chromium")
-PATIENCE_MS = 60_000
+PATIENCE_MS = 600_000
 """Nothing is decided by how fast a machine is: only what never comes ends a wait."""
 ARGUMENTS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
              "--disable-background-networking --disable-component-update --disable-sync "

@@ -20,7 +20,7 @@ from deeplung_nb.report.diagrams import draw_columns, draw_flow
 from deeplung_nb.report.thumbnails import make_thumbnail
 from deeplung_nb.runs import read_run
 from deeplung_nb.runs.registry import cohort_files
-from deeplung_nb.widgets import CohortBrowser, show_dashboard
+from deeplung_nb.widgets import CohortBrowser, show_dashboard, view_case
 from deeplung_nb.widgets.browser import cases_of_table
 from tests.test_packaging import EXAMPLE
 
@@ -102,6 +102,17 @@ def test_the_browser_shows_what_was_measured(browser, run):
     assert row["expert lesion mL"] == of_case.volume_ml["expert"]
     assert row["lesion Dice"] == of_case.dice["model"]
     assert not [name for name in browser.frame if "sha256" in name or name.startswith("ph_")]
+
+
+def test_the_list_says_which_cases_have_images(browser, run):
+    kept = {path.name.removesuffix(".nii.gz") for path in (run.folder / "masks").rglob("*.nii.gz")}
+    assert len(kept) == 5
+    browser._choices["images"].value = "yes"
+    assert set(browser.shown.case_id) == kept
+    for case in kept:  # as it says
+        assert view_case(run, "phantom", case).masks.keys() >= {"expert", "automatic"}
+    browser._choices["images"].value = "no"
+    assert len(browser.shown) == 42 - len(kept)
 
 
 def test_a_picked_row_tells_and_opens_its_case(run):

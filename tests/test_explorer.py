@@ -365,6 +365,16 @@ def test_two_columns_of_a_csv_are_enough(tmp_path):
     assert again.agreement == three.found.agreement
 
 
+def test_the_cells_by_which_a_column_is_none_of_readings_are_named(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("case_id;manual;auto;site\nA;1.5;2;north\nB;3;see note;south\nC;4;5;north\n")
+    with pytest.raises(ValueError, match="numeric columns manual; expected two") as caught:
+        AgreementExplorer.from_csv(path, unit="mL")
+    assert "Column 'auto' would be one but for 1 of its cells: row 2: 'see note' is no number" \
+        in str(caught.value)
+    assert "site" not in str(caught.value)
+
+
 def test_a_table_of_one_reader_is_refused(table):
     with pytest.raises(ValueError, match="readers: expert; expected two or more"):
         AgreementExplorer(table[table.reader == "expert"])

@@ -286,6 +286,17 @@ def test_which_of_two_places_of_a_file_is_taken_reaches_the_reader(ct, checkpoin
                                    "force": False}
 
 
+def test_a_scan_unlike_those_of_the_training_is_warned_of(ct, checkpoint_file):
+    segmenter = room.Segmenter([checkpoint_file])
+    segmenter.network["training_ranges"] = {"pixel_mm": (0.1, 0.2)}
+    result = segmenter(read_scan(ct), progress=False)
+    assert any("unlike the training scans: pixel size" in warning
+               for warning in result.provenance["warnings"])
+    assert result.provenance["distance_to_training"]["pixel_mm"] > 0.5
+    # Where the network lies is told by three names, not by the whole way to it.
+    assert segmenter.network["files"][0]["file"].count("/") == 2
+
+
 def test_an_odd_scan_is_not_blamed_on_its_lung_mask(ct, monkeypatch):
     """The lungs that are found in it are odd too: what is wrong is the scan."""
     scan = read_scan(ct)

@@ -313,3 +313,43 @@ def read_csv(path: str | os.PathLike, empty_is_missing: bool = True,
                        "again, or add the line's end if you know that it is whole")
     frame = pd.DataFrame([row for row in rows[1:] if row], columns=names, dtype="str")
     return frame.replace("", pd.NA) if empty_is_missing else frame
+
+
+def _why_no_readings(column: pd.Series) -> str:
+    """Why a column is not one of readings; empty where it is: some numbers, and nothing else."""
+    why = ""
+    for decimal in DECIMALS:
+        try:
+            found = numbers(column.tolist(), [f"row {row + 1}" for row in range(len(column))],
+                            decimal)
+        except ValueError as error:
+            why = why or str(error)
+            continue
+        return "" if np.isfinite(found).any() else "it has no number"
+    return why
+
+
+def find_readers(frame: pd.DataFrame, where: str) -> dict[str, Any]:
+    """Reader -> column of a table of paired readings: its two numeric columns, by their names.
+
+    Raises
+    ------
+    ValueError
+        There are not just two; the message names those there are, and the cells by which others
+        are none.
+    """
+    why = {name: _why_no_readings(frame[name]) for name in frame}
+    numeric = [name for name, reason in why.items() if not reason]
+    if len(numeric) == 2:
+        return {str(name): name for name in numeric}
+    nearly = []
+    for name in frame.columns.difference(numeric, sort=False):
+        filled = [value for value in frame[name] if not pd.isna(value)
+                  and str(value).strip().lower() not in NOT_READ]
+        wrong = [value for value in filled if _why_no_readings(pd.Series([value], dtype=object))]
+        if 0 < len(wrong) <= len(filled) / 2:
+            nearly.append(f". Column {name!r} would be one but for {len(wrong)} of its cells: "
+                          + why[name])
+    raise ValueError(
+        f"{where}: numeric columns {', '.join(map(str, numeric)) or 'none'}; expected two, or say "
+        'which: readers={"expert": "manual_ml", "model": "auto_ml"}' + "".join(nearly))

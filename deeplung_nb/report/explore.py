@@ -233,8 +233,8 @@ class Answer:
                   p_cell(row.p) if not np.isnan(row.p) else "", str(row.n))
                  for row in self.statistics.itertuples()]
         level = f"{100 * self.question.confidence:g} %"
-        return pd.DataFrame(shown, columns=["", "estimate", f"{level} interval (quartiles)", "p",
-                                            "n"])
+        return pd.DataFrame(shown, columns=["statistic", "estimate",
+                                            f"{level} interval (quartiles)", "p", "n"])
 
     @property
     def text(self) -> str:
@@ -290,6 +290,19 @@ def cases_of(table: pd.DataFrame, where: Sequence[tuple[str, str]]) -> pd.DataFr
             raise ValueError(f"column {column!r}: expected one of {', '.join(table.columns)}")
         table = table[table[column].astype("str") == str(value)]
     return table
+
+
+MOST_CHOICES = 30
+"""A column with more values than this is no choice of cases."""
+
+
+def choosable(table: pd.DataFrame) -> list[str]:
+    """Columns that cases can be chosen by: a few values, the same for all readers of a case."""
+    beside = {"reader", "structure", "case_id", "status", "note", "run_id", "n_slices", *VALUES}
+    return [name for name in table.columns
+            if name not in beside and 1 < table[name].nunique() <= MOST_CHOICES
+            and not pd.api.types.is_float_dtype(table[name])
+            and (table.groupby(["cohort", "case_id"])[name].nunique() <= 1).all()]
 
 
 def answer(table: pd.DataFrame, question: Question, before: Answer | None = None) -> Answer:

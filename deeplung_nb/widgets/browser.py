@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets
+import numpy as np
 import pandas as pd
 import traitlets
 from itables.widget import ITable
@@ -38,7 +39,7 @@ THUMBNAILS = 12
 """Pictures shown at once, of the first cases that meet the filter."""
 PAGE = 12
 """Rows of the table at once."""
-GRID = {"select": "single", "showIndex": False, "maxBytes": 0, "scrollX": True, "paging": False,
+GRID = {"select": "single", "showIndex": False, "maxBytes": 0, "scrollX": False, "paging": False,
         "ordering": False, "classes": "display compact nowrap",
         # Search, order and pages are ours: thousands of rows built anew in the page are slow.
         "layout": {"topStart": None, "topEnd": None, "bottomStart": None, "bottomEnd": None}}
@@ -86,6 +87,10 @@ def cases_of_run(run: Run) -> pd.DataFrame:
                                     "else. Run 'deeplung-nb reproduce --profile rehearsal'")
         return cases_of_table(measured)
     frame = pd.concat([cohort.frame for cohort in list_cohorts(run)], ignore_index=True)
+    # Said before somebody waits for them: a run that was given away has the masks of a few cases.
+    kept = [(run.folder / "masks" / row.cohort / f"{row.case_id}.nii.gz").exists()
+            for row in frame[["cohort", "case_id"]].astype(str).itertuples()]
+    frame.insert(frame.columns.get_loc("case_id") + 1, "images", np.where(kept, "yes", "no"))
     return frame if measured is None else _with_readings(frame, measured)
 
 
@@ -146,6 +151,7 @@ class CohortBrowser(WithStill, ipywidgets.VBox):
         self._make_controls()
         super().__init__()
         self.add_class("dl-explorer")
+        self.add_class("dl-cohort")
         self.children = self._lay_out()
         self._filter()
 
@@ -197,6 +203,9 @@ class CohortBrowser(WithStill, ipywidgets.VBox):
     def _lay_out(self) -> tuple[ipywidgets.Widget, ...]:
         self._count = ipywidgets.HTML()
         self._grid = ITable(self.frame.head(0), **GRID)
+        # It is wider than most pages: its box can be scrolled by keyboard too.
+        table = ipywidgets.Box([self._grid], layout={"overflow": "auto"})
+        table.add_class("dl-scroll")
         self._grid.observe(self._pick, "selected_rows")
         self._columns = PointPicture()
         self._flow = PointPicture(layout={"max_width": "560px"})
@@ -210,8 +219,9 @@ class CohortBrowser(WithStill, ipywidgets.VBox):
         controls = ipywidgets.HBox(
             [self._search, *self._choices.values(), self._sort, self._down],
             layout={"flex_flow": "row wrap"})
-        pages = ipywidgets.HBox([self._earlier, self._later, self._count])
-        return controls, pages, self._grid, self._case, self._tabs
+        pages = ipywidgets.HBox([self._earlier, self._later, self._count],
+                                layout={"flex_flow": "row wrap"})
+        return controls, pages, table, self._case, self._tabs
 
     def _filter(self) -> None:
         keep = pd.Series(True, index=self.frame.index)

@@ -85,6 +85,7 @@ def show_dashboard(source: str | os.PathLike | Run, unit: str | None = None
     browser.observe(lambda change: change["new"] and explorer.pick(*change["new"]), "picked")
     explorer.observe(lambda change: change["new"] and browser.pick(*change["new"]), "picked")
     tabs = ipywidgets.Tab([explorer, browser], titles=["agreement", "cases"])
+    tabs.add_class("dl-dashboard")
     tabs.explorer, tabs.browser = explorer, browser
     return tabs
 

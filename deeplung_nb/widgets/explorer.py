@@ -21,18 +21,13 @@ import traitlets
 
 from deeplung_nb import measurements
 from deeplung_nb.labels import STRUCTURES, TITLES, VALUES
-from deeplung_nb.measurements.spreadsheets import (
-    DECIMALS,
-    NOT_READ,
-    numbers,
-    patient_column,
-    read_sheet,
-)
+from deeplung_nb.measurements.spreadsheets import find_readers, patient_column, read_sheet
 from deeplung_nb.report.explore import (
     Answer,
     LeftOut,
     Question,
     answer,
+    choosable,
     with_and_without,
 )
 from deeplung_nb.report.export import export
@@ -41,8 +36,6 @@ from deeplung_nb.stats import agreement
 from deeplung_nb.widgets.picture import OPENING, PointPicture, WithStill
 
 ALL = "all"
-MOST_CHOICES = 30
-"""A column with more values than this is no choice of cases."""
 LIMIT_NAMES = {"auto": "as reported", "constant": "bias ± 1.96 SD", "regression": "by regression",
                "quantile": "by quantiles", "harrell-davis": "by quantiles, smoother"}
 CI_NAMES = {"mover": "MOVER", "exact": "exact, one limit", "pair": "exact, both limits",
@@ -52,46 +45,6 @@ QUIET_SECONDS = 0.15
 """For which the controls are left alone before they are answered."""
 MOST_POINTED = 3000
 """Cases that can be pointed at in a picture of more."""
-
-
-def _choosable(table: pd.DataFrame) -> list[str]:
-    """Columns that cases can be chosen by: a few values, the same for all readers of a case."""
-    beside = {"reader", "structure", "case_id", "status", "note", "run_id", "n_slices", *VALUES}
-    return [name for name in table.columns
-            if name not in beside and 1 < table[name].nunique() <= MOST_CHOICES
-            and not pd.api.types.is_float_dtype(table[name])
-            and (table.groupby(["cohort", "case_id"])[name].nunique() <= 1).all()]
-
-
-def _is_numeric(column: pd.Series) -> bool:
-    """Whether it holds readings: some numbers, and nothing else."""
-    return _why_not(column) == ""
-
-
-def _why_not(column: pd.Series) -> str:
-    """Why a column is not one of readings; empty where it is."""
-    why = ""
-    for decimal in DECIMALS:
-        try:
-            found = numbers(column.tolist(), [f"row {row + 1}" for row in range(len(column))],
-                            decimal)
-        except ValueError as error:
-            why = why or str(error)
-            continue
-        return "" if np.isfinite(found).any() else "no number"
-    return why
-
-
-def _nearly(frame: pd.DataFrame) -> str:
-    """Which columns would be readings but for a few cells, and which these are."""
-    said = []
-    for name in frame:
-        column = frame[name]
-        rest = [value for value in column if not _is_numeric(pd.Series([value], dtype=object))
-                and str(value).strip().lower() not in NOT_READ and not pd.isna(value)]
-        if 0 < len(rest) <= len(column) / 2:
-            said.append(f". Column {name!r} is none for {_why_not(column)}")
-    return "".join(said)
 
 
 def _html(frame: pd.DataFrame) -> str:
@@ -147,6 +100,7 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
         self._make_controls(readers)
         super().__init__()
         self.add_class("dl-explorer")
+        self.add_class("dl-agreement")
         self.children = self._lay_out()
         self._busy = False
         self._later: asyncio.TimerHandle | None = None
@@ -178,16 +132,10 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
             return cls(path, open_case=open_case, folder=folder)
         options.setdefault("case_id", "case_id" if "case_id" in frame else None)
         if readers is None:
-            facts = {options["case_id"], "fold", options.get("patient_id")
+            known = {options["case_id"], "fold", options.get("patient_id")
                      or patient_column(frame.columns, (options["case_id"],))}
-            numeric = [name for name in frame if name not in facts and _is_numeric(frame[name])]
-            if len(numeric) != 2:
-                raise ValueError(
-                    f"{path}: numeric columns {', '.join(map(str, numeric)) or 'none'}; expected "
-                    'two, or say which: readers={"expert": "manual_ml", "model": "auto_ml"}'
-                    + _nearly(frame.drop(columns=[*numeric, *(name for name in facts if name in
-                                                              frame)])))
-            readers = {str(name): name for name in numeric}
+            readers = find_readers(frame.drop(columns=[name for name in known if name in frame]),
+                                   str(path))
         given = "".join(f", {name}={value!r}" for name, value in options.items())
         source = f"measurements.from_wide({str(path)!r}, {dict(readers)!r}{given})"
         return cls(measurements.from_wide(frame, readers, **options), source=source,
@@ -232,19 +180,21 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
             "confidence": choice("level", [(f"{100 * level:g} %", level) for level in LEVELS],
                                  "Of all intervals"),
         }
-        for name in _choosable(table):
+        for name in choosable(table):
             shown = sorted(table[name].dropna().astype("str").unique())
             controls[f"where {name}"] = choice(name, [ALL, *shown], f"Only cases of this {name}")
         self._controls = controls
 
     def _lay_out(self) -> tuple[ipywidgets.Widget, ...]:
         self._picture = PointPicture(self._pick)
-        self._table = ipywidgets.HTML()
+        self._table = ipywidgets.HTML(layout={"overflow": "auto"})
+        self._table.add_class("dl-scroll")
         self._notes = ipywidgets.HTML()
         self._case = ipywidgets.VBox()
         self._reason = ipywidgets.Text(placeholder="reason, printed with every result",
                                        layout={"width": "300px"})
         self._leave = ipywidgets.Button(description="leave out", disabled=True,
+                                        layout={"width": "auto"},
                                         tooltip="Leave the picked case out, for this reason")
         self._leave.on_click(lambda _: self.leave_out(*self.picked, self._reason.value))
         self._back = ipywidgets.VBox()
@@ -258,7 +208,8 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
         self._message = ipywidgets.HTML()
         rows = ipywidgets.HBox(list(self._controls.values()), layout={"flex_flow": "row wrap"})
         return (rows, self._message, self._picture, self._notes,
-                ipywidgets.HBox([self._reason, self._leave, self._beside]), self._back,
+                ipywidgets.HBox([self._reason, self._leave, self._beside],
+                                layout={"flex_flow": "row wrap"}), self._back,
                 self._case, self._table, ipywidgets.HBox([self._export, self._exported]))
 
     def _soon(self, _: Any) -> None:
@@ -395,6 +346,8 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
                                             if rows[name].notna().any())]
         head = ipywidgets.HTML(f"<b>{escape(cohort)} {escape(case_id)}</b>" + _html(
             rows[columns].round(3).astype(object).fillna("")))
+        head.layout.overflow = "auto"
+        head.add_class("dl-scroll")
         before = self._case.children[1:]
         self._case.children = [head, *([ipywidgets.HTML(OPENING)] if self.open_case else [])]
         try:

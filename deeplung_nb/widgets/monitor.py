@@ -106,6 +106,7 @@ class TrainingMonitor(WithStill, ipywidgets.VBox):
         self._image = PointPicture()
         super().__init__(history=pd.DataFrame())
         self.add_class("dl-explorer")
+        self.add_class("dl-training")
         self.children = [ipywidgets.HBox([self._go, self._halt, self._words]), self._image]
         self._show(force=True)
 

@@ -49,7 +49,7 @@ def test_every_output_prints_the_same_limits_with_their_intervals(readings, plan
         *summary.agreement_results(cv, "cv", (structure,), limits=plan)))
     paragraph = report_text(pairs, limits=plan)
     asked = answer(cv, Question(structure=structure, plan=plan))
-    shown = asked.printed.set_index("")
+    shown = asked.printed.set_index("statistic")
     markdown = digest.write_digest(cv, limits=plan)
     printed = tables.format_agreement(table).as_raw_html()
     decimals = 2 if row.limits == "ratio" else 1

@@ -20,6 +20,7 @@ function render({ model, el }) {
   box.append(picture, kept, ring, tip, busy);
   el.append(box);
   const showStill = hideStill(model);
+  markLandmarks(el);
   let address = null;
   let current = -1; // number of the point that keys have reached
 
