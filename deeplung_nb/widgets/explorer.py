@@ -324,10 +324,7 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
 
     def _unpick(self) -> None:
         self.picked = ()
-        self._picture.picked = -1
-        for old in self._case.children[1:]:
-            old.close()
-        self._case.children = ()
+        self._picture.picked, self._case.children = -1, ()
         self._name_leave()
 
     def _pick(self, number: int) -> None:
