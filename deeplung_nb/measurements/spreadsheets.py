@@ -338,7 +338,7 @@ def find_readers(frame: pd.DataFrame, where: str) -> dict[str, Any]:
         There are not just two; the message names those there are, and the cells by which others
         are none.
     """
-    why = {name: _why_no_readings(frame[name]) for name in frame}
+    why = {name: _why_no_readings(pd.Series(frame[name])) for name in frame}
     numeric = [name for name, reason in why.items() if not reason]
     if len(numeric) == 2:
         return {str(name): name for name in numeric}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -175,7 +176,7 @@ def draw_splits(splits: pd.DataFrame, width_mm: float = PAGE_MM) -> PrintFigure:
         axes.set_xticks([place + 0.5 for place in range(len(cases))], case_names(cases),
                         rotation=90, fontsize=SMALL)
         axes.tick_params(axis="x", length=0)
-    n_patients = cases["patient_id"].nunique()
+    n_patients = len(cases["patient_id"].dropna().unique())
     whole = f"{counted(len(cases), 'case')} of {counted(n_patients, 'patient')}"
     axes.set_xlabel(f"{whole}, in the order of their test fold")
     keys = [axes.bar([0], [0], color=colour, label=name)
@@ -195,8 +196,9 @@ def draw_flow(flow: pd.DataFrame, width_mm: float = PAGE_MM * 0.62) -> PrintFigu
 
     `flow` is `Cohort.flow()`: `step, n_cases, n_patients`; reasons begin with `excluded:`.
     """
+    rows: list[Any] = list(flow.itertuples())
     steps = [(str(row.step), f"{row.n_cases} of {counted(row.n_patients, 'patient')}"
-              if row.n_patients != row.n_cases else f"{row.n_cases}") for row in flow.itertuples()]
+              if row.n_patients != row.n_cases else f"{row.n_cases}") for row in rows]
     excluded = [(step.removeprefix("excluded: "), n) for step, n in steps
                 if step.startswith("excluded: ")]
     first, rest = steps[0], [pair for pair in steps[1:] if not pair[0].startswith("excluded: ")]

@@ -292,6 +292,12 @@ def cases_of(table: pd.DataFrame, where: Sequence[tuple[str, str]]) -> pd.DataFr
     return table
 
 
+def _same_pairs(question: Question, other: Question) -> bool:
+    """Whether two questions differ in nothing but how differences are shown."""
+    shown = {"scale": question.scale, "limits": question.limits, "ci": question.ci}
+    return bool(question == replace(other, **shown))
+
+
 MOST_CHOICES = 30
 """A column with more values than this is no choice of cases."""
 
@@ -302,7 +308,7 @@ def choosable(table: pd.DataFrame) -> list[str]:
     return [name for name in table.columns
             if name not in beside and 1 < table[name].nunique() <= MOST_CHOICES
             and not pd.api.types.is_float_dtype(table[name])
-            and (table.groupby(["cohort", "case_id"])[name].nunique() <= 1).all()]
+            and bool(np.all(table.groupby(["cohort", "case_id"])[name].nunique() <= 1))]
 
 
 def answer(table: pd.DataFrame, question: Question, before: Answer | None = None) -> Answer:
@@ -320,8 +326,7 @@ def answer(table: pd.DataFrame, question: Question, before: Answer | None = None
     MeasurementsError, ValueError
         No such reader, structure or column in the table; a case to leave out that is not there.
     """
-    if before is not None and question == replace(
-            before.question, scale=question.scale, limits=question.limits, ci=question.ci):
+    if before is not None and _same_pairs(question, before.question):
         return _answer(question, before.pairs, before.left_out, before.n_empty, before.comparison,
                        before.line, before.source)
     pairs = measurements.pair(cases_of(table, question.where), question.reference, question.test,
@@ -336,14 +341,14 @@ def answer(table: pd.DataFrame, question: Question, before: Answer | None = None
         raise ValueError(f"left out, but not in the table: {_some(absent)}. Expected cohort and "
                          "case_id of one of its cases")
     out = np.asarray(key.isin(list(reasons)), bool) if reasons else np.zeros(len(pairs), bool)
-    left = pairs[full & out].reset_index(drop=True)
+    left = pd.DataFrame(pairs[full & out]).reset_index(drop=True)
     left["reason"] = [reasons[row.cohort, row.case_id] for row in left.itertuples()]
-    kept = pairs[full & ~out].reset_index(drop=True)
+    kept = pd.DataFrame(pairs[full & ~out]).reset_index(drop=True)
     kept.attrs = left.attrs = attrs
     compared = compare(kept, confidence=question.confidence, limits=question.plan)
     line = regression.deming(kept["reference"], kept["test"], cluster=_patients_of(kept),
                              confidence=question.confidence)
-    return _answer(question, kept, left, int((~full).sum()), compared, line,
+    return _answer(question, kept, left, int(np.sum(~full)), compared, line,
                    table.attrs.get("made_by", "...  # put here how the table is made"))
 
 

@@ -88,9 +88,9 @@ def cases_of_run(run: Run) -> pd.DataFrame:
         return cases_of_table(measured)
     frame = pd.concat([cohort.frame for cohort in list_cohorts(run)], ignore_index=True)
     # Said before somebody waits for them: a run that was given away has the masks of a few cases.
-    kept = [(run.folder / "masks" / row.cohort / f"{row.case_id}.nii.gz").exists()
-            for row in frame[["cohort", "case_id"]].astype(str).itertuples()]
-    frame.insert(frame.columns.get_loc("case_id") + 1, "images", np.where(kept, "yes", "no"))
+    kept = [(run.folder / "masks" / str(cohort) / f"{case}.nii.gz").exists()
+            for cohort, case in zip(frame["cohort"], frame["case_id"], strict=True)]
+    frame.insert(list(frame.columns).index("case_id") + 1, "images", np.where(kept, "yes", "no"))
     return frame if measured is None else _with_readings(frame, measured)
 
 

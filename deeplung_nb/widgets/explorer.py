@@ -80,7 +80,7 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
     """
 
     question = traitlets.Instance(Question)
-    found = traitlets.Instance(Answer, allow_none=True)
+    found: Any = traitlets.Instance(Answer, allow_none=True)
     picked = traitlets.Tuple(default_value=())
 
     def __init__(self, table: pd.DataFrame | str | os.PathLike, *, source: str | None = None,
@@ -150,7 +150,7 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
                       if {reference, test} <= set(here.loc[here["structure"] == name, "reader"])]
         values = [name for name in VALUES if here[name].notna().any()]
         # What networks met while they were made is not pooled with what they never met unasked.
-        roles = here["role"].dropna().unique()
+        roles = pd.Series(here["role"]).dropna().unique()
         where = (("role", "cv" if "cv" in roles else str(roles[0])),) if len(roles) > 1 else ()
         return Question(reference, test, (structures or ["lesion"])[0],
                         (values or ["volume_ml"])[0], where=where, plan=self._plan)
@@ -301,7 +301,8 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
             n = len(self.found.pairs)
             wanted = {*map(int, far), *range(n, len(shown)), *([picked] if picked >= 0 else [])}
             shown = shown.iloc[sorted(wanted)]
-        return {int(row.Index): self._label(row) for row in shown.itertuples()}
+        rows: list[Any] = list(shown.itertuples())
+        return {int(row.Index): self._label(row) for row in rows}
 
     def _label(self, row: Any) -> str:
         names = reader_names(self.found.pairs)

@@ -38,7 +38,8 @@ class WithStill:
         return self
 
     def _ipython_display_(self, **_: Any) -> None:
-        found = self._repr_mimebundle_()
+        widget: Any = self
+        found = widget._repr_mimebundle_()
         data, metadata = found if isinstance(found, tuple) else (found, {})
         figure = self.still()
         if figure is not None:
