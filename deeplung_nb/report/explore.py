@@ -306,7 +306,7 @@ def choosable(table: pd.DataFrame) -> list[str]:
     """Columns that cases can be chosen by: a few values, the same for all readers of a case."""
     beside = {"reader", "structure", "case_id", "status", "note", "run_id", "n_slices", *VALUES}
     return [name for name in table.columns
-            if name not in beside and 1 < table[name].nunique() <= MOST_CHOICES
+            if name not in beside and 1 < len(table[name].dropna().unique()) <= MOST_CHOICES
             and not pd.api.types.is_float_dtype(table[name])
             and bool(np.all(table.groupby(["cohort", "case_id"])[name].nunique() <= 1))]
 
