@@ -3,8 +3,11 @@
 #
 # Six small tasks on one table of readings. They need neither a CT nor torch, and run on the example that comes
 # with the repository, or on a run of your own: start Jupyter with its folder as `DEEPLUNG_RUN`. Each task is a function
-# with a gap: put your lines in the place of the one that raises, run the cell, then run the check below it. A check
-# that says nothing is content.
+# with a gap: put your lines in the place of the one that raises, run the cell, then run the check below it. It says
+# whether the answer is right, or what kind of mistake it is, with a hint to unfold; it asks with other numbers than
+# those of the text too. Before you run a check, guess what it will say.
+#
+# You need half an hour, and will have seen once, by hand, every number that the study rests on.
 #
 # This notebook and its twin with the solutions, `E1_solutions.ipynb`, are made from one file, `exercises.py`, so
 # that the questions and the answers can't drift apart.
@@ -13,9 +16,9 @@ import os
 
 import numpy as np
 
-from deeplung_nb import measurements
+from deeplung_nb import course, measurements
 from deeplung_nb.runs import read_run
-from deeplung_nb.stats import agreement, correlation, overlap, paired
+from deeplung_nb.stats import agreement, overlap, paired
 
 run = read_run(os.environ.get("DEEPLUNG_RUN") or "results/example")
 readings = measurements.read(run.measurements_csv)
@@ -33,7 +36,7 @@ pairs = measurements.pair(readings, "expert", "model", "ggo", role="external")
 def volume_ml(n_voxels, spacing_mm):
     return n_voxels * np.prod(spacing_mm) / 1000  # solution
 # %%
-assert np.isclose(volume_ml(52_000, (5.0, 0.8, 0.8)), 166.4)
+course.check_volume(volume_ml)
 # %% [markdown]
 # A reader who marks one pixel more around a lesion changes this number by some per cent: that is the size of
 # difference which two experts have between them, and no machine need be better than that.
@@ -48,11 +51,16 @@ def dice(tp, fp, fn):
     size = 2 * tp + fp + fn  # solution
     return 2 * tp / size if size else float("nan")  # solution
 # %%
+course.check_dice(dice)
+# %% [markdown]
+# With it every Dice of the study can be made again from the counts that stand beside it in the table. Guess first: how
+# many cases of ground glass have one below 0.5?
+# %%
 found = readings.query("reader == 'model' and structure == 'ggo'").dropna(subset="dice")
 own = [dice(*counts) for counts in found[["tp", "fp", "fn"]].itertuples(index=False)]
-assert np.allclose(own, found.dice) and np.isnan(dice(0, 0, 0))
+np.allclose(own, found.dice), sum(value < 0.5 for value in own), len(own)
 # %% [markdown]
-# The check compared your function with every Dice in the table. A Dice of 0.8 on a lesion of 2 mL and one of 0.8 on
+# A Dice of 0.8 on a lesion of 2 mL and one of 0.8 on
 # a lesion of 400 mL are the same number and two different things at the bedside.
 #
 # ## 3 · Bias and limits of agreement
@@ -66,9 +74,12 @@ def limits(expert, automatic):
     bias, spread = difference.mean(), 1.96 * difference.std(ddof=1)  # solution
     return bias, bias - spread, bias + spread  # solution
 # %%
+course.check_limits(limits)
+# %% [markdown]
+# Now on the study's readings. Guess first, from the bias alone: how wide will the limits be?
+# %%
 library = agreement.bland_altman(pairs.reference, pairs.test)
-own = limits(pairs.reference.to_numpy(), pairs.test.to_numpy())
-assert np.allclose(own, (library.bias, library.loa_lower, library.loa_upper), rtol=1e-4)
+limits(pairs.reference.to_numpy(), pairs.test.to_numpy()), library
 # %% [markdown]
 # The library's factor is 1.959964, not 1.96, hence the tolerance. It adds what your three numbers lack: intervals
 # that say how badly limits are known from few cases, and two tests of the assumptions in the sentence above.
@@ -82,9 +93,7 @@ assert np.allclose(own, (library.bias, library.loa_lower, library.loa_upper), rt
 def useless_machine(expert):
     return 4 * expert  # solution
 # %%
-machine = useless_machine(pairs.reference.to_numpy())
-assert correlation.spearman(pairs.reference, machine).r > 0.999999
-assert agreement.concordance(pairs.reference, machine).ccc < 0.5
+course.check_useless_machine(useless_machine)
 # %% [markdown]
 # Correlation asks whether the large are large for both. It never asks how large. This is why no table here shows a
 # correlation without bias and limits beside it.
@@ -93,16 +102,16 @@ assert agreement.concordance(pairs.reference, machine).ccc < 0.5
 #
 # Three cases: a large lesion that was found well, a small one that was missed, and a healthy lung in which the machine
 # marked nothing. Choose counts so that the *pooled* Dice is above 0.9 while the *mean of the cases* is below 0.5. Both
-# numbers are correct; a paper that prints only one of them has chosen for you.
+# numbers are correct; a paper that prints only one of them has chosen for you. A case is written like this:
+# %%
+overlap.Confusion(tp=90, fp=5, fn=15)
 # %%
 def three_cases():
     # one overlap.Confusion(tp, fp, fn) for each of the three cases
     large, missed = overlap.Confusion(9500, 300, 300), overlap.Confusion(0, 0, 40)  # solution
     return large, missed, overlap.Confusion(0, 0, 0)  # solution
 # %%
-cases = overlap.summary(three_cases())
-assert cases.n == 3 and cases.n_both_empty == 1
-assert cases.dice_pooled > 0.9 and cases.dice_mean < 0.5
+course.check_three_cases(three_cases)
 # %% [markdown]
 # The pooled Dice belongs to the voxels, the mean to the patients; small lesions vanish in the first and rule the
 # second. Neither sees the healthy lung: ask for the counts of empty masks.
@@ -111,18 +120,20 @@ assert cases.dice_pooled > 0.9 and cases.dice_mean < 0.5
 #
 # The paper names a "paired Wilcoxon rank-sum test". There is none. Write the test for paired volumes: the function from
 # `deeplung_nb.stats.paired` whose null hypothesis is that differences lie symmetrically about zero. Return its p value.
-# The check also does the wrong one, for two independent groups, on readings that are all 5 % too low: the wrong test
-# sees nothing, since the patients differ from each other far more than the readers do.
+# The cell after the check does the wrong one as well, for two independent groups, on readings that are all 5 % too low.
+# Guess first what it will see of that.
 # %%
 def p_of_pairs(expert, automatic):
     return paired.wilcoxon_signed_rank(expert, automatic).p_value  # solution
 # %%
+course.check_p_of_pairs(p_of_pairs)
+# %%
 rng = np.random.default_rng(0)
 expert = rng.lognormal(5, 1, 60)
 low = 0.95 * expert * rng.normal(1, 0.03, 60)
-assert p_of_pairs(expert, low) < 0.001 < 0.5 < paired.mann_whitney(expert, low).p_value
+p_of_pairs(expert, low), paired.mann_whitney(expert, low).p_value
 # %% [markdown]
-# A small p says that there is a shift; it does not say that the shift matters: here it is 5 %. A large p does not
+# The wrong test sees nothing, since the patients differ from each other far more than the readers do. A small p says that there is a shift; it does not say that the shift matters: here it is 5 %. A large p does not
 # say that two readers agree. Only limits of agreement, set against a margin that was chosen beforehand, do that.
 # %% [markdown] solution
 # ## The exercises of the other notebooks

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "deeplung_nb"
-LEVELS = {"imaging": 1, "cohorts": 2, "stats": 2, "network": 3, "reading": 4, "learning": 5,
-          "report": 6, "widgets": 7, "reproduce": 8, "__main__": 9}
+LEVELS = {"imaging": 1, "cohorts": 2, "stats": 2, "course": 3, "network": 3, "reading": 4,
+          "learning": 5, "report": 6, "widgets": 7, "reproduce": 8, "__main__": 9}
 HEAVY = {  # third-party packages that only these rooms may import
     "torch": {"network", "reading", "learning"}, "monai": {"network"},
     "SimpleITK": {"imaging", "cohorts"}, "pydicom": {"imaging"}, "statsmodels": {"stats"},

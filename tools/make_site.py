@@ -28,7 +28,7 @@ ROOMS = {"": "The way in", "measurements": "Tables of readings", "runs": "Runs",
          "imaging": "From files to scans", "cohorts": "Cohorts", "stats": "Statistics",
          "network": "The network", "reading": "One CT, read",
          "learning": "Training and the study", "report": "Figures, tables, words",
-         "widgets": "Widgets"}
+         "widgets": "Widgets", "course": "Exercises"}
 PACKAGES_OF_FUNCTIONS = ("deeplung_nb.measurements", "deeplung_nb.runs")
 CONF = '''
 project, author, version = "deeplung_nb", "the deeplung_nb maintainers", {version!r}

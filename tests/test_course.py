@@ -1,0 +1,141 @@
+"""Each check of the exercises is tried with right answers, and with wrong ones people give."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from deeplung_nb import course
+from deeplung_nb.stats import correlation, paired
+from deeplung_nb.stats.overlap import Confusion
+
+NAN = float("nan")
+
+
+def safe(numerator, denominator):
+    return numerator / denominator if denominator else NAN
+
+
+RIGHT = [
+    (course.check_volume, lambda n, mm: n * np.prod(mm) / 1000),
+    (course.check_volume, lambda n, mm: n * mm[2] / 10 * mm[1] / 10 * mm[0] / 10),
+    (course.check_dice, lambda tp, fp, fn: safe(2 * tp, 2 * tp + fp + fn)),
+    (course.check_dice, lambda tp, fp, fn: np.nan if tp + fp + fn == 0 else np.float64(
+        tp / (tp + (fp + fn) / 2))),
+    (course.check_limits, lambda a, b: ((b - a).mean(), (b - a).mean() - 1.96 * (b - a).std(ddof=1),
+                                        (b - a).mean() + 1.96 * (b - a).std(ddof=1))),
+    (course.check_limits, lambda a, b: np.mean(b - a) + np.array([0, -1, 1]) * 1.959964
+     * np.std(b - a, ddof=1)),
+    (course.check_useless_machine, lambda expert: 4 * expert),
+    (course.check_useless_machine, lambda expert: expert ** 2),
+    (course.check_useless_machine, lambda expert: list(expert + 1000)),
+    (course.check_three_cases, lambda: (Confusion(9500, 300, 300), Confusion(0, 0, 40),
+                                        Confusion(0, 0, 0))),
+    (course.check_three_cases, lambda: [Confusion(0, 0, 0), Confusion(0, 5, 9),
+                                        Confusion(9900, 0, 400)]),
+    (course.check_p_of_pairs, lambda a, b: paired.wilcoxon_signed_rank(a, b).p_value),
+    (course.check_p_of_pairs, lambda a, b: stats.wilcoxon(b - a).pvalue),
+]
+WRONG = [
+    (course.check_volume, lambda n, mm: n * np.prod(mm), "cubic millimetres"),
+    (course.check_volume, lambda n, mm: n * mm[0] * mm[1] * mm[1] / 1000, "square"),
+    (course.check_volume, lambda n, mm: n * mm[0] * mm[2] * mm[2] / 1000, "square"),
+    (course.check_volume, lambda n, mm: n * mm[1] * mm[2] / 1000, "an area"),
+    (course.check_volume, lambda n, mm: 166.4, "whatever it is asked"),
+    (course.check_volume, lambda n, mm: n * sum(mm) / 1000, "added"),
+    (course.check_volume, lambda n, mm: n * mm / 1000, "TypeError"),
+    (course.check_volume, lambda n, mm: None, "whatever it is asked"),
+    (course.check_dice, lambda tp, fp, fn: safe(tp, tp + fp + fn), "Jaccard"),
+    (course.check_dice, lambda tp, fp, fn: safe(tp, tp + fn), "sensitivity"),
+    (course.check_dice, lambda tp, fp, fn: safe(tp, tp + fp), "precision"),
+    (course.check_dice, lambda tp, fp, fn: 2 * tp / (2 * tp + fp + fn), "divide 0 by 0"),
+    (course.check_dice, lambda tp, fp, fn: tp / (tp + fp + fn), "Jaccard"),
+    (course.check_dice, lambda tp, fp, fn: 2 * tp / max(2 * tp + fp + fn, 1), "gives 0.0"),
+    (course.check_dice, lambda tp, fp, fn: (2 * tp + 1e-9) / (2 * tp + fp + fn + 1e-9), "1.0"),
+    (course.check_dice, lambda tp, fp, fn: 1, "whatever it is asked"),
+    (course.check_limits, lambda a, b: ((a - b).mean(), (a - b).mean() - 1.96 * (b - a).std(ddof=1),
+                                        (a - b).mean() + 1.96 * (b - a).std(ddof=1)),
+     "other way round"),
+    (course.check_limits, lambda a, b: ((b - a).mean(), (b - a).mean() - 1.96 * (b - a).std(),
+                                        (b - a).mean() + 1.96 * (b - a).std()), "not n − 1"),
+    (course.check_limits, lambda a, b: ((b - a).mean(), *stats.norm.interval(
+        0.95, (b - a).mean(), stats.sem(b - a))), "interval of the bias"),
+    (course.check_limits, lambda a, b: np.mean(b - a) + np.array([0, -1, 1]) * np.std(
+        b - a, ddof=1), "taken once"),
+    (course.check_limits, lambda a, b: np.median(b - a) + np.array([0, -1, 1]) * 1.96 * np.std(
+        b - a, ddof=1), "median"),
+    (course.check_limits, lambda a, b: np.mean(b - a) + np.array([-1, 1, 0]) * 1.96 * np.std(
+        b - a, ddof=1), "another order"),
+    (course.check_limits, lambda a, b: (0, 0, 0), "whatever it is asked"),
+    (course.check_limits, lambda a, b: f"wide {a[0]}", "a str, expected numbers"),
+    (course.check_useless_machine, lambda expert: expert, "expert himself"),
+    (course.check_useless_machine, lambda expert: 1.2 * expert, "agrees too well"),
+    (course.check_useless_machine, lambda expert: -expert, "turned round"),
+    (course.check_useless_machine, lambda expert: 0 * expert, "same reading for everybody"),
+    (course.check_useless_machine, lambda expert: np.random.default_rng().random(len(expert)),
+     "chance"),
+    (course.check_useless_machine, lambda expert: 300 * np.sin(expert), "rank correlation"),
+    (course.check_useless_machine, lambda expert: expert[:5], "each of the 40 patients"),
+    (course.check_three_cases, lambda: (Confusion(9500, 300, 300), Confusion(0, 0, 40)), "2 cases"),
+    (course.check_three_cases, lambda: (Confusion(9500, 300, 300), Confusion(0, 0, 40),
+                                        Confusion(10, 1, 1)), "two empty masks"),
+    (course.check_three_cases, lambda: (Confusion(9500, 300, 300), Confusion(5, 20, 20),
+                                        Confusion(0, 0, 0)), "were missed"),
+    (course.check_three_cases, lambda: (Confusion(95, 3, 3), Confusion(0, 0, 40),
+                                        Confusion(0, 0, 0)), "pooled Dice is"),
+    (course.check_three_cases, lambda: (Confusion(9900, 0, 0), Confusion(0, 0, 40),
+                                        Confusion(0, 0, 0)), "mean of the cases is 0.50"),
+    (course.check_three_cases, lambda: (0.95, 0.0, NAN), "overlap.Confusion"),
+    (course.check_p_of_pairs, lambda a, b: paired.mann_whitney(a, b).p_value, "independent groups"),
+    (course.check_p_of_pairs, lambda a, b: stats.ranksums(a, b).pvalue, "independent groups"),
+    (course.check_p_of_pairs, lambda a, b: stats.ttest_rel(a, b).pvalue, "paired t test"),
+    (course.check_p_of_pairs, lambda a, b: paired.sign_test(a, b).p_value, "sign test"),
+    (course.check_p_of_pairs, lambda a, b: correlation.spearman(a, b).p_value, "correlation"),
+    (course.check_p_of_pairs, lambda a, b: 0, "whatever it is asked"),
+    (course.check_p_of_pairs, lambda a, b: paired.wilcoxon_signed_rank(a, b),
+     "a SignedRank, expected a number"),
+]
+
+
+@pytest.mark.parametrize(("check", "answer"), RIGHT)
+def test_right_answers_are_right_however_they_are_written(check, answer):
+    verdict = check(answer)
+    assert verdict, verdict
+    assert str(verdict).startswith("Right.")
+
+
+@pytest.mark.parametrize(("check", "answer", "said"), WRONG)
+def test_wrong_answers_are_told_what_kind_of_mistake_they_are(check, answer, said):
+    verdict = check(answer)
+    assert not verdict
+    assert said in verdict.words, verdict
+    assert "Not yet." in repr(verdict)
+
+
+def test_each_check_was_tried_with_five_wrong_answers():
+    for name in course.__all__:
+        if name.startswith("check_"):
+            tried = [check for check, *_ in WRONG if check is getattr(course, name)]
+            assert len(tried) >= 5, name
+
+
+def test_what_a_learner_writes_is_text_not_markup_and_no_input_is_changed():
+    def nasty(expert):
+        raise ValueError("<img src=x>")
+
+    page = course.check_useless_machine(nasty)._repr_html_()
+    assert "&lt;img" in page
+    assert "<img" not in page
+
+    def changes(expert, automatic):
+        expert *= 0
+        return 0, 0, 0
+
+    assert not course.check_limits(changes)
+    assert course.check_limits(RIGHT[4][1])
+
+
+def test_a_hint_is_folded_away():
+    page = course.check_volume(lambda n, mm: n * np.prod(mm))._repr_html_()
+    assert page.index("<details>") < page.index("How many cubic millimetres")
+    assert "✗" in page
+    assert "✓" in course.check_volume(RIGHT[0][1])._repr_html_()
