@@ -285,7 +285,8 @@ def test_a_click_in_one_plane_moves_the_others(seen, phantom):
                             "y": (row + 0.5) / nz * box["height"]})
     assert seen.viewer("v.model.get('cursor')") == [5, 60, 100]
     seen.page.wait_for_function("() => document.querySelector('.dl-canvas').dataset.index === '5'")
-    sagittal = seen.page.locator(".dl-canvas[data-plane=sagittal]")
+    sagittal = seen.page.locator(".dl-canvas[data-plane=sagittal][data-index='100']")
+    sagittal.wait_for()  # its number changes with its picture
     assert "sagittal slice 100" in sagittal.get_attribute("aria-label")
     assert f"{phantom.scan.hu[5, 60, 100]}".replace("-", "−") + " HU" in seen.page.locator(
         ".dl-status").inner_text()
