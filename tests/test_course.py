@@ -1,13 +1,19 @@
 """Each check of the exercises is tried with right answers, and with wrong ones people give."""
 
+import importlib
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from deeplung_nb import course
+from deeplung_nb import course, measurements
+from deeplung_nb.report.explore import Question, answer
 from deeplung_nb.stats import correlation, paired
 from deeplung_nb.stats.overlap import Confusion
 
+ROOT = Path(__file__).resolve().parent.parent
 NAN = float("nan")
 
 
@@ -132,6 +138,25 @@ def test_what_a_learner_writes_is_text_not_markup_and_no_input_is_changed():
 
     assert not course.check_limits(changes)
     assert course.check_limits(RIGHT[4][1])
+
+
+def test_every_statistic_that_is_shown_stands_in_the_glossary():
+    words = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8").lower()
+    table = measurements.read(ROOT / "results" / "example" / "measurements.csv")
+    shown = answer(table, Question(where=(("role", "cv"),))).statistics["statistic"]
+    for name in shown:
+        plain = re.sub(r",.*| by .*| at the mean.*|of the unlike|of all|lower |upper |[(].*[)]|"
+                       r" of (unlike|all).*", "", name.lower()).strip()
+        assert plain.removesuffix("s") in words, name
+    for name in ("GGO", "HU", "CT", "LoA", "CCC", "ICC", "TOST", "SDC", "NSD", "HD95", "Dice",
+                 "RMI", "MOVER", "DICOM", "burden"):
+        assert name.lower() in words, name
+
+
+def test_the_modules_that_the_glossary_names_are_there():
+    words = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    for name in set(re.findall(r"`(stats\.[a-z]+)`", words)):
+        importlib.import_module(f"deeplung_nb.{name}")
 
 
 def test_a_hint_is_folded_away():

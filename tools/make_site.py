@@ -18,7 +18,8 @@ from deeplung_nb.runs import read_run
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("docs/widgets.md", "docs/statistics.md", "docs/segment.md", "docs/numbers.md",
-         "docs/gallery.md", "docs/paper.md", "docs/model_card.md", "docs/ablation.md",
+         "docs/glossary.md", "docs/teaching.md", "docs/gallery.md", "docs/paper.md",
+         "docs/model_card.md", "docs/ablation.md",
          "docs/anatomy.md", "docs/variants.md", "docs/phantoms.md", "docs/performance.md")
 ABOUT = ("data_manifests/README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 EXECUTED = ("01_cohorts", "07_agreement", "08_figures", "09_tables", "10_look_at_cases",
@@ -132,9 +133,9 @@ def stage(source: Path, quick: bool) -> None:
                 book = run.path("notebooks", book.name)
             shutil.copy(book, source / "notebooks")
     write_api(source)
-    parts = (toctree("Use it", list(PAGES[:4])),
+    parts = (toctree("Use it", list(PAGES[:6])),
              toctree("Notebooks", [f"notebooks/{name}" for name in notebooks]),
-             toctree("What was measured", list(PAGES[4:])),
+             toctree("What was measured", list(PAGES[6:])),
              toctree("Every function", [f"api/{room or 'top'}" for room in ROOMS]),
              toctree("About", list(ABOUT)))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
