@@ -116,7 +116,7 @@ def row(watched, name):
 
 def pair(structure):
     table = measurements.read(EXAMPLE / "measurements.csv")
-    return measurements.pair(table, "expert", "model", structure)
+    return measurements.pair(table, "expert", "model", structure, role="cv")
 
 
 @pytest.mark.nightly

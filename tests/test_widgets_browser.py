@@ -417,6 +417,9 @@ def waiting(lab, browser):
     watched.run_cells(lab, "busy.ipynb")
     watched.wait_for_viewer()
     watched.page.wait_for_selector("text=(ipykernel) | Idle")
+    watched.page.wait_for_function(  # what was asked for is here, so that nothing comes later
+        "() => { let e = document.querySelector('.dl-viewer'); while (!e.viewer) "
+        "e = e.parentElement; return !e.viewer.store.asked.size; }")
     yield watched
     watched.page.close()
 
@@ -536,7 +539,7 @@ def test_the_picture_stays_when_the_widget_is_closed(lab, browser):
     watched.run_cells(lab, "case.ipynb")
     watched.wait_for_viewer()
     watched.run_cell(2)
-    watched.page.wait_for_selector(".jp-OutputArea img")
+    watched.page.wait_for_selector(".jp-OutputArea img.dl-still")
     watched.page.close()
 
 

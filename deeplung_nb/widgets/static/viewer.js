@@ -801,6 +801,9 @@ class Viewer {
     // Of the axial slice that is seen, while another is awaited.
     const axial = [...this.large, ...this.small].find((picture) => picture.plane === "axial");
     const z = axial?.shown ? axial.shown.index : model.get("cursor")[0];
+    const written = `${z} ${model.get("layout_mode")}`;
+    if (this.written === written) return; // a screen reader hears it once
+    this.written = written;
     const sum = (values) => values.reduce((a, b) => a + b, 0);
     const table = element("table", {}, element("caption", { text: `mL: axial slice ${z} / case` }));
     const row = (cells, tag = "td") => element("tr", {}, ...cells.map((text, k) => element(
