@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -67,18 +68,9 @@ def server(folder: Path, kind: str, theme: str = "JupyterLab Light", notebook: s
                                     *command], cwd=folder, env=environment, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
     try:
-        while True:  # until it answers or ends
-            if process.poll() is not None:
-                raise RuntimeError((folder / f"{kind}.log").read_text()[-2000:])
-            try:
-                # Voila's own address would start a kernel.
-                place = "voila/static/" if kind == "voila" else "api"
-                with urllib.request.urlopen(f"{address}/{place}", timeout=5):
-                    break
-            except urllib.error.HTTPError:
-                break
-            except OSError:
-                time.sleep(0.25)
+        # Voila's own address would start a kernel.
+        _wait_for(f"{address}/{'voila/static/' if kind == 'voila' else 'api'}", process,
+                  lambda: (folder / f"{kind}.log").read_text()[-2000:])
         yield address
     finally:
         process.terminate()
@@ -86,6 +78,35 @@ def server(folder: Path, kind: str, theme: str = "JupyterLab Light", notebook: s
             process.wait(15)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def _wait_for(address: str, process: subprocess.Popen, why: Callable[[], str]) -> None:
+    """Until a server answers; an error, with the reason, where it has ended."""
+    while True:
+        if process.poll() is not None:
+            raise RuntimeError(why())
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.25)
+
+
+@contextmanager
+def served_dashboard(source: Path):
+    """The address of `deeplung-nb dashboard`, with its token."""
+    command = [sys.executable, "-m", "deeplung_nb", "dashboard", str(source)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                          text=True) as process:
+        try:
+            address = next(line.strip() for line in process.stdout if "http://" in line)
+            _wait_for(f"{address.split('/?')[0]}/voila/static/", process, lambda: "it ended")
+            yield address
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def write_notebook(path: Path, *sources: str) -> None:

@@ -24,6 +24,18 @@ def shared_data():
     return find
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's chromium, without a window."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.browser import ARGUMENTS, CHROMIUM
+    with sync_playwright() as p:
+        chromium = p.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _no_network():
     """Any connection off this machine fails the test that makes it."""

@@ -4,13 +4,12 @@ import pytest
 from nbconvert import HTMLExporter
 from nbformat import v4
 
-from tests.browser import ARGUMENTS, CHROMIUM, Watched, server, write_notebook
+from tests.browser import CHROMIUM, Watched, served_dashboard, server, write_notebook
 from tests.cells import shown_in_a_cell
 from tests.test_packaging import EXAMPLE
-from tests.test_statistician_browser import served_dashboard
 from tests.test_widgets_browser import CASE
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
 pytestmark = [
     pytest.mark.browser,
@@ -27,14 +26,6 @@ WIDGETS = {
                 f"TrainingMonitor.from_history({str(EXAMPLE / 'fold-0')!r})", ".dl-points img"),
 }
 """Name -> a cell, and what is there once it has been drawn."""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 def violations(page, within=None):

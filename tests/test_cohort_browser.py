@@ -1,9 +1,6 @@
 """The cohort browser and the dashboard, without a browser."""
 
 import io
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -22,6 +19,7 @@ from deeplung_nb.runs import read_run
 from deeplung_nb.runs.registry import cohort_files
 from deeplung_nb.widgets import CohortBrowser, show_dashboard, view_case
 from deeplung_nb.widgets.browser import cases_of_table
+from tests.browser import served_dashboard
 from tests.test_packaging import EXAMPLE
 
 
@@ -258,38 +256,23 @@ def test_a_dashboard_of_nothing_is_refused_before_it_is_served(tmp_path, capsys,
     assert said in capsys.readouterr().err
 
 
-def test_the_dashboard_is_served_to_this_machine_with_a_token(tmp_path):
-    command = [sys.executable, "-m", "deeplung_nb", "dashboard", str(EXAMPLE)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                          text=True) as process:
-        try:
-            address = next(line.strip() for line in process.stdout if "http://" in line)
-            assert address.startswith("http://127.0.0.1:")
-            place, token = address.split("/?")
-            assert len(token) > 30
-            while process.poll() is None:
-                try:
-                    with urllib.request.urlopen(f"{place}/voila/static/", timeout=5):
-                        pass
-                except urllib.error.HTTPError:
-                    break
-                except OSError:
-                    time.sleep(0.25)
-            with urllib.request.urlopen(f"{place}/", timeout=600) as page:
-                assert "/login" in page.url  # no token, no notebook
-            # Nor may another name lead here, which a page from elsewhere could have made up.
-            foreign = urllib.request.Request(f"{place}/?{token}", headers={"Host": "evil.example"})
-            with pytest.raises(urllib.error.HTTPError, match="403"):
-                urllib.request.urlopen(foreign, timeout=600)
-            if Path("/proc/self/cmdline").exists():
-                secret = token.removeprefix("token=").encode()
-                lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")
-                         if path.exists()]
-                assert any(b"voila" in line for line in lines)
-                assert not [line for line in lines if secret in line]
-        finally:
-            process.terminate()
-            process.wait()
+def test_the_dashboard_is_served_to_this_machine_with_a_token():
+    with served_dashboard(EXAMPLE) as address:
+        assert address.startswith("http://127.0.0.1:")
+        place, token = address.split("/?")
+        assert len(token) > 30
+        with urllib.request.urlopen(f"{place}/", timeout=600) as page:
+            assert "/login" in page.url  # no token, no notebook
+        # Nor may another name lead here, which a page from elsewhere could have made up.
+        foreign = urllib.request.Request(f"{place}/?{token}", headers={"Host": "evil.example"})
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(foreign, timeout=600)
+        if Path("/proc/self/cmdline").exists():
+            secret = token.removeprefix("token=").encode()
+            lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")
+                     if path.exists()]
+            assert any(b"voila" in line for line in lines)
+            assert not [line for line in lines if secret in line]
 
 
 def test_the_name_of_a_case_is_text_not_markup():

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import ipywidgets
 import numpy as np
 import pandas as pd
 import pytest
@@ -236,6 +237,24 @@ def test_the_picked_case_is_one_and_named_on_the_button(explorer):
     assert explorer._case.children == ()
     explorer.pick("phantom", names[7])  # is not among those shown
     assert explorer.picked == ()
+
+
+def test_what_was_opened_of_a_case_is_closed_with_the_next_one_also_after_none_was_picked(explorer):
+    opened = []
+
+    class Seen(ipywidgets.HTML):
+        pass
+
+    def open_case(cohort, case_id):
+        opened.append(Seen())
+        return opened[-1]
+
+    explorer.open_case = open_case
+    names = explorer.found.pairs["case_id"].tolist()
+    explorer.pick("phantom", names[0])
+    explorer.pick("phantom", "nobody")  # not among those shown
+    explorer.pick("phantom", names[1])
+    assert [one.comm is None for one in opened] == [True, False]
 
 
 def test_of_many_cases_those_far_from_the_bias_can_be_pointed_at(monkeypatch):

@@ -1,22 +1,16 @@
 """Explorer, cohort browser, monitor and dashboard as people meet them: a real browser, offline."""
 
 import re
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from contextlib import contextmanager
 
 import pytest
 
 from deeplung_nb import measurements
 from deeplung_nb.report.numbers import number
 from deeplung_nb.stats import agreement
-from tests.browser import ARGUMENTS, CHROMIUM, Watched, server, write_notebook
+from tests.browser import CHROMIUM, Watched, served_dashboard, server, write_notebook
 from tests.test_packaging import EXAMPLE
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium"),
@@ -52,35 +46,6 @@ CHECK = """
 train(make_cases(), make_cases(1), SMALL, Path("whole"), seed=5, progress=False)
 assert_same_weights(Path("whole"), Path("stopped")); print("the same weights")
 """
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
-
-
-@contextmanager
-def served_dashboard(source):
-    """The address of `deeplung-nb dashboard`, with its token."""
-    command = [sys.executable, "-m", "deeplung_nb", "dashboard", str(source)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                          text=True) as process:
-        try:
-            address = next(line.strip() for line in process.stdout if "http://" in line)
-            while True:  # until it answers
-                try:
-                    urllib.request.urlopen(f"{address.split('/?')[0]}/voila/static/", timeout=5)
-                except urllib.error.HTTPError:
-                    break
-                except OSError:
-                    time.sleep(0.25)
-            yield address
-        finally:
-            process.terminate()
-            process.wait()
 
 
 @pytest.fixture(scope="module")

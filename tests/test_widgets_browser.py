@@ -12,9 +12,9 @@ from deeplung_nb.imaging.phantom.spec import read_specs
 from deeplung_nb.labels import GGO, HIGH_OPACITY
 from deeplung_nb.runs.resources import PACKAGE_FOLDER
 from deeplung_nb.stats import overlap
-from tests.browser import ARGUMENTS, CHROMIUM, WITH_3D, Watched, server, write_notebook
+from tests.browser import CHROMIUM, WITH_3D, Watched, server, write_notebook
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium"),
@@ -45,14 +45,6 @@ v
 def phantom():
     manifest = PACKAGE_FOLDER.parent / "data_manifests" / "phantom.csv"
     return make_phantom(read_specs(manifest)[11])
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
@@ -505,8 +497,9 @@ def test_a_notebook_opened_again_shows_the_picture(lab, browser, lab_folder):
         page.wait_for_timeout(200)
     page.evaluate("""async () => {
         const token = document.cookie.match(/_xsrf=([^;]+)/)[1];
-        for (const one of await (await fetch('/api/sessions')).json()) {
-          if (one.path === 'saved.ipynb') await fetch('/api/sessions/' + one.id,
+        const sessions = new URL('/api/sessions', location.href);
+        for (const one of await (await fetch(sessions)).json()) {
+          if (one.path === 'saved.ipynb') await fetch(`${sessions}/${one.id}`,
             { method: 'DELETE', headers: { 'X-XSRFToken': token } });
         } }""")
     page.close()

@@ -102,7 +102,7 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
         self.add_class("dl-explorer")
         self.add_class("dl-agreement")
         self.children = self._lay_out()
-        self._busy = False
+        self._busy, self._seen = False, None  # what was opened of the last picked case
         self._later: asyncio.TimerHandle | None = None
         for control in self._controls.values():
             control.observe(self._soon, "value")
@@ -346,15 +346,14 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
             rows[columns].round(3).astype(object).fillna("")))
         head.layout.overflow = "auto"
         head.add_class("dl-scroll")
-        before = self._case.children[1:]
         self._case.children = [head, *([ipywidgets.HTML(OPENING)] if self.open_case else [])]
         try:
             seen = self.open_case and self.open_case(*self.picked)
         except (ImportError, OSError, ValueError) as error:
             seen = ipywidgets.HTML(f'<span class="dl-notes">{escape(str(error))}</span>')
-        for old in before:
-            if old is not seen:
-                old.close()
+        if self._seen is not None and self._seen is not seen:
+            self._seen.close()
+        self._seen = seen
         self._case.children = [head, *([seen] if seen is not None else [])]
 
     def pick(self, cohort: str, case_id: str) -> None:
