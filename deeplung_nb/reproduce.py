@@ -28,7 +28,7 @@ class NotebookError(RuntimeError):
 
 
 def notebooks(run: Run) -> list[Path]:
-    """The notebooks of a run, in order: 00-11, or E2 alone where readings are only simulated."""
+    """The notebooks of a run, in order: 00-12, or E2 alone where readings are only simulated."""
     pattern = "E2_*.ipynb" if run.simulated else "[0-9][0-9]_*.ipynb"
     return sorted(shipped("notebooks").glob(pattern))
 

@@ -136,9 +136,13 @@ p_of_pairs(expert, low), paired.mann_whitney(expert, low).p_value
 # The wrong test sees nothing, since the patients differ from each other far more than the readers do. A small p says that there is a shift; it does not say that the shift matters: here it is 5 %. A large p does not
 # say that two readers agree. Only limits of agreement, set against a margin that was chosen beforehand, do that.
 # %% [markdown] solution
-# ## The exercises of the other notebooks
+# ## The questions of the other notebooks
 #
-# Most of them have no single answer. These are ours.
+# (answers)
+# %% [markdown] solution
+# ## To think about
+#
+# These have no single answer. Here are ours.
 #
 # **00** 20 mL is about what two careful experts differ by on 300 mL: 5 is finer than a rim of one pixel, and 60 would
 # change the class of severity. What matters is that it was written down before the limits were seen.
@@ -176,6 +180,9 @@ p_of_pairs(expert, low), paired.mann_whitney(expert, low).p_value
 # **11** By the 32 mL it is none, by the factor of 1.26, or 1.34 to be safe, it is one (55 / 40 = 1.38), and the error grows
 # with the volume, so the factor is right. It holds if one reader read both, on scans made alike. If the expert read the first
 # and the network the second, the limits between the two decide: in the example 1.38 is outside, in other runs it may not be.
+#
+# **12** Two experts are rare because a second reading costs as much as the first. Where only one has read, nobody can say
+# whether a machine that differs from that one is worse than the next expert would be: then say so, and read some cases twice.
 #
 # **E2** Quartiles, counts, Table 1 and rank correlations stay: they are built in. Means, bias, limits, p values and
 # everything by protocol move: the printed quartiles leave them open.

@@ -3,13 +3,17 @@
 import importlib
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from deeplung_nb import course, measurements
+from deeplung_nb.cohorts.cases import list_cohorts
 from deeplung_nb.report.explore import Question, answer
+from deeplung_nb.runs import read_run
 from deeplung_nb.stats import correlation, paired
 from deeplung_nb.stats.overlap import Confusion
 
@@ -119,9 +123,113 @@ def test_wrong_answers_are_told_what_kind_of_mistake_they_are(check, answer, sai
 
 def test_each_check_was_tried_with_five_wrong_answers():
     for name in course.__all__:
-        if name.startswith("check_"):
+        if name.startswith("check_"):  # the others: below
             tried = [check for check, *_ in WRONG if check is getattr(course, name)]
             assert len(tried) >= 5, name
+
+
+@pytest.fixture(scope="module")
+def given():
+    """What the notebooks hand to the checks: by the names that the questions give."""
+    run = read_run(ROOT / "results" / "example")
+    measured = measurements.read(run.measurements_csv)
+    scan = SimpleNamespace(spacing_mm=(5.0, 0.8, 0.7), hu=np.zeros((3, 300, 320)))
+    return {
+        "people": pd.concat([c.included for c in list_cohorts(run)], ignore_index=True),
+        "measured": measured, "external": measured.query("role == 'external'"),
+        "pairs": measurements.pair(measured, "expert", "model", "ggo", role="cv"),
+        "history": pd.DataFrame({"epoch": [1, 2, 3, 4, 5, 6],
+                                 "train_loss": [1.0, 0.8, 0.7, 0.5, 0.4, 0.6],
+                                 "validation_loss": [1.1, 0.9, 0.75, 0.8, 1.3, 1.2]}),
+        "box": SimpleNamespace(side=280), "case.scan": scan,
+        "run.config.network.image_size": 96,
+    }
+
+
+def asked_of(number, given):
+    question = course.QUESTIONS[number]
+    return question, [given[name] for name in question.given]
+
+
+def value_of(value, data):
+    return value(*data) if callable(value) else value
+
+
+def differs(one, right, tolerance):
+    return isinstance(right, str) or not np.isclose(one, right, rtol=tolerance)
+
+
+@pytest.mark.parametrize("number", course.QUESTIONS)
+def test_a_question_knows_its_answer_and_names_every_usual_mistake(number, given):
+    question, data = asked_of(number, given)
+    right = value_of(question.right, data)
+    assert course.check(number, right, *data), number
+    values = [value_of(value, data) for value, *_ in question.mistakes]
+    for wrong, (_, words, hint) in zip(values, question.mistakes, strict=True):
+        if differs(wrong, right, question.tolerance):
+            verdict = course.check(number, wrong, *data)
+            assert not verdict
+            assert question.solution in verdict.solution
+            if values.count(wrong) == 1:
+                assert (verdict.words, verdict.hint) == (words, hint)
+
+
+@pytest.mark.parametrize("number", course.QUESTIONS)
+def test_each_question_was_tried_with_five_wrong_answers(number, given):
+    question, data = asked_of(number, given)
+    right = value_of(question.right, data)
+    wrong = [value_of(value, data) for value, *_ in question.mistakes]
+    wrong = [one for one in wrong if differs(one, right, question.tolerance)]
+    wrong += ["all of them", 3, True, [1, 2]] if isinstance(right, str) else [
+        "many", float("nan"), True, 1000 * right + 1e6, -right - 1]
+    assert len({repr(one) for one in wrong}) >= 5
+    for one in wrong:
+        verdict = course.check(number, one, *data)
+        assert not verdict
+        assert verdict.answered
+        assert verdict.words
+
+
+def test_a_number_is_right_however_it_is_written():
+    for given_as in (6.67, "6.67", "6,67", np.float32(6.6667), np.array(6.6667)):
+        assert course.check("00.1", given_as)
+    for given_as in ("b", "B", "b)", " b "):
+        assert course.check("07.3", given_as)
+
+
+def test_what_was_not_answered_is_neither_right_nor_wrong(given):
+    for number in course.QUESTIONS:
+        _, data = asked_of(number, given)
+        verdict = course.check(number, ..., *data)
+        assert not verdict
+        assert not verdict.answered
+        assert "Your turn." in verdict._repr_html_()
+        assert "Solution" not in verdict._repr_html_()
+
+
+def test_usual_slips_are_named_whatever_is_asked():
+    assert "sign" in course.check("11.1", -33.26).words
+    assert "1,000 times too large" in course.check("11.1", 33_262).words
+    assert "10 times too small" in course.check("11.1", 3.3262).words
+    assert "near" in course.check("11.1", 34).words
+    assert "too large" in course.check("11.1", 40).words
+
+
+def test_a_run_without_what_is_asked_says_so_instead_of_failing(given):
+    empty = given["measured"].iloc[:0]
+    nobody = given["people"].assign(protocol="")
+    blind = given["history"].assign(validation_loss=np.nan)
+    for number, data in (("06.2", empty), ("08.2", empty), ("10.2", empty), ("01.1", nobody),
+                         ("01.1", nobody.iloc[:0]), ("04.1", blind),
+                         ("04.1", blind.drop(columns="validation_loss"))):
+        verdict = course.check(number, 1, data)
+        assert not verdict.answered, number
+        assert "no answer can be checked" in verdict.words
+
+
+def test_an_unknown_question_is_named():
+    with pytest.raises(KeyError, match=r"no question '99\.1'"):
+        course.check("99.1", 1)
 
 
 def test_what_a_learner_writes_is_text_not_markup_and_no_input_is_changed():

@@ -38,6 +38,7 @@ def no_torch(tmp_path, monkeypatch):
     ("dashboard", "run.json"),
     ("09_tables", "tables/published.csv"),
     ("11_follow_up", "run.json"),
+    ("12_harder_tables", "run.json"),
     # The chests of the example are drawn for these two.
     pytest.param("08_figures", "figures/fig_i_agreement_external.pdf", marks=pytest.mark.nightly),
     pytest.param("10_look_at_cases", "figures/slice_profile_median.pdf", marks=pytest.mark.nightly),
@@ -90,14 +91,39 @@ def test_exercises_are_made_from_their_source(exercises, name, solved):
     assert found.cells == exercises.make(solved).cells, "run tools/make_exercises.py"
 
 
+LESSONS = [*(f"{k:02d}" for k in range(13)), "E2"]
+
+
+@pytest.mark.parametrize("number", LESSONS)
+def test_questions_are_made_from_their_source(exercises, number):
+    place, = shipped("notebooks").glob(f"{number}_*.ipynb")
+    found = nbformat.read(place, as_version=4)
+    wanted = exercises.with_questions(nbformat.read(place, as_version=4), number)
+    assert found.cells == wanted.cells, "run tools/make_exercises.py"
+
+
+@pytest.mark.parametrize("number", LESSONS)
+def test_each_lesson_says_what_it_takes_lets_predict_and_asks(number):
+    place, = shipped("notebooks").glob(f"{number}_*.ipynb")
+    cells = nbformat.read(place, as_version=4).cells
+    for word in ("*You will learn*", "*Time:*", "*Needs:*"):
+        assert word in cells[0].source
+    predicted = [k for k, cell in enumerate(cells) if "**Predict first.**" in cell.source]
+    assert predicted
+    assert all(cells[k + 1].cell_type == "code" for k in predicted)
+    assert 2 <= sum("course.check(" in cell.source for cell in cells) <= 3
+
+
 def test_every_exercise_has_an_answer_in_the_solutions_only(exercises):
     asked = [path.name.split("_")[0] for path in sorted(shipped("notebooks").glob("*.ipynb"))
-             if "**Exercise.**" in path.read_text(encoding="utf-8")]
-    assert len(asked) >= 11
+             if "**To think about.**" in path.read_text(encoding="utf-8")]
+    assert len(asked) >= 13
     open_, solved = ("\n".join(cell.source for cell in exercises.make(way).cells)
                      for way in (False, True))
     assert [name for name in asked if f"**{name}** " not in solved] == []
     assert "**00** " not in open_
+    assert "**05.1** " not in open_
+    assert "**05.1** " in solved
 
 
 def test_exercises_use_the_run_that_is_named(exercises, example, monkeypatch):

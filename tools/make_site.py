@@ -23,7 +23,7 @@ PAGES = ("docs/widgets.md", "docs/statistics.md", "docs/segment.md", "docs/numbe
          "docs/anatomy.md", "docs/variants.md", "docs/phantoms.md", "docs/performance.md")
 ABOUT = ("data_manifests/README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 EXECUTED = ("01_cohorts", "07_agreement", "08_figures", "09_tables", "10_look_at_cases",
-            "11_follow_up", "E1_solutions")
+            "11_follow_up", "12_harder_tables", "E1_solutions")
 """What the example run holds enough for; no torch is needed."""
 ROOMS = {"": "The way in", "measurements": "Tables of readings", "runs": "Runs",
          "imaging": "From files to scans", "cohorts": "Cohorts", "stats": "Statistics",

@@ -8,39 +8,17 @@ named. None of them raises: a learner's error is an answer too.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from deeplung_nb.course.verdict import Verdict
 from deeplung_nb.stats import agreement, correlation, overlap, paired
 
 Answer = Callable[..., Any]
 Mistake = tuple[Answer, str, str]
 """Somebody's answer, what is wrong with it, and what to think of."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a check says; true where the answer is right."""
-
-    right: bool
-    words: str
-    hint: str = ""
-
-    def __bool__(self) -> bool:
-        return self.right
-
-    def __repr__(self) -> str:
-        begin = "Right." if self.right else "Not yet."
-        return f"{begin} {self.words}" + (f"\nHint: {self.hint}" if self.hint else "")
-
-    def _repr_html_(self) -> str:
-        sign, begin = ("✓", "Right.") if self.right else ("✗", "Not yet.")
-        hint = f"<details><summary>Hint</summary>{escape(self.hint)}</details>" if self.hint else ""
-        return f"<p>{sign} <b>{begin}</b> {escape(self.words)}</p>{hint}"
 
 
 def _shown(value: Any) -> str:
