@@ -1,4 +1,4 @@
-"""Draw docs/images/patterns.png, what the glossary names: .venv/bin/python tools/make_pattern_images.py
+"""Draw docs/images/patterns.png for the glossary: .venv/bin/python tools/make_pattern_images.py
 
 The same synthetic chest five times, healthy and with four kinds of disease; its right lung, once
 as a CT shows it and once with the truth.
