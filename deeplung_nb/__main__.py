@@ -36,6 +36,7 @@ def _segment(options: argparse.Namespace) -> None:
 
     result, outputs = segment_file(
         options.scan, options.output, checkpoints=options.checkpoint, lung_mask=options.lung_mask,
+        lobe_mask=options.lobe_mask, lobe_codes=tuple(options.lobe_codes),
         case_id=options.case_id, series=options.series, geometry=options.geometry,
         overwrite=options.overwrite, force=options.force)
     network = result.provenance["network"]
@@ -131,6 +132,11 @@ def _add_segment(commands: Any) -> None:
                               "(default: the packaged network)")
     command.add_argument("--lung-mask", type=Path, help="lung mask on the scan's grid "
                          "(default: as the network marks them)")
+    command.add_argument("--lobe-mask", type=Path, help="lobes on the scan's grid, as another tool "
+                         "marked them: the table then has each lobe and the severity score")
+    command.add_argument("--lobe-codes", type=int, nargs=5, default=[3, 4, 5, 1, 2],
+                         metavar=("RU", "RM", "RL", "LU", "LL"), help="that tool's codes of right "
+                         "upper, middle, lower, left upper, lower lobe (default: lungmask's)")
     command.add_argument("--case-id", help="name of the outputs (default: the file's name)")
     command.add_argument("--series", metavar="NUMBER|UID|list", help="which series of a DICOM "
                          "folder with several; 'list' shows them")

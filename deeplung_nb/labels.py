@@ -48,9 +48,25 @@ COLOURS: dict[str, str] = {
     "lesion": "#3a9d6e",
 }
 
+REGIONS: dict[str, str] = {
+    "right": "right lung", "left": "left lung",
+    "upper": "upper third", "middle": "middle third", "lower": "lower third",
+    "central": "central lung", "peripheral": "peripheral lung",
+}
+"""Parts of the lungs (`imaging.regions` defines them) -> words; three ways to divide the whole."""
+LOBES: dict[str, str] = {
+    "right_upper": "right upper lobe", "right_middle": "right middle lobe",
+    "right_lower": "right lower lobe", "left_upper": "left upper lobe",
+    "left_lower": "left lower lobe",
+}
+
 VALUES = {"volume_ml": ("volume", "mL"), "burden_percent": ("burden", "%"),
           "burden_in_lung_percent": ("burden in the lung mask", "%"),
-          "mean_hu": ("mean attenuation", "HU")}
+          "mean_hu": ("mean attenuation", "HU"),
+          **{f"volume_{name}_ml": (f"volume in the {words}", "mL")
+             for name, words in REGIONS.items()},
+          "po_percent": ("percentage of opacity", "%"),
+          "pho_percent": ("percentage of high opacity", "%")}
 """What two readers are compared in: column -> name and unit."""
 
 NO_AMOUNTS = ("mean_hu",)

@@ -166,8 +166,14 @@ def read_scan(path: str | os.PathLike, case_id: str | None = None,
     return replace(scan, geometry=geometry, notes=(*((note,) if note else ()), *scan.notes))
 
 
-def _read_on_grid(path: Path, scan: Scan) -> np.ndarray:
-    """An array [z, y, x] of whole numbers on the grid of a scan."""
+def read_codes(path: Path, scan: Scan) -> np.ndarray:
+    """A label map as its maker wrote it: whole numbers [z, y, x] on the grid of a scan.
+
+    Raises
+    ------
+    ScanError
+        Another grid, or values that are no whole numbers.
+    """
     if scan.source and path.exists() and os.path.exists(scan.source) \
             and os.path.samefile(path, scan.source):
         raise ScanError(f"case {scan.case_id!r}: {path} is the scan itself, expected its mask. "
@@ -213,7 +219,7 @@ def read_mask(path: str | os.PathLike, scan: Scan,
     ScanError
         Another grid, values that are no whole numbers, or codes that are not known.
     """
-    array = _read_on_grid(Path(path), scan)
+    array = read_codes(Path(path), scan)
     known = {0: 0, **(codes or {label.code: label.code for label in LABELS})}
     values, counts = np.unique(array, return_counts=True)
     strange = {int(v): int(n) for v, n in zip(values, counts, strict=True) if int(v) not in known}
@@ -231,7 +237,7 @@ def read_mask(path: str | os.PathLike, scan: Scan,
 
 def read_lung_mask(path: str | os.PathLike, scan: Scan) -> np.ndarray:
     """A lung mask on the grid of its scan, bool [z, y, x]: any value but 0 is lung."""
-    return _read_on_grid(Path(path), scan) != 0
+    return read_codes(Path(path), scan) != 0
 
 
 def _write(array: np.ndarray, of: Scan | LesionMask, path: Path, note: str = "") -> None:

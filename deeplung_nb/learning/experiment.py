@@ -34,6 +34,7 @@ from deeplung_nb.imaging.io import write_mask
 from deeplung_nb.imaging.lungs import lungs_for
 from deeplung_nb.imaging.plausibility import examine
 from deeplung_nb.imaging.preprocess import Restorer, prepare
+from deeplung_nb.imaging.regions import LungRegions
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.labels import LESION_STRUCTURES
 from deeplung_nb.learning.dataset import (
@@ -198,13 +199,15 @@ def _evaluate_case(run: Run, work: Work, predictors: _Predictors) -> list[dict[s
     try:
         case = read_case(cohort, row.case_id)
         odd = examine(case.scan, case.lungs)
+        regions = None if case.lungs is None else LungRegions.of(case.lungs)
         lines = _rows(run, row, "expert", folds["expert"], measure(
-            case.scan, case.expert, case.lungs, structures=case.structures))
+            case.scan, case.expert, case.lungs, structures=case.structures, regions=regions))
         masks = predictors.masks(work.readers, case.scan, config.network.image_size)
         for name, mask in masks.items():
             lines += _rows(run, row, name, folds[name], measure(
                 case.scan, mask, case.lungs, reference=case.expert, structures=case.structures,
-                tolerance_mm=config.nsd_tolerance_mm, surface=name not in baselines))
+                tolerance_mm=config.nsd_tolerance_mm, surface=name not in baselines,
+                regions=regions))
         for line in lines:
             line["note"] = "; ".join([line["note"], *(f"implausible: {error}" for error in
                                                       odd.errors), *odd.warnings])

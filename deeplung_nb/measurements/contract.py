@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deeplung_nb.labels import ROLES, STRUCTURES
+from deeplung_nb.labels import REGIONS, ROLES, STRUCTURES
 
+HU_PERCENTILES = (5, 25, 50, 75, 95)
 COLUMNS: dict[str, tuple[str, str]] = {
     "run_id": ("text", "profile and digest of the run"),
     "cohort": ("text", "name of the cohort"),
@@ -46,11 +47,19 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "n_lesions_false": ("count", "of these, those that the expert's mask does not touch"),
     "n_lesions_expert": ("count", "lesions of the expert's mask"),
     "n_lesions_found": ("count", "of these, those that the reader's mask touches"),
+    **{f"volume_{name}_ml": ("number", f"volume in the {words}, mL")
+       for name, words in REGIONS.items()},
+    "po_percent": ("number", "percentage of opacity: lesion within the lung mask, percent of it"),
+    "pho_percent": ("number", "of this, what is at -200 HU or above, percent of the lung mask"),
+    **{f"hu_p{percent:02d}": ("number", f"HU that {percent} % of the structure's voxels lie below")
+       for percent in HU_PERCENTILES},
 }
 """Name -> (kind, meaning), in the order of the file."""
 
-ADDED = ("nsd_tolerance_mm", "volume_error_ml", "n_lesions", "n_lesions_false",
-         "n_lesions_expert", "n_lesions_found")
+AGAINST_EXPERT = ("nsd_tolerance_mm", "volume_error_ml", "n_lesions", "n_lesions_false",
+                  "n_lesions_expert", "n_lesions_found")
+IN_REGIONS = (*(f"volume_{name}_ml" for name in REGIONS), "po_percent", "pho_percent")
+ADDED = (*AGAINST_EXPERT, *IN_REGIONS, *(f"hu_p{percent:02d}" for percent in HU_PERCENTILES))
 """Columns that older files lack; they are empty there."""
 
 KEY = ("cohort", "case_id", "reader", "structure")
@@ -58,7 +67,7 @@ STATUSES = ("ok", "failed", "unread")
 _NOT_NEGATIVE = ("n_voxels", "voxel_mm3", "volume_ml", "burden_percent", "burden_in_lung_percent",
                  "hd95_mm", "n_slices", "slices_with", "seconds", "tp", "fp", "fn", "tn", "fold",
                  "nsd_tolerance_mm", "n_lesions", "n_lesions_false", "n_lesions_expert",
-                 "n_lesions_found")
+                 "n_lesions_found", *IN_REGIONS)
 _MEASURED = ("n_voxels", "volume_ml", "burden_percent", "dice")
 
 
@@ -163,7 +172,7 @@ def check(frame: pd.DataFrame, where: str = "measurements") -> pd.DataFrame:
               f"status {status}, yet with values (leave them empty)")
     fault((typed["status"] == "ok") & typed["volume_ml"].isna() & typed["burden_percent"].isna(),
           "status ok without volume_ml and burden_percent (use status failed and a note)")
-    against = ["dice", "hd95_mm", "nsd", *ADDED]
+    against = ["dice", "hd95_mm", "nsd", *AGAINST_EXPERT]
     fault((typed["reader"] == "expert") & typed[against].notna().any(axis=1),
           "overlap given for the expert, who is the reference")
     volume = typed["n_voxels"].astype("float64") * typed["voxel_mm3"] / 1000.0

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -36,21 +37,27 @@ from deeplung_nb.imaging.plausibility import (
     misfit_of_lungs,
     require_plausible,
 )
+from deeplung_nb.imaging.regions import LOBE_CODES, LungRegions, read_lobes, severity_of
 from deeplung_nb.imaging.scan import LesionMask, Scan
-from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
+from deeplung_nb.labels import LESION_STRUCTURES, LOBES, REGIONS, structure_mask
+from deeplung_nb.measurements.contract import HU_PERCENTILES
 from deeplung_nb.network.checkpoint import CHECKPOINT
 from deeplung_nb.network.packaged import packaged_checkpoints
 from deeplung_nb.reading.familiarity import describe_scan, distances, warnings_of
 from deeplung_nb.reading.predict import Predictor
 from deeplung_nb.reading.provenance import describe_network, describe_source
 from deeplung_nb.reading.uncertainty import likely_volume
-from deeplung_nb.reading.volumes import measure, outside_lungs
+from deeplung_nb.reading.volumes import SMALLEST_LESION_ML, measure, outside_lungs
 from deeplung_nb.runs import package_versions, read_run, results_folder
+from deeplung_nb.stats.lesions import component_sizes
 
 COLUMNS = ("case_id", "structure", "n_voxels", "voxel_mm3", "volume_ml", "likely_low_ml",
            "likely_high_ml", "likely_chance", "burden_percent",
            "burden_in_lung_percent", "outside_lungs_ml", "mean_hu", "percent_above_minus_300_hu",
-           "percent_above_minus_200_hu", "n_slices", "slices_with", "note")
+           "percent_above_minus_200_hu", "n_slices", "slices_with",
+           *(f"volume_{name}_ml" for name in (*REGIONS, *LOBES)), "po_percent", "pho_percent",
+           "severity_25", "n_lesions", "largest_lesion_ml",
+           *(f"hu_p{percent:02d}" for percent in HU_PERCENTILES), "note")
 DENSE_HU = (-300, -200)
 """Readers draw the line between ground glass and consolidation at different densities: shares above
 these stand beside the classes, so that "high opacity" can be read either way."""
@@ -175,6 +182,26 @@ def _densities(scan: Scan, mask: LesionMask, structure: str) -> dict[str, float]
             for level in DENSE_HU if len(values)}
 
 
+def _sizes(scan: Scan, mask: LesionMask, structure: str) -> dict[str, float]:
+    """How many lesions there are, and the size of the largest, mL."""
+    if structure not in LESION_STRUCTURES:
+        return {}
+    n_voxels = component_sizes(structure_mask(mask.labels, structure))
+    sizes_ml = n_voxels * scan.voxel_mm3 / 1000.0
+    return {"n_lesions": int((sizes_ml >= SMALLEST_LESION_ML).sum()),
+            "largest_lesion_ml": float(sizes_ml.max(initial=0.0))}
+
+
+def _severity(lesion: dict[str, Any], scan: Scan, lobes: np.ndarray) -> dict[str, int]:
+    """The severity score, 0 to 25; none where a lobe is missing from the scan."""
+    n_voxels = np.bincount(lobes.ravel(), minlength=len(LOBES) + 1)[1:]
+    if not n_voxels.all():
+        return {}
+    sizes_ml = n_voxels * scan.voxel_mm3 / 1000.0
+    return {"severity_25": sum(severity_of(100.0 * lesion[f"volume_{name}_ml"] / ml)
+                               for name, ml in zip(LOBES, sizes_ml, strict=True))}
+
+
 class Segmenter:
     """Networks with what is known of them: a scan in, a mask and volumes out.
 
@@ -216,7 +243,8 @@ class Segmenter:
         return Predictor.from_checkpoints(self.checkpoints, **self._options)
 
     def __call__(self, scan: Scan | str | os.PathLike,
-                 lungs: LungMask | str | os.PathLike | None = None, *, force: bool = False,
+                 lungs: LungMask | str | os.PathLike | None = None, *,
+                 lobes: np.ndarray | None = None, force: bool = False,
                  progress: bool = True) -> Segmentation:
         """Segment and measure a scan, if it is a plausible chest CT.
 
@@ -227,6 +255,8 @@ class Segmenter:
         lungs
             A lung mask on its grid, or its file; default: the network's, or of one that marks none
             the built-in lungs. Without lungs burden stays empty.
+        lobes
+            Of `read_lobes`, on its grid: then the table has each lobe and the severity score.
         force
             Whether an implausible scan is segmented all the same; the result carries the reasons.
         progress
@@ -252,8 +282,12 @@ class Segmenter:
             lungs, again = marked, examine(scan, marked)
             # What a threshold loses (consolidated lung) these may hold: judged by them.
             findings = Findings(findings.errors, (*again.errors, *again.warnings))
-        rows = [{"case_id": scan.case_id, **row, **_densities(scan, mask, row["structure"])}
-                for row in measure(scan, mask, lungs)]
+        regions = None if lungs is None else LungRegions.of(lungs, lobes)
+        rows = [{"case_id": scan.case_id, **row, **_densities(scan, mask, row["structure"]),
+                 **_sizes(scan, mask, row["structure"])}
+                for row in measure(scan, mask, lungs, regions=regions)]
+        if lobes is not None:
+            rows[-1] |= _severity(rows[-1], scan, lobes)
         likely = likely_volume(rows[-1]["volume_ml"], self.network.get("unseen") or ())
         if likely is not None:
             rows[-1] |= {f"likely_{name}": likely[name] for name in ("low_ml", "high_ml", "chance")}
@@ -329,7 +363,8 @@ def write_segmentation(result: Segmentation, to: str | os.PathLike | Outputs,
 
 def segment_file(
     scan_path: Path, output: Path, *, checkpoints: Sequence[Path] | None = None,
-    lung_mask: Path | None = None, case_id: str | None = None, series: str | None = None,
+    lung_mask: Path | None = None, lobe_mask: Path | None = None,
+    lobe_codes: tuple[int, ...] = LOBE_CODES, case_id: str | None = None, series: str | None = None,
     geometry: str | None = None, overwrite: bool = False, force: bool = False,
     progress: bool = True,
 ) -> tuple[Segmentation, Outputs]:
@@ -345,6 +380,8 @@ def segment_file(
         As `Segmenter`; with `force` a series with gaps, tilt or doubled slices is resampled too.
     lung_mask
         As `lungs` of `Segmenter`.
+    lobe_mask, lobe_codes
+        As `read_lobes`; default: no lobes.
     case_id
         Name of the outputs; default: that of the file.
     overwrite
@@ -359,13 +396,14 @@ def segment_file(
     if not scan_path.exists():
         raise ScanError(f"case {case!r}: {scan_path} is missing, expected a CT. Check the path")
     chosen = list(checkpoints or default_checkpoints())
-    inputs = [scan_path, *chosen, *([lung_mask] if lung_mask is not None else [])]
+    inputs = [scan_path, *chosen, *(path for path in (lung_mask, lobe_mask) if path is not None)]
     outputs = plan_outputs(output, case, inputs, overwrite)
     segmenter = Segmenter(chosen)
     scan = read_scan(scan_path, case_id=case, series=series, geometry=geometry, force=force)
     # A mask of labels packs to a hundredth as a rule; a twentieth is room enough.
     check_writable(output, scan.hu.size // 20 + 1_000_000)
-    result = segmenter(scan, lung_mask, force=force, progress=progress)
+    lobes = None if lobe_mask is None else read_lobes(lobe_mask, scan, lobe_codes)
+    result = segmenter(scan, lung_mask, lobes=lobes, force=force, progress=progress)
     if output.is_dir():
         remove_leftovers(output)
     return result, write_segmentation(result, outputs, overwrite)

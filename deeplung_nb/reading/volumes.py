@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 
 from deeplung_nb.imaging.lungs import LungMask
+from deeplung_nb.imaging.regions import LungRegions
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
+from deeplung_nb.measurements.contract import HU_PERCENTILES
 from deeplung_nb.stats import overlap
 from deeplung_nb.stats.lesions import lesions
 from deeplung_nb.stats.surface import hd95_and_nsd
 
 SMALLEST_LESION_ML = 0.1
 """Specks below it are no lesions that anyone would count."""
+DENSE_ABOVE_HU = -200
+"""High opacity by density, as scanners' makers define it (percentage of high opacity, PHO)."""
 MUCH_OUTSIDE = 0.2, 2.0
 """Lesions outside the lung mask are worth a word from this share on, if they are as many mL."""
 
@@ -36,22 +40,46 @@ def outside_lungs(row: Mapping[str, Any]) -> str | None:
             "outside the lung mask: effusion, lung that the mask leaves out, or falsely marked")
 
 
-def _extent(mask: np.ndarray, scan: Scan) -> dict[str, Any]:
-    n_voxels = int(mask.sum())
+def hu_percentiles(hu: np.ndarray) -> dict[str, float]:
+    """`hu_p05` to `hu_p95`: the least HU that so many per cent of the values do not exceed."""
+    if not hu.size:
+        return {}
+    lowest = int(hu.min())
+    below = np.cumsum(np.bincount(hu.astype(np.int64).ravel() - lowest)) / hu.size
+    return {f"hu_p{percent:02d}": float(lowest + np.searchsorted(below, percent / 100.0))
+            for percent in HU_PERCENTILES}
+
+
+def _extent(mask: np.ndarray, scan: Scan, regions: LungRegions | None) -> dict[str, Any]:
+    n_voxels, ml = int(mask.sum()), scan.voxel_mm3 / 1000.0
+    hu = scan.hu[mask]
+    where = regions.count(mask) if regions is not None else {}
     return {
         "n_voxels": n_voxels,
         "voxel_mm3": scan.voxel_mm3,
-        "volume_ml": n_voxels * scan.voxel_mm3 / 1000.0,
-        "mean_hu": float(scan.hu[mask].mean(dtype=np.float64)) if n_voxels else None,
+        "volume_ml": n_voxels * ml,
+        "mean_hu": float(hu.mean(dtype=np.float64)) if n_voxels else None,
         "n_slices": scan.n_slices,
         "slices_with": int(mask.any(axis=(1, 2)).sum()),
+        **{f"volume_{name}_ml": n * ml for name, n in where.items()},
+        **hu_percentiles(hu),
     }
+
+
+def _opacity(found: np.ndarray, scan: Scan, lungs: LungMask, lung_voxels: int) -> dict[str, float]:
+    """Percentage of opacity and of high opacity: of the lung mask, within it."""
+    n_all = n_dense = 0
+    for here, lung, hu in zip(found, lungs.mask, scan.hu, strict=True):
+        values = hu[here & lung]
+        n_all += values.size
+        n_dense += int((values >= DENSE_ABOVE_HU).sum())
+    return {"po_percent": 100.0 * n_all / lung_voxels, "pho_percent": 100.0 * n_dense / lung_voxels}
 
 
 def measure(
     scan: Scan, mask: LesionMask, lungs: LungMask | None, *, reference: LesionMask | None = None,
     structures: tuple[str, ...] = LESION_STRUCTURES, tolerance_mm: float | None = None,
-    surface: bool = True,
+    surface: bool = True, regions: LungRegions | None = None,
 ) -> list[dict[str, Any]]:
     """One row per structure for one reader's mask.
 
@@ -69,12 +97,16 @@ def measure(
         Of the normalised surface Dice; None: half of the distance between slices.
     surface
         Whether to compute surface distances.
+    regions
+        Of these lungs, where they are known already (they are the same for all readers).
 
     Returns
     -------
     list of dict
         Volume (mL), burden (percent of the lung volume), `burden_in_lung_percent` (of what lies in
-        the lung mask alone), `outside_lungs_ml` (the rest, as effusion is), mean HU, slices, and
+        the lung mask alone), `outside_lungs_ml` (the rest, as effusion is), mean and percentiles
+        of HU, slices; by region of the lungs (`imaging.regions`) the volume in it; of any lesion
+        `po_percent` and `pho_percent`, percentage of opacity and of what of it is dense; and
         against the reference Dice, HD95 (mm), normalised surface Dice, the voxel counts they
         rest on, the error of the volume (mL), and lesion by lesion what was found and what not.
     """
@@ -82,13 +114,14 @@ def measure(
     lung_voxels = int(lungs.mask.sum()) if lungs is not None else 0
     note = f"lung mask: {lungs.origin}" if lungs is not None else "no lung mask: burden is empty"
     if lungs is not None:
-        rows.append({"structure": "lung", **_extent(lungs.mask, scan), "note": note})
+        regions = regions or LungRegions.of(lungs)
+        rows.append({"structure": "lung", **_extent(lungs.mask, scan, regions), "note": note})
     if tolerance_mm is None:
         tolerance_mm = scan.spacing_mm[0] / 2
     smallest = int(np.ceil(SMALLEST_LESION_ML * 1000 / scan.voxel_mm3))
     for structure in structures:
         found = structure_mask(mask.labels, structure)
-        row = {"structure": structure, **_extent(found, scan), "note": note}
+        row = {"structure": structure, **_extent(found, scan, regions), "note": note}
         if lung_voxels:
             row["burden_percent"] = 100.0 * row["n_voxels"] / lung_voxels
             # Slice by slice: whole arrays of a long scan are large.
@@ -96,6 +129,8 @@ def measure(
                 int((here & ~lung).sum()) for here, lung in zip(found, lungs.mask, strict=True))
             row["outside_lungs_ml"] = n_outside * scan.voxel_mm3 / 1000.0
             row["burden_in_lung_percent"] = 100.0 * (row["n_voxels"] - n_outside) / lung_voxels
+            if structure == "lesion":
+                row |= _opacity(found, scan, lungs, lung_voxels)
             if row["burden_percent"] > 100.0:
                 row["note"] += "; burden over 100 %: check the lung mask"
             much = outside_lungs(row)

@@ -40,7 +40,7 @@ MEASURING_CODE = (
     "imaging/stack.py", "imaging/regrid.py", "imaging/dicom.py", "imaging/io.py",
     "imaging/slices.py",
     "imaging/preprocess.py", "imaging/body.py", "imaging/anatomy.py",
-    "imaging/lungs.py", "imaging/integrity.py", "imaging/orientation.py",
+    "imaging/lungs.py", "imaging/regions.py", "imaging/integrity.py", "imaging/orientation.py",
     "imaging/plausibility.py", "imaging/made_disease.py", "imaging/shapes.py",
     "cohorts/manifest.py", "cohorts/schema.py", "cohorts/splits.py",
     "cohorts/cases.py", "stats/lesions.py", "stats/overlap.py",

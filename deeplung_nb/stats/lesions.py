@@ -27,6 +27,19 @@ class LesionDetection(Result):
     reason: str
 
 
+def _box(mask: np.ndarray) -> tuple[slice, ...]:
+    """The part of an array that holds a mask: beyond it there is nothing to find."""
+    return tuple(slice(places[0], places[-1] + 1) if len(places) else slice(0, 1) for places in (
+        np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+        for axis in range(mask.ndim)))
+
+
+def component_sizes(mask: np.ndarray) -> np.ndarray:
+    """Voxels of each lesion of a boolean mask; a lesion is what touches by face, edge or corner."""
+    places, n = ndimage.label(mask[_box(mask)], np.ones((3,) * mask.ndim))
+    return np.bincount(places.ravel(), minlength=n + 1)[1:]
+
+
 def lesions(reference: Any, predicted: Any, *, overlap: float = 0.0, smallest: int = 1
             ) -> LesionDetection:
     """Which lesions of one mask another one finds, and how many it finds besides.
@@ -79,11 +92,7 @@ def lesions(reference: Any, predicted: Any, *, overlap: float = 0.0, smallest: i
         raise ValueError(f"overlap={overlap}: expected a share from 0 to below 1")
 
     either = first | second
-    # Beyond the box that holds both masks there is nothing to find.
-    box = tuple(slice(places[0], places[-1] + 1) if len(places) else slice(0, 1) for places in (
-        np.flatnonzero(either.any(axis=tuple(other for other in range(either.ndim)
-                                             if other != axis)))
-        for axis in range(either.ndim)))
+    box = _box(either)
     first, second = first[box], second[box]
 
     def parts(mask: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
