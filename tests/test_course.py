@@ -191,7 +191,7 @@ def test_each_question_was_tried_with_five_wrong_answers(number, given):
 
 
 def test_a_number_is_right_however_it_is_written():
-    for given_as in (6.67, "6.67", "6,67", np.float32(6.6667), np.array(6.6667)):
+    for given_as in (6.67, "6.67", "6,67", "20/3",  np.float32(6.6667), np.array(6.6667)):
         assert course.check("00.1", given_as)
     for given_as in ("b", "B", "b)", " b "):
         assert course.check("07.3", given_as)

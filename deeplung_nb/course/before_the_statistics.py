@@ -62,6 +62,8 @@ QUESTIONS = {
         264 * 15 / 60 / 8, (
             (264 * 15 / 60, "These are hours.", "A working day has 8 of them."),
             (264 * 15, "These are minutes.", "60 to the hour, 8 hours to the day."),
+            (9, "In whole days, rounded up, it is; the exact number is asked for.",
+             "66 hours over 8."),
             (264 * 20 / 60 / 8, "That is by 20 minutes a patient.", "The least is asked for."),
             (197 * 15 / 60 / 8, "The external CTs are missing.", "197 + 67."),
             (264 * 15 / 60 / 24, "A day of 24 hours is nobody's working day.", "8 hours.")),
@@ -85,8 +87,8 @@ QUESTIONS = {
         "people.query(\"role == 'cv'\").protocol.eq(\"contrast\").mean() * 100. "
         "Contrast makes vessels and pleura brighter, and consolidated lung too.", ("people",)),
     "01.2": Question(
-        "External cases come from another scanner, have slices of 5 mm instead of 1 mm, and "
-        "smaller lesions. Their Dice is 0.1 lower. What explains it?\n\na) the scanner\n\nb) the "
+        "Imagine: external cases come from another scanner, have slices of 5 mm instead of 1 mm, "
+        "and smaller lesions. Their Dice is 0.1 lower. What explains it?\n\na) the scanner\n\nb) the "
         "thick slices\n\nc) the small lesions\n\nd) any of these, or all: it can't be told from "
         "these cases",
         "d", (
@@ -104,6 +106,7 @@ QUESTIONS = {
         1074 / 1624, (
             (50 / 600, "The lower end became 0 HU.", "How far is 50 above −1024?"),
             (1050 / 1600, "That is with a window from −1000.", "It begins at −1024."),
+            (1024 / 1624, "That is water, 0 HU.", "Muscle is 50 HU above it."),
             (50 / 1624, "The lower end was not taken off.", "−1024 becomes 0, not −0.63."),
             (1074, "That is the distance from the lower end, in HU.",
              "The whole window becomes 1."),
@@ -124,6 +127,8 @@ QUESTIONS = {
              "The whole slice was taken for the box.", "Only the box is sent to the network."),
             (lambda box, scan, size: box.side * scan.spacing_mm[0] / size,
              "That is with the distance of the slices.", "The spacing is (z, y, x)."),
+            (lambda box, scan, size: size / box.side * scan.spacing_mm[1],
+             "The ratio of the pixels is the other way round.", "A coarser grid has wider pixels."),
             (lambda box, scan, size: 1 / _pixel_mm(box, scan, size), "It is the other way round.",
              "A coarser grid has wider pixels.")),
         "box.side * case.scan.spacing_mm[1] / run.config.network.image_size. A vessel thinner "
@@ -158,6 +163,8 @@ QUESTIONS = {
             (25, "That is one side.", "Five on either side."),
             (45, "One slice too few.", "5 + 1 + 5 slices are eleven."),
             (11, "That is the number of slices.", "How far apart are they?"),
+            (10, "That is the number of gaps.", "Each of them is 5 mm wide."),
+            (5, "That is one gap, or the slices of one side.", "From the first to the last."),
             (60, "One slice too many.", "5 + 1 + 5 slices are eleven.")),
         "Ten distances of 5 mm. With slices of 1 mm the same network sees a fifth of that: it "
         "counts slices, not millimetres, and another slice gap is another view."),

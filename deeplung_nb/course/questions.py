@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from deeplung_nb.course.verdict import Verdict
@@ -49,8 +50,9 @@ def _number(answer: Any) -> float | None:
     if isinstance(answer, bool):
         return None
     try:
-        return float(answer.strip().replace(",", ".") if isinstance(answer, str) else answer)
-    except (TypeError, ValueError):
+        return float(Fraction(answer.strip().replace(",", ".").replace("−", "-"))
+                     if isinstance(answer, str) else answer)
+    except (TypeError, ValueError, ZeroDivisionError):
         return None
 
 
@@ -61,16 +63,15 @@ def _is(answer: float, value: float, tolerance: float) -> bool:
 def _of_any_kind(answer: float, right: float, tolerance: float) -> tuple[str, str]:
     """What can be said of a wrong number whatever was asked."""
     if right and _is(-answer, right, tolerance):
-        return ("The size is right, the sign is not.",
-                "A difference is always what is tested − the reference.")
+        return "The size is right, the sign is not.", "Above or below 0?"
     for factor in (10, 100, 1000, 1e6):
         if right and (_is(answer, right * factor, tolerance)
                       or _is(answer, right / factor, tolerance)):
             word = "large" if abs(answer) > abs(right) else "small"
             return (f"It is {factor:,.0f} times too {word}.",
-                    "Which units go in, and which is asked for? Per cent or share?")
+                    "Which units go in, and which is asked for?")
     if right and _is(answer, right, max(0.05, 5 * tolerance)):
-        return "It is near, but not it.", "Round at the end only."
+        return "It is near, but not it.", "Is one of the numbers off, or rounded on the way?"
     return f"{answer:g} is too {'large' if answer > right else 'small'}.", ""
 
 

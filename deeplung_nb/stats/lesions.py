@@ -35,7 +35,35 @@ def _box(mask: np.ndarray) -> tuple[slice, ...]:
 
 
 def component_sizes(mask: np.ndarray) -> np.ndarray:
-    """Voxels of each lesion of a boolean mask; a lesion is what touches by face, edge or corner."""
+    """Voxels of each lesion of a mask.
+
+    Parameters
+    ----------
+    mask
+        Boolean, of any number of dimensions; a lesion is what touches by face, edge or corner.
+
+    Returns
+    -------
+    ndarray
+        Sizes, in the order in which the lesions are met; empty where there is none.
+
+    Formula
+    -------
+    Connected components with the largest neighbourhood (26 in three dimensions).
+
+    Source
+    ------
+    Rosenfeld & Pfaltz 1966, J ACM 13:471 (connected components).
+
+    Checked against
+    ---------------
+    Boxes placed by hand.
+
+    Examples
+    --------
+    >>> component_sizes(np.array([1, 1, 0, 0, 1, 1, 1, 0], bool)).tolist()
+    [2, 3]
+    """
     places, n = ndimage.label(mask[_box(mask)], np.ones((3,) * mask.ndim))
     return np.bincount(places.ravel(), minlength=n + 1)[1:]
 

@@ -1,0 +1,42 @@
+"""Agreement by region of the lungs: is a volume right everywhere, or right in its sum only?"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from deeplung_nb.labels import REGIONS
+from deeplung_nb.stats.summary import agreement_table
+
+
+def region_table(frame: pd.DataFrame, structure: str = "lesion", *, reference: str = "expert",
+                 test: str = "model", limits: str = "auto") -> pd.DataFrame:
+    """One row of agreement statistics for each cohort, role and region of the lungs.
+
+    Parameters
+    ----------
+    frame
+        A checked table of measurements.
+    structure
+        Whose volume in each region is compared.
+    reference, test, limits
+        As `summary.agreement_table`.
+
+    Returns
+    -------
+    DataFrame
+        The column `region`, then those of `summary.agreement_table`; cases without lungs, which
+        have no regions, are counted in `n_missing`. Empty where no case has any.
+    """
+    rows = frame[frame["structure"] == structure]
+    values = {name: f"volume_{name}_ml" for name in REGIONS}
+    parts = [agreement_table(rows, ("cohort", "role", "structure"), reference=reference, test=test,
+                             value=value, missing="drop", limits=limits).assign(region=name)
+             for name, value in values.items() if value in rows and rows[value].notna().any()]
+    if not parts:
+        return pd.DataFrame()
+    table = pd.concat(parts)
+    table.insert(0, "region", table.pop("region"))
+    order = {name: k for k, name in enumerate(REGIONS)}
+    return table.sort_values(["cohort", "role", "region"], kind="stable",
+                             key=lambda column: column.map(order) if column.name == "region"
+                             else column, ignore_index=True)
