@@ -42,7 +42,7 @@ os.environ.setdefault("MKL_DYNAMIC", "FALSE")
 
 _HOMES = {
     "read_scan": "imaging.io", "read_mask": "imaging.io", "view_ct": "widgets.viewer",
-    "Segmenter": "reading.segment", "write_segmentation": "reading.segment",
+    "Segmenter": "reading.segment", "write_segmentation": "reading.results",
     "measure": "reading.volumes",
     "read_table": "measurements", "pair": "measurements",
     "bland_altman": "stats.agreement", "agreement_table": "stats.summary",

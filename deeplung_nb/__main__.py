@@ -32,13 +32,18 @@ def _segment(options: argparse.Namespace) -> None:
         return
     if options.output is None:
         raise ValueError("--output is missing, expected the folder for mask and table")
-    from deeplung_nb.reading.segment import segment_file
+    from deeplung_nb.reading.results import segment_file
+
+    page = None
+    if options.report:
+        from deeplung_nb.report.patient_page import make_page as page
 
     result, outputs = segment_file(
         options.scan, options.output, checkpoints=options.checkpoint, lung_mask=options.lung_mask,
         lobe_mask=options.lobe_mask, lobe_codes=tuple(options.lobe_codes),
         case_id=options.case_id, series=options.series, geometry=options.geometry,
-        overwrite=options.overwrite, force=options.force)
+        overwrite=options.overwrite, force=options.force, dicom_seg=options.dicom_seg,
+        dicom_sr=options.dicom_sr, page=page)
     network = result.provenance["network"]
     print(f"scan     {result.scan!r}\nnetwork  {network['name']}, trained on "
           f"{network['trained_on']}\n         SHA-256 {network['sha256'][:16]}…")
@@ -51,7 +56,7 @@ def _segment(options: argparse.Namespace) -> None:
         from deeplung_nb.reading.uncertainty import likely_words
 
         print(likely_words(likely))
-    for name, path in outputs._asdict().items():
+    for name, path in outputs.files.items():
         print(f"{name:<11}{path}")
 
 
@@ -121,7 +126,7 @@ def _dashboard(options: argparse.Namespace) -> None:
 def _add_segment(commands: Any) -> None:
     command = commands.add_parser(
         "segment", help="segment one CT: a mask on its own grid and a table of volumes",
-        description="Write <case>_lesions.nii.gz, <case>_measurements.csv and "
+        description="Write <case>_lesions.nii.gz, <case>_measurements.csv, <case>_preview.png and "
                     "<case>_provenance.json, all or none. A scan that is damaged or no plausible "
                     "chest CT is refused. Not a medical device.")
     command.add_argument("scan", type=Path, help="NIfTI, NRRD or MetaImage file, or DICOM folder")
@@ -142,6 +147,12 @@ def _add_segment(commands: Any) -> None:
                          "folder with several; 'list' shows them")
     command.add_argument("--geometry", choices=("sform", "qform"), help="which of a NIfTI file's "
                          "two statements of its place is right, where they disagree")
+    command.add_argument("--report", action="store_true", help="a page of it too: pictures, "
+                         "volumes, warnings, what made it; prints on two A4 pages")
+    command.add_argument("--dicom-seg", action="store_true",
+                         help="a DICOM Segmentation beside its series (DICOM scans only)")
+    command.add_argument("--dicom-sr", action="store_true", help="its measurements as a structured "
+                         "report too (TID 1500; writes the Segmentation it refers to)")
     command.add_argument("--overwrite", action="store_true",
                          help="replace the results of an earlier call (never an input)")
     command.add_argument("--force", action="store_true", help="go on with a scan that is no "

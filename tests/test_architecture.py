@@ -13,7 +13,8 @@ LEVELS = {"imaging": 1, "cohorts": 2, "stats": 2, "course": 3, "network": 3, "re
           "learning": 5, "report": 6, "widgets": 7, "reproduce": 8, "__main__": 9}
 HEAVY = {  # third-party packages that only these rooms may import
     "torch": {"network", "reading", "learning"}, "monai": {"network"},
-    "SimpleITK": {"imaging", "cohorts"}, "pydicom": {"imaging"}, "statsmodels": {"stats"},
+    "SimpleITK": {"imaging", "cohorts"}, "pydicom": {"imaging"}, "highdicom": {"imaging"},
+    "statsmodels": {"stats"},
     "pandera": {"cohorts"}, "pooch": {"cohorts"}, "matplotlib": {"report"}, "seaborn": {"report"},
     "great_tables": {"report"}, "docx": {"report"}, "nbclient": {"reproduce"},
     "anywidget": {"widgets"}, "ipywidgets": {"widgets"}, "traitlets": {"widgets"},

@@ -86,7 +86,7 @@ def test_a_ct_takes_three_lines_and_writing_is_a_fourth(segmenter, chest_file, t
     assert any("synthetic chests only" in warning for warning in result.warnings)
     written = dl.write_segmentation(result, tmp_path / "out")
     assert [path.name for path in written] == [
-        "ct_lesions.nii.gz", "ct_measurements.csv", "ct_provenance.json"]
+        "ct_lesions.nii.gz", "ct_measurements.csv", "ct_provenance.json", "ct_preview.png"]
     with pytest.raises(FileExistsError, match="is there already"):
         dl.write_segmentation(result, tmp_path / "out")
     np.testing.assert_array_equal(dl.read_mask(written.mask, scan).labels, result.mask.labels)

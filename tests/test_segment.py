@@ -22,12 +22,13 @@ from deeplung_nb.imaging.io import read_scan, write_mask, write_scan
 from deeplung_nb.imaging.lungs import LungMask, segment_lungs
 from deeplung_nb.imaging.scan import LesionMask
 from deeplung_nb.network.checkpoint import CHECKPOINT, read_checkpoint
+from deeplung_nb.reading import results
 from deeplung_nb.reading import segment as room
 from deeplung_nb.reading.predict import Reading
 from deeplung_nb.reading.provenance import describe_network
 from deeplung_nb.reading.volumes import measure
 
-NAMES = ["ct_lesions.nii.gz", "ct_measurements.csv", "ct_provenance.json"]
+NAMES = ["ct_lesions.nii.gz", "ct_measurements.csv", "ct_provenance.json", "ct_preview.png"]
 
 
 def names(folder):
@@ -91,7 +92,8 @@ def test_an_id_that_leaves_the_folder_is_refused(ct, call, tmp_path, case_id):
 
 
 def test_an_output_that_is_a_file_is_known_before_the_work(ct, call, tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "read_scan", lambda *a, **k: pytest.fail("the scan was read first"))
+    monkeypatch.setattr(results, "read_scan",
+                        lambda *a, **k: pytest.fail("the scan was read first"))
     (tmp_path / "taken").write_text("a file")
     for output in (tmp_path / "taken", tmp_path / "taken" / "below"):
         code, message = call(ct, "--output", output)
@@ -112,7 +114,7 @@ def test_a_full_disk_is_known_before_inference(ct, call, tmp_path, monkeypatch):
 def test_a_disk_that_fills_up_leaves_no_mask_without_its_table(ct, call, tmp_path, monkeypatch):
     def full(path, text):
         raise OSError(28, "No space left on device", str(path))
-    monkeypatch.setattr(room, "write_text", full)
+    monkeypatch.setattr(results, "write_text", full)
     code, message = call(ct, "--output", tmp_path / "out")
     assert code == 1
     assert "The disk is full" in message
@@ -278,9 +280,9 @@ def test_which_of_two_places_of_a_file_is_taken_reaches_the_reader(ct, checkpoin
     def read(path, **options):
         raise Asked(options)
 
-    monkeypatch.setattr(room, "read_scan", read)
+    monkeypatch.setattr(results, "read_scan", read)
     with pytest.raises(Asked) as asked:
-        room.segment_file(ct, tmp_path / "out", checkpoints=[checkpoint_file], geometry="qform",
+        results.segment_file(ct, tmp_path / "out", checkpoints=[checkpoint_file], geometry="qform",
                           series="2", case_id="a")
     assert asked.value.args[0] == {"case_id": "a", "series": "2", "geometry": "qform",
                                    "force": False}

@@ -88,9 +88,9 @@ QUESTIONS = {
         "Contrast makes vessels and pleura brighter, and consolidated lung too.", ("people",)),
     "01.2": Question(
         "Imagine: external cases come from another scanner, have slices of 5 mm instead of 1 mm, "
-        "and smaller lesions. Their Dice is 0.1 lower. What explains it?\n\na) the scanner\n\nb) the "
-        "thick slices\n\nc) the small lesions\n\nd) any of these, or all: it can't be told from "
-        "these cases",
+        "and smaller lesions. Their Dice is 0.1 lower. What explains it?\n\na) the scanner\n\n"
+        "b) the thick slices\n\nc) the small lesions\n\nd) any of these, or all: it can't be told "
+        "from these cases",
         "d", (
             ("a", "Perhaps; but the slices changed at the same time.",
              "Which case differs in the scanner only?"),

@@ -12,6 +12,9 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 
+import pydicom
+from pydicom.dataset import Dataset
+
 from deeplung_nb.imaging.errors import ScanError
 from deeplung_nb.imaging.folder import (
     CT_CLASSES,
@@ -138,6 +141,17 @@ def _split_off_pages(headers: list[Header], inventory: Inventory) -> tuple[list[
                            for header in left]
     return kept, [f"left out {len(left)} image(s) of the series that are scouts, dose pages or "
                   "screenshots"]
+
+
+def datasets_of(path: Path, case: str, series: str) -> list[Dataset]:
+    """The headers of the images of a series, without pixels, as `read_series` chooses them."""
+    inventory = _take_stock(path, case)
+    chosen, _ = _split_off_pages(_choose_series(inventory, path, case, series), inventory)
+    found = []
+    for header in chosen:
+        with understanding(header.member.name, case), header.member.open() as stream:
+            found.append(pydicom.dcmread(stream, stop_before_pixels=True, force=True))
+    return found
 
 
 def read_series(path: str | os.PathLike, case_id: str | None = None,

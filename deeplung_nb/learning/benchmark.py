@@ -120,7 +120,7 @@ def _work_of(job: Job) -> Callable[[], object]:
     rng = np.random.default_rng(0)
     device = choose_device()
     if job.task == "file":
-        from deeplung_nb.reading.segment import segment_file
+        from deeplung_nb.reading.results import segment_file
 
         folder = tempfile.mkdtemp(dir=job.scan.parent)
         return lambda: segment_file(job.scan, Path(folder), overwrite=True, force=True,

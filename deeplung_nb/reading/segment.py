@@ -1,34 +1,22 @@
-"""One CT to a mask, a table of volumes, and where they come from."""
+"""One CT to a mask, a table of volumes, and where they come from; `reading.results` writes them."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
 from deeplung_nb import __version__
-from deeplung_nb.files import (
-    atomic_paths,
-    check_name,
-    check_writable,
-    recover,
-    remove_leftovers,
-    safe_name,
-    sha256_of,
-    write_text,
-)
 from deeplung_nb.imaging.errors import ScanError
-from deeplung_nb.imaging.integrity import require_plain_file
-from deeplung_nb.imaging.io import case_name, read_scan, write_mask
+from deeplung_nb.imaging.io import read_scan
 from deeplung_nb.imaging.lungs import LungMask, lungs_for
 from deeplung_nb.imaging.plausibility import (
     Findings,
@@ -37,9 +25,9 @@ from deeplung_nb.imaging.plausibility import (
     misfit_of_lungs,
     require_plausible,
 )
-from deeplung_nb.imaging.regions import LOBE_CODES, LungRegions, read_lobes, severity_of
+from deeplung_nb.imaging.regions import LungRegions
 from deeplung_nb.imaging.scan import LesionMask, Scan
-from deeplung_nb.labels import LESION_STRUCTURES, LOBES, REGIONS, structure_mask
+from deeplung_nb.labels import LOBES, REGIONS
 from deeplung_nb.measurements.contract import HU_PERCENTILES
 from deeplung_nb.network.checkpoint import CHECKPOINT
 from deeplung_nb.network.packaged import packaged_checkpoints
@@ -47,9 +35,8 @@ from deeplung_nb.reading.familiarity import describe_scan, distances, warnings_o
 from deeplung_nb.reading.predict import Predictor
 from deeplung_nb.reading.provenance import describe_network, describe_source
 from deeplung_nb.reading.uncertainty import likely_volume
-from deeplung_nb.reading.volumes import SMALLEST_LESION_ML, measure, outside_lungs
+from deeplung_nb.reading.volumes import lesion_facts, measure, outside_lungs, severity
 from deeplung_nb.runs import package_versions, read_run, results_folder
-from deeplung_nb.stats.lesions import component_sizes
 
 COLUMNS = ("case_id", "structure", "n_voxels", "voxel_mm3", "volume_ml", "likely_low_ml",
            "likely_high_ml", "likely_chance", "burden_percent",
@@ -58,19 +45,8 @@ COLUMNS = ("case_id", "structure", "n_voxels", "voxel_mm3", "volume_ml", "likely
            *(f"volume_{name}_ml" for name in (*REGIONS, *LOBES)), "po_percent", "pho_percent",
            "severity_25", "n_lesions", "largest_lesion_ml",
            *(f"hu_p{percent:02d}" for percent in HU_PERCENTILES), "note")
-DENSE_HU = (-300, -200)
-"""Readers draw the line between ground glass and consolidation at different densities: shares above
-these stand beside the classes, so that "high opacity" can be read either way."""
 OPTIONS = {"batch", "device", "precision", "fast"}
 """What `Segmenter` hands on to its `Predictor`."""
-
-
-class Outputs(NamedTuple):
-    """The files that one segmentation leaves, together or not at all."""
-
-    mask: Path
-    table: Path
-    provenance: Path
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,41 +93,6 @@ def default_checkpoints(results: Path | None = None) -> list[Path]:
         "set DEEPLUNG_RESULTS to the folder of the runs, or give --checkpoint <file>.")
 
 
-def plan_outputs(folder: Path, case_id: str, inputs: Sequence[Path],
-                 overwrite: bool = False) -> Outputs:
-    """Where the results will lie, after every check that can be made before the work.
-
-    Raises
-    ------
-    ValueError
-        The id is no safe name; an output would replace an input; `folder` lies in a DICOM folder.
-    FileExistsError
-        An output is there already, and `overwrite` was not asked for.
-    OSError
-        The folder can't be written to.
-    """
-    check_name(case_id)
-    recover(folder)  # what a killed call had begun to place
-    outputs = Outputs(folder / f"{case_id}_lesions.nii.gz", folder / f"{case_id}_measurements.csv",
-                      folder / f"{case_id}_provenance.json")
-    for source in inputs:
-        if not source.is_dir() and source.exists():
-            require_plain_file(source, case_id)
-        if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
-            raise ValueError(f"{folder}: lies in the folder of the scan ({source}), whose files "
-                             "are the scan. Choose an --output beside it")
-        for path in outputs:
-            if path.exists() and source.exists() and os.path.samefile(path, source):
-                raise ValueError(f"{path}: is one of the inputs, which are never replaced. Choose "
-                                 "another --output or --case-id")
-    there = [path.name for path in outputs if path.exists()]
-    if there and not overwrite:
-        raise FileExistsError(f"{folder}: {', '.join(there)} is there already. Choose another "
-                              "--output or --case-id, or --overwrite it")
-    check_writable(folder)
-    return outputs
-
-
 def require_fitting_lungs(scan: Scan, lungs: LungMask | None) -> None:
     """That a given lung mask is of this scan's lungs, as far as these can be told.
 
@@ -172,34 +113,6 @@ def require_fitting_lungs(scan: Scan, lungs: LungMask | None) -> None:
             f"case {scan.case_id!r}: lung mask {lungs.source} does not fit the lungs that are "
             f"found in the scan ({why}): is it this scan's, and of the lungs, not of lesions? Give "
             "the right one, or none; --force (force=True) takes it all the same")
-
-
-def _densities(scan: Scan, mask: LesionMask, structure: str) -> dict[str, float]:
-    if structure not in LESION_STRUCTURES:
-        return {}
-    values = scan.hu[structure_mask(mask.labels, structure)]
-    return {f"percent_above_minus_{-level}_hu": 100.0 * float((values > level).mean())
-            for level in DENSE_HU if len(values)}
-
-
-def _sizes(scan: Scan, mask: LesionMask, structure: str) -> dict[str, float]:
-    """How many lesions there are, and the size of the largest, mL."""
-    if structure not in LESION_STRUCTURES:
-        return {}
-    n_voxels = component_sizes(structure_mask(mask.labels, structure))
-    sizes_ml = n_voxels * scan.voxel_mm3 / 1000.0
-    return {"n_lesions": int((sizes_ml >= SMALLEST_LESION_ML).sum()),
-            "largest_lesion_ml": float(sizes_ml.max(initial=0.0))}
-
-
-def _severity(lesion: dict[str, Any], scan: Scan, lobes: np.ndarray) -> dict[str, int]:
-    """The severity score, 0 to 25; none where a lobe is missing from the scan."""
-    n_voxels = np.bincount(lobes.ravel(), minlength=len(LOBES) + 1)[1:]
-    if not n_voxels.all():
-        return {}
-    sizes_ml = n_voxels * scan.voxel_mm3 / 1000.0
-    return {"severity_25": sum(severity_of(100.0 * lesion[f"volume_{name}_ml"] / ml)
-                               for name, ml in zip(LOBES, sizes_ml, strict=True))}
 
 
 class Segmenter:
@@ -283,11 +196,10 @@ class Segmenter:
             # What a threshold loses (consolidated lung) these may hold: judged by them.
             findings = Findings(findings.errors, (*again.errors, *again.warnings))
         regions = None if lungs is None else LungRegions.of(lungs, lobes)
-        rows = [{"case_id": scan.case_id, **row, **_densities(scan, mask, row["structure"]),
-                 **_sizes(scan, mask, row["structure"])}
+        rows = [{"case_id": scan.case_id, **row, **lesion_facts(scan, mask, row["structure"])}
                 for row in measure(scan, mask, lungs, regions=regions)]
         if lobes is not None:
-            rows[-1] |= _severity(rows[-1], scan, lobes)
+            rows[-1] |= severity(rows[-1], scan, lobes)
         likely = likely_volume(rows[-1]["volume_ml"], self.network.get("unseen") or ())
         if likely is not None:
             rows[-1] |= {f"likely_{name}": likely[name] for name in ("low_ml", "high_ml", "chance")}
@@ -321,89 +233,3 @@ class Segmenter:
             found.append(f"trained on {self.network['trained_on']}")
         much = outside_lungs(lesion)
         return [*found, *scan.notes, *findings.warnings, *([much] if much else [])]
-
-
-def write_segmentation(result: Segmentation, to: str | os.PathLike | Outputs,
-                       overwrite: bool = False) -> Outputs:
-    """Write mask, table and provenance, all or none; their paths.
-
-    The provenance holds the hashes of the other two, so that files of two calls are known.
-
-    Parameters
-    ----------
-    to
-        A folder, or what `plan_outputs` has planned.
-    overwrite
-        Whether results of an earlier call may be replaced. The scan never is.
-
-    Raises
-    ------
-    FileExistsError
-        They are there, or another call has written them meanwhile, and `overwrite` was not asked
-        for.
-    ValueError, OSError
-        As `plan_outputs`.
-    """
-    outputs = to if isinstance(to, Outputs) else plan_outputs(
-        Path(to), safe_name(result.scan.case_id),
-        [Path(result.scan.source)] if result.scan.source else [], overwrite)
-    network, software = result.provenance["network"], result.provenance["software"]
-    note = (f"deeplung_nb {software['deeplung_nb']} net {network['sha256'][:12]}"
-            f"{' SYNTHETIC TRAINING' if network['synthetic'] else ''}"
-            f"{f' {len(result.warnings)} WARNINGS' if result.warnings else ''}")
-    with atomic_paths(*outputs, replace=overwrite) as parts:
-        write_mask(result.mask, parts[0], note)
-        write_text(parts[1], result.table.to_csv(index=False))
-        written = {path.name: sha256_of(part)
-                   for path, part in zip(outputs[:2], parts, strict=False)}
-        record = {**result.provenance, "outputs": written}
-        write_text(parts[2], json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    return outputs
-
-
-def segment_file(
-    scan_path: Path, output: Path, *, checkpoints: Sequence[Path] | None = None,
-    lung_mask: Path | None = None, lobe_mask: Path | None = None,
-    lobe_codes: tuple[int, ...] = LOBE_CODES, case_id: str | None = None, series: str | None = None,
-    geometry: str | None = None, overwrite: bool = False, force: bool = False,
-    progress: bool = True,
-) -> tuple[Segmentation, Outputs]:
-    """Segment one CT and write `<case>_lesions.nii.gz`, `_measurements.csv`, `_provenance.json`.
-
-    Parameters
-    ----------
-    scan_path, series, geometry
-        As `read_scan`.
-    output
-        Folder of the results; made when it is not there.
-    checkpoints, force
-        As `Segmenter`; with `force` a series with gaps, tilt or doubled slices is resampled too.
-    lung_mask
-        As `lungs` of `Segmenter`.
-    lobe_mask, lobe_codes
-        As `read_lobes`; default: no lobes.
-    case_id
-        Name of the outputs; default: that of the file.
-    overwrite
-        Whether results of an earlier call may be replaced. An input never is.
-
-    Raises
-    ------
-    ValueError, OSError
-        Before any inference; the message names the file, what was expected and the remedy.
-    """
-    case = case_id if case_id is not None else safe_name(case_name(scan_path))
-    if not scan_path.exists():
-        raise ScanError(f"case {case!r}: {scan_path} is missing, expected a CT. Check the path")
-    chosen = list(checkpoints or default_checkpoints())
-    inputs = [scan_path, *chosen, *(path for path in (lung_mask, lobe_mask) if path is not None)]
-    outputs = plan_outputs(output, case, inputs, overwrite)
-    segmenter = Segmenter(chosen)
-    scan = read_scan(scan_path, case_id=case, series=series, geometry=geometry, force=force)
-    # A mask of labels packs to a hundredth as a rule; a twentieth is room enough.
-    check_writable(output, scan.hu.size // 20 + 1_000_000)
-    lobes = None if lobe_mask is None else read_lobes(lobe_mask, scan, lobe_codes)
-    result = segmenter(scan, lung_mask, lobes=lobes, force=force, progress=progress)
-    if output.is_dir():
-        remove_leftovers(output)
-    return result, write_segmentation(result, outputs, overwrite)

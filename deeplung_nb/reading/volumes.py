@@ -8,18 +8,21 @@ from typing import Any
 import numpy as np
 
 from deeplung_nb.imaging.lungs import LungMask
-from deeplung_nb.imaging.regions import LungRegions
+from deeplung_nb.imaging.regions import LungRegions, severity_of
 from deeplung_nb.imaging.scan import LesionMask, Scan
-from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
+from deeplung_nb.labels import LESION_STRUCTURES, LOBES, structure_mask
 from deeplung_nb.measurements.contract import HU_PERCENTILES
 from deeplung_nb.stats import overlap
-from deeplung_nb.stats.lesions import lesions
+from deeplung_nb.stats.lesions import component_sizes, lesions
 from deeplung_nb.stats.surface import hd95_and_nsd
 
 SMALLEST_LESION_ML = 0.1
 """Specks below it are no lesions that anyone would count."""
 DENSE_ABOVE_HU = -200
 """High opacity by density, as scanners' makers define it (percentage of high opacity, PHO)."""
+DENSE_HU = (-300, -200)
+"""Readers draw the line between ground glass and consolidation at different densities: shares above
+these stand beside the classes, so that "high opacity" can be read either way."""
 MUCH_OUTSIDE = 0.2, 2.0
 """Lesions outside the lung mask are worth a word from this share on, if they are as many mL."""
 
@@ -154,3 +157,25 @@ def measure(
                 row["nsd_tolerance_mm"] = tolerance_mm
         rows.append(row)
     return rows
+
+
+def lesion_facts(scan: Scan, mask: LesionMask, structure: str) -> dict[str, float]:
+    """Of one structure: how much is denser than `DENSE_HU`, how many lesions, the largest, mL."""
+    if structure not in LESION_STRUCTURES:
+        return {}
+    found = structure_mask(mask.labels, structure)
+    values, sizes_ml = scan.hu[found], component_sizes(found) * scan.voxel_mm3 / 1000.0
+    dense = {f"percent_above_minus_{-level}_hu": 100.0 * float((values > level).mean())
+             for level in DENSE_HU if len(values)}
+    return {**dense, "n_lesions": int((sizes_ml >= SMALLEST_LESION_ML).sum()),
+            "largest_lesion_ml": float(sizes_ml.max(initial=0.0))}
+
+
+def severity(lesion: dict[str, Any], scan: Scan, lobes: np.ndarray) -> dict[str, int]:
+    """The severity score, 0 to 25; none where a lobe is missing from the scan."""
+    n_voxels = np.bincount(lobes.ravel(), minlength=len(LOBES) + 1)[1:]
+    if not n_voxels.all():
+        return {}
+    sizes_ml = n_voxels * scan.voxel_mm3 / 1000.0
+    return {"severity_25": sum(severity_of(100.0 * lesion[f"volume_{name}_ml"] / ml)
+                               for name, ml in zip(LOBES, sizes_ml, strict=True))}

@@ -1,0 +1,321 @@
+"""A result as DICOM: a Segmentation beside its series, and a report (TID 1500) of its measurements.
+
+Both go where the series came from, so they name its patient and study, as the standard wants it.
+Each frame lies on a slice of the series and refers to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from deeplung_nb.imaging.errors import ScanError
+from deeplung_nb.imaging.grid import MEMORY_ORIENTATION
+from deeplung_nb.imaging.scan import LesionMask, Scan
+from deeplung_nb.labels import LABELS, Label
+
+if TYPE_CHECKING:
+    from highdicom.seg import Segmentation
+    from highdicom.sr import Comprehensive3DSR
+    from pydicom.dataset import Dataset
+
+MAKER, MODEL = "deeplung_nb", "deeplung_nb"
+SEG_SERIES, SR_SERIES = 901, 902
+"""Series numbers that scanners leave free."""
+PLACE_TOLERANCE_MM = 0.07
+"""A slice of the series lies no further from the mask's: headers round their distances."""
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """What marked the lesions: its name and version, as the objects name it."""
+
+    name: str
+    version: str
+
+
+def series_datasets(scan: Scan) -> list[Dataset]:
+    """The headers of the series that a scan was read from, one a slice, in its own order.
+
+    Raises
+    ------
+    ScanError
+        The scan is no DICOM series, or its slices are not those of the scan (resampled, enhanced).
+    """
+    from deeplung_nb.imaging.dicom import datasets_of
+
+    what = f"case {scan.case_id!r}: DICOM SEG and SR"
+    source = Path(scan.source)
+    if not scan.series or not source.exists():
+        raise ScanError(f"{what} refer to the slices of a DICOM series, and {source.name or 'it'} "
+                        "is none. Give the DICOM folder, or take the NIfTI mask")
+    found = datasets_of(source, scan.case_id, scan.series.split(" ")[0])
+    for one in found:
+        if "ImagePositionPatient" not in one or "ImageOrientationPatient" not in one:
+            raise ScanError(f"{what}: a slice of {source.name} has no place of its own (an "
+                            "enhanced multi-frame file, or one without geometry), expected one "
+                            "file a slice. Take the NIfTI mask")
+    normal = np.cross(*np.asarray(found[0].ImageOrientationPatient, float).reshape(2, 3))
+    places = [float(np.asarray(one.ImagePositionPatient, float) @ normal) for one in found]
+    # A slice that is there twice counts once, as when the scan was read.
+    once = {round(place, 3): one for place, one in
+            sorted(zip(places, found, strict=True), key=lambda pair: pair[0], reverse=True)}
+    kept = [once[place] for place in sorted(once)]
+    _require_same_place(scan, kept, what)
+    return kept
+
+
+def _file_order(array: np.ndarray, of: Scan | LesionMask) -> sitk.Image:
+    return sitk.DICOMOrient(of.grid.to_image(array), of.orientation)
+
+
+def _require_same_place(scan: Scan, slices: Sequence[Dataset], what: str) -> None:
+    image = _file_order(np.zeros(scan.shape, np.uint8), scan)
+    columns, rows, n_slices = image.GetSize()
+    why = None
+    if len(slices) != n_slices:
+        why = f"it has {len(slices)} slices, the scan {n_slices}"
+    elif (slices[0].Rows, slices[0].Columns) != (rows, columns):
+        why = (f"its slices are {slices[0].Rows} x {slices[0].Columns}, the scan's {rows} x "
+               f"{columns}")
+    else:
+        for k, one in enumerate(slices):
+            here = np.asarray(image.TransformIndexToPhysicalPoint((0, 0, k)))
+            shift = float(np.linalg.norm(here - np.asarray(one.ImagePositionPatient, float)))
+            if shift > PLACE_TOLERANCE_MM:
+                why = f"slice {k + 1} lies {shift:.2f} mm from where the series has it"
+                break
+    if why:
+        raise ScanError(f"{what} must lie on the slices of the series, and {why}: the scan was "
+                        "resampled (gaps, a tilted gantry). Take the NIfTI mask")
+
+
+@contextlib.contextmanager
+def _names_as_they_are() -> Iterator[None]:
+    """The patient's name is the series' own: a word on how names should look helps nobody."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The string .* is unlikely to represent")
+        yield
+
+
+def _coded(label: Label) -> Any:
+    from pydicom.sr.codedict import codes
+
+    return {"ggo": codes.DCM.GroundGlassOpacity, "high_opacity": codes.DCM.Opacity}[label.name]
+
+
+def make_segmentation(scan: Scan, mask: LesionMask, slices: Sequence[Dataset],
+                      algorithm: Algorithm) -> Segmentation:
+    """A binary DICOM Segmentation of a mask.
+
+    Parameters
+    ----------
+    slices
+        Of `series_datasets`.
+
+    Returns
+    -------
+    highdicom.seg.Segmentation
+        A segment for ground glass and one for high opacity, in our colours, also where one is
+        empty; frames without a voxel are left out.
+    """
+    import highdicom as hd
+    from highdicom.color import CIELabColor
+    from highdicom.seg import (
+        SegmentAlgorithmTypeValues,
+        SegmentationTypeValues,
+        SegmentDescription,
+    )
+    from pydicom.sr.codedict import codes
+
+    by = hd.AlgorithmIdentificationSequence(
+        name=algorithm.name[:64], version=algorithm.version[:64], source=MAKER,
+        family=codes.DCM.ArtificialIntelligence)
+    segments = [SegmentDescription(
+        segment_number=label.code, segment_label=label.title,
+        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+        segmented_property_type=_coded(label),
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC, algorithm_identification=by,
+        anatomic_regions=[codes.SCT.Lung],
+        tracking_uid=hd.UID(), tracking_id=f"{MAKER} {label.name}",
+        display_color=CIELabColor.from_rgb(*_rgb(label.colour)),
+    ) for label in LABELS[1:]]
+    frames = sitk.GetArrayFromImage(_file_order(mask.labels, mask))
+    with _names_as_they_are():
+        return hd.seg.Segmentation(
+            source_images=list(slices), pixel_array=frames,
+            segmentation_type=SegmentationTypeValues.BINARY, segment_descriptions=segments,
+            series_instance_uid=hd.UID(), series_number=SEG_SERIES, sop_instance_uid=hd.UID(),
+            instance_number=1, manufacturer=MAKER, manufacturer_model_name=MODEL,
+            software_versions=algorithm.version[:64], device_serial_number="0",
+            series_description="COVID-19 lesions (automatic, research)",
+            content_label="COVID19_LESIONS", content_description="Automatic, not a medical device",
+            omit_empty_frames=bool(frames.any()))
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    return tuple(int(colour[k:k + 2], 16) for k in (1, 3, 5))
+
+
+def make_report(segmentation: Segmentation, slices: Sequence[Dataset],
+                measured: Mapping[str, Mapping[str, float]], algorithm: Algorithm
+                ) -> Comprehensive3DSR:
+    """A structured report (TID 1500) of the measurements of each segment.
+
+    Parameters
+    ----------
+    segmentation
+        Of `make_segmentation`.
+    measured
+        Name of a class (`ggo`, `high_opacity`) -> `volume_ml`, `mean_hu`, `burden_percent`; what
+        is NaN or missing is left out.
+    """
+    import highdicom as hd
+    from highdicom import sr
+    from pydicom.sr.codedict import codes
+    from pydicom.sr.coding import Code
+
+    units = {"volume_ml": (codes.SCT.Volume, Code("mL", "UCUM", "milliliter")),
+             "mean_hu": (codes.DCM.AttenuationCoefficient,
+                         Code("[hnsf'U]", "UCUM", "Hounsfield unit")),
+             "burden_percent": (Code("BURDEN", "99DEEPLUNG", "Share of the lungs' volume"),
+                                Code("%", "UCUM", "Percent"))}
+    by = sr.AlgorithmIdentification(name=algorithm.name[:64], version=algorithm.version[:64])
+    device = sr.ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
+            uid=hd.UID(), manufacturer_name=MAKER, model_name=MODEL))
+    groups = []
+    for label in LABELS[1:]:
+        numbers = [sr.Measurement(
+            name=name, value=float(measured[label.name][key]), unit=unit,
+            derivation=codes.SCT.Mean if key == "mean_hu" else None, algorithm_id=by)
+            for key, (name, unit) in units.items()
+            if np.isfinite(measured.get(label.name, {}).get(key, np.nan))]
+        if not _has_frames(segmentation, label):
+            continue
+        groups.append(sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+            tracking_identifier=sr.TrackingIdentifier(
+                uid=segmentation.get_segment_description(label.code).tracking_uid,
+                identifier=f"{MAKER} {label.name}"),
+            referenced_segment=sr.ReferencedSegment.from_segmentation(
+                segmentation, label.code),
+            finding_type=_coded(label),
+            finding_sites=[sr.FindingSite(codes.SCT.Lung)],
+            measurements=numbers, algorithm_id=by))
+    content = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=device),
+        procedure_reported=Code("24627-2", "LN", "CT Chest"),
+        imaging_measurements=groups or None,
+        title=codes.DCM.ImagingMeasurementReport)
+    with _names_as_they_are():
+        return sr.Comprehensive3DSR(
+            evidence=[*slices, segmentation], content=content, series_instance_uid=hd.UID(),
+            series_number=SR_SERIES, sop_instance_uid=hd.UID(), instance_number=1,
+            manufacturer=MAKER, manufacturer_model_name=MODEL,
+            series_description="COVID-19 lesions, measurements (automatic, research)",
+            is_complete=True, is_final=False, is_verified=False)
+
+
+def _has_frames(segmentation: Segmentation, label: Label) -> bool:
+    found = {int(frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+             for frame in segmentation.PerFrameFunctionalGroupsSequence}
+    return label.code in found
+
+
+def read_segmentation(path: str | os.PathLike, scan: Scan,
+                      codes: Mapping[int, int] | None = None) -> LesionMask:
+    """The mask of a DICOM Segmentation that somebody made, on the grid of its scan.
+
+    Parameters
+    ----------
+    codes
+        What its segments mean: segment number to label code. Default: ground glass where the
+        segment is coded or called so, high opacity where it is called consolidation, effusion or
+        opacity; any other name is an error that lists them.
+
+    Raises
+    ------
+    ScanError
+        No Segmentation; segments whose meaning is not known; of another series, or a place that is
+        none of its slices.
+    """
+    import highdicom as hd
+
+    case = f"case {scan.case_id!r}"
+    try:
+        segmentation = hd.seg.segread(path)
+    except Exception as error:  # whatever a file that is no SEG makes a reader do
+        raise ScanError(f"{case}: {path} can't be read as a DICOM Segmentation ({error})") from None
+    meant = dict(codes) if codes else _meaning(segmentation, str(path), case)
+    labels = np.zeros(scan.shape, np.uint8)
+    image = _file_order(np.zeros(scan.shape, np.uint8), scan)
+    out = sitk.GetArrayFromImage(image)
+    frames = np.atleast_3d(segmentation.pixel_array)
+    if segmentation.pixel_array.ndim == 2:
+        frames = segmentation.pixel_array[None]
+    shared = segmentation.SharedFunctionalGroupsSequence[0]
+    for number, (frame, facts) in enumerate(zip(
+            frames, segmentation.PerFrameFunctionalGroupsSequence, strict=True), 1):
+        segment = int(facts.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        if segment not in meant or not frame.any():
+            continue
+        z = _slice_of(facts, shared, image, frame.shape, f"{case}: frame {number} of {path}")
+        here = out[z]
+        here[(frame > 0) & (here < meant[segment])] = meant[segment]
+    again = sitk.GetImageFromArray(out)
+    again.CopyInformation(image)
+    labels[:] = sitk.GetArrayFromImage(sitk.DICOMOrient(again, MEMORY_ORIENTATION))
+    return LesionMask.like(scan, labels)
+
+
+def _slice_of(facts: Dataset, shared: Dataset, image: sitk.Image, shape: tuple[int, int],
+              what: str) -> int:
+    """On which slice of an image a frame lies."""
+    def first(name: str) -> Dataset:
+        return (getattr(facts, name, None) or getattr(shared, name))[0]
+
+    try:
+        place = np.asarray(first("PlanePositionSequence").ImagePositionPatient, float)
+        turned = np.asarray(first("PlaneOrientationSequence").ImageOrientationPatient, float)
+    except AttributeError:
+        raise ScanError(f"{what} has no place, expected its position and orientation") from None
+    index = np.asarray(image.TransformPhysicalPointToContinuousIndex(place.tolist()))
+    z = round(index[2])
+    direction = np.asarray(image.GetDirection()).reshape(3, 3)
+    apart = np.abs(direction[:, :2].T.reshape(-1) - turned).max()
+    columns, rows, n_slices = image.GetSize()
+    near = np.abs(index - (0, 0, z)).max()
+    if shape != (rows, columns) or not 0 <= z < n_slices or near > 0.1 or apart > 1e-3:
+        raise ScanError(f"{what} lies on no slice of the scan ({shape[0]} x {shape[1]} pixels, "
+                        f"{near:.2g} voxels off), expected {rows} x {columns} on one of "
+                        f"{n_slices}. Is it of another series?")
+    return z
+
+
+def _meaning(segmentation: Segmentation, path: str, case: str) -> dict[int, int]:
+    """Segment number to label code, by what the segments are coded and called."""
+    found, unknown = {}, []
+    for number in range(1, segmentation.number_of_segments + 1):
+        one = segmentation.get_segment_description(number)
+        words = f"{one.segment_label} {one.segmented_property_type.meaning}".casefold()
+        if "ground" in words or "ggo" in words:
+            found[number] = 1
+        elif any(word in words for word in ("consolidation", "effusion", "opacity")):
+            found[number] = 2
+        elif "lung" not in words.split() and "lungs" not in words.split():
+            unknown.append(f"{number}: {one.segment_label}")
+    if unknown or not found:
+        raise ScanError(f"{case}: {path} has segments of unknown meaning "
+                        f"({', '.join(unknown) or 'lungs alone'}), expected ground glass, "
+                        "consolidation, effusion or opacity. Name them with codes={segment: 1 for "
+                        "ground glass, 2 for high opacity}")
+    return found
