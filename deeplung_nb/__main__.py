@@ -32,6 +32,7 @@ def _segment(options: argparse.Namespace) -> None:
         return
     if options.output is None:
         raise ValueError("--output is missing, expected the folder for mask and table")
+    from deeplung_nb.imaging.io import case_name
     from deeplung_nb.reading.results import segment_file
 
     page = None
@@ -56,6 +57,14 @@ def _segment(options: argparse.Namespace) -> None:
         from deeplung_nb.reading.uncertainty import likely_words
 
         print(likely_words(likely))
+    if options.case_id is None:
+        from deeplung_nb.pseudonyms import remember
+
+        if result.case_id != case_name(options.scan):
+            listed = remember(result.case_id, str(options.scan.resolve()))
+            print(f"{result.case_id} is a made name: what it stands for is in {listed}")
+        else:
+            print("the outputs are named after the file: if that names a patient, give --case-id")
     for name, path in outputs.files.items():
         print(f"{name:<11}{path}")
 
@@ -142,7 +151,8 @@ def _add_segment(commands: Any) -> None:
     command.add_argument("--lobe-codes", type=int, nargs=5, default=[3, 4, 5, 1, 2],
                          metavar=("RU", "RM", "RL", "LU", "LL"), help="that tool's codes of right "
                          "upper, middle, lower, left upper, lower lobe (default: lungmask's)")
-    command.add_argument("--case-id", help="name of the outputs (default: the file's name)")
+    command.add_argument("--case-id", help="name of the outputs (default: an image file's name; of "
+                         "a DICOM folder, whose name may be a patient's, a made one)")
     command.add_argument("--series", metavar="NUMBER|UID|list", help="which series of a DICOM "
                          "folder with several; 'list' shows them")
     command.add_argument("--geometry", choices=("sform", "qform"), help="which of a NIfTI file's "

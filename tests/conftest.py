@@ -62,6 +62,12 @@ def _clean_environment(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def _own_key(monkeypatch, tmp_path_factory):
+    """Made names are of a key of the tests, never of the user's."""
+    monkeypatch.setenv("DEEPLUNG_KEY_FOLDER", str(tmp_path_factory.getbasetemp() / "key"))
+
+
+@pytest.fixture(autouse=True)
 def _threads_of_the_caller():
     """The number of threads that a training was set to is not that of the tests after it."""
     yield

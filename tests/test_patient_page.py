@@ -36,7 +36,8 @@ def result_of(phantom, lungs=True, warnings=(), case_id="P1"):
             for row in measure(scan, mask, given, regions=regions)]
     if lungs:
         rows[-1] |= severity(rows[-1], scan, phantom.lobes)
-    made = {"warnings": list(warnings), "created": "2026-01-01", "likely_lesion": None,
+    made = {"case_id": case_id, "warnings": list(warnings), "created": "2026-01-01",
+            "likely_lesion": None,
             "lungs": "reference" if lungs else None, "scan": {"sha256": "ab" * 32},
             "network": {"name": "net", "sha256": "cd" * 32, "trained_on": "cohorts x"}}
     return Segmentation(scan, mask, given, pd.DataFrame(rows), made)
@@ -127,7 +128,7 @@ def test_the_preview_says_warnings_and_what_it_is_not(phantom, monkeypatch):
 
     monkeypatch.setattr(preview.ImageDraw, "Draw", listening)
     result = result_of(phantom)
-    picture = preview.draw_preview(result.scan, result.mask, result.lungs, {"lesion": 12.34},
+    picture = preview.draw_preview("P1", result.scan, result.mask, result.lungs, {"lesion": 12.34},
                                    [f"warning number {k} " + "long " * 60 for k in range(6)], "net")
     whole = " ".join(said)
     assert "Any lesion 12.3 mL" in whole

@@ -197,8 +197,10 @@ def read_series(path: str | os.PathLike, case_id: str | None = None,
             slices += read_frames(header, case)
     lossy = next((one for one in slices if one.lossy), None)
     if lossy:
-        notes.append(f"{lossy.name} is compressed with loss ({lossy.lossy}): HU are approximate")
-        warnings.warn(f"case {case!r}: {notes[-1]}", stacklevel=2)
+        n_lossy = sum(bool(one.lossy) for one in slices)
+        notes.append(f"{n_lossy} of {len(slices)} slices are compressed with loss ({lossy.lossy}): "
+                     "HU are approximate")
+        warnings.warn(f"case {case!r}: {notes[-1]}; the first is {lossy.name}", stacklevel=2)
     slices, scouts = split_off_scouts(slices)
     check_alike(slices, case)
     volume, affine, done = make_volume(slices, case, force)

@@ -110,7 +110,7 @@ def _without_doubles(slices: list[Frame], along: np.ndarray, case: str, force: b
         notes.append(f"left out {n_same} slice(s) that are there twice with the same pixels")
     if others:
         notes.append(f"forced: of slices at one position the first was taken, {len(others)} left "
-                     f"out ({', '.join(others[:3])}{' ...' if len(others) > 3 else ''})")
+                     "out")
     return [slices[k] for k in keep], along[keep], notes
 
 

@@ -100,13 +100,15 @@ def draw_strip(scan: Scan, labels: np.ndarray, lungs: np.ndarray | None,
     return _in_a_row(pictures, width)
 
 
-def draw_preview(scan: Scan, mask: LesionMask, lungs: LungMask | None,
+def draw_preview(case_id: str, scan: Scan, mask: LesionMask, lungs: LungMask | None,
                  volumes_ml: dict[str, float], warnings: Sequence[str], made_by: str
                  ) -> Image.Image:
     """The whole picture: planes, strip, volumes, warnings, and what it is not.
 
     Parameters
     ----------
+    case_id
+        What it is called, in the picture too.
     volumes_ml
         Structure -> mL, in the order in which they are named.
     made_by
@@ -114,7 +116,7 @@ def draw_preview(scan: Scan, mask: LesionMask, lungs: LungMask | None,
     """
     where = lungs.mask if lungs is not None else None
     parts = [draw_planes(scan, mask.labels, where), draw_strip(scan, mask.labels, where)]
-    words = [(f"{scan.case_id}", INK, 22)]
+    words = [(case_id, INK, 22)]
     words.append((" · ".join(f"{TITLES[name]} {ml:,.1f} mL" for name, ml in volumes_ml.items()),
                   INK, 18))
     words += [(f"warning: {one}", ALARM, 15) for one in warnings[:4]]

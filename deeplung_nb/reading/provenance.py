@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deeplung_nb.files import sha256_of
-from deeplung_nb.imaging.io import scan_files
+from deeplung_nb.files import safe_name, sha256_of
+from deeplung_nb.imaging.io import IMAGE_SUFFIXES, case_name, scan_files
 from deeplung_nb.imaging.scan import Scan
 from deeplung_nb.network.checkpoint import read_checkpoint
 from deeplung_nb.network.packaged import read_card
+from deeplung_nb.pseudonyms import pseudonym
 from deeplung_nb.runs.registry import read_registry
-
-MOST_NAMED = 500
-"""Files that were left out, by name; all are counted."""
 
 
 def _tested_only() -> set[str]:
@@ -66,8 +66,36 @@ def describe_network(checkpoints: Sequence[Path]) -> dict[str, Any]:
     }
 
 
+def default_case_id(path: Path) -> str:
+    """What a scan is called where nobody named it: an image file by its name, a folder by none.
+
+    Hospitals call folders after patients, so a folder, a zip or a DICOM file gets a made name
+    (`pseudonyms`).
+    """
+    if path.is_file() and path.name.lower().endswith(IMAGE_SUFFIXES):
+        return safe_name(case_name(path))
+    return pseudonym(str(path.resolve()))
+
+
+def public_case_id(scan: Scan) -> str:
+    """What the outputs call a scan: its own name, but never that of the folder it lay in."""
+    source = Path(scan.source)
+    if not scan.source or not source.exists():
+        return scan.case_id
+    is_image = source.is_file() and source.name.lower().endswith(IMAGE_SUFFIXES)
+    if is_image and scan.case_id == source.parent.name != case_name(source):
+        return default_case_id(source.parent)  # a folder with one image was given
+    if not is_image and scan.case_id in (source.name, source.stem):
+        return default_case_id(source)
+    return scan.case_id
+
+
 def describe_source(scan: Scan) -> dict[str, Any]:
-    """Which files a scan was read from, their hash, and what lay beside them."""
+    """What a scan was read from, by its hash and kind, and how many files lay beside it, and why.
+
+    No name of a file or folder, no UID and no free text: these name patients. A series stands under
+    a made name, so that two results of one series are known as such by who has the key.
+    """
     source = Path(scan.source)
     # A scan that was made in memory has no file; no path would be the current folder.
     files = scan_files(source, scan.case_id) if scan.source and source.exists() else []
@@ -79,7 +107,17 @@ def describe_source(scan: Scan) -> dict[str, Any]:
         digest = sha256_of(source) if files else None
         of = "the lines of sha256sum for all files of the folder" \
             if scan.source and source.is_dir() else "the file"
-    return {"file": source.name, "series": scan.series or None, "sha256": digest,
+    reasons = Counter(re.sub(r"\s*\(.*\)", "", why) for _, why in scan.left_out)
+    return {"kind": _kind(scan, source),
+            "series": pseudonym(scan.series.split(" ")[0], "series") if scan.series else None,
+            "sha256": digest,
             "sha256_is_of": of, "geometry": scan.geometry, "read_with": list(scan.notes),
-            "left_out": {"files": len(scan.left_out),
-                         "named": dict(scan.left_out[:MOST_NAMED])}}
+            "left_out": {"files": len(scan.left_out), "reasons": dict(reasons)}}
+
+
+def _kind(scan: Scan, source: Path) -> str:
+    if scan.series:
+        return "DICOM series"
+    ending = next((one for one in sorted(IMAGE_SUFFIXES, key=len, reverse=True)
+                   if source.name.lower().endswith(one)), None)
+    return f"a file {ending}" if ending else "made in memory"

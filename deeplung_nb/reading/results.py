@@ -30,9 +30,10 @@ from deeplung_nb.imaging.dicom_objects import (
 )
 from deeplung_nb.imaging.errors import ScanError
 from deeplung_nb.imaging.integrity import require_plain_file
-from deeplung_nb.imaging.io import case_name, read_scan, write_mask
+from deeplung_nb.imaging.io import read_scan, write_mask
 from deeplung_nb.imaging.regions import LOBE_CODES, read_lobes
 from deeplung_nb.reading.preview import draw_preview
+from deeplung_nb.reading.provenance import default_case_id
 from deeplung_nb.reading.segment import Segmentation, Segmenter, default_checkpoints
 
 ENDINGS = {"mask": "lesions.nii.gz", "table": "measurements.csv", "provenance": "provenance.json",
@@ -132,7 +133,7 @@ def write_segmentation(result: Segmentation, to: str | os.PathLike | Outputs,
     """
     asked = {"page": page is not None, "dicom_seg": dicom_seg or dicom_sr, "dicom_sr": dicom_sr}
     outputs = to if isinstance(to, Outputs) else plan_outputs(
-        Path(to), safe_name(result.scan.case_id),
+        Path(to), safe_name(result.case_id),
         [Path(result.scan.source)] if result.scan.source else [], overwrite,
         [name for name, wanted in asked.items() if wanted])
     writers: dict[str, Callable[[Path], Any]] = {
@@ -168,7 +169,8 @@ def _note(result: Segmentation) -> str:
 
 def _preview(result: Segmentation) -> Image.Image:
     volumes = dict(zip(result.table["structure"], result.table["volume_ml"], strict=True))
-    return draw_preview(result.scan, result.mask, result.lungs, volumes, result.warnings,
+    return draw_preview(result.case_id, result.scan, result.mask, result.lungs, volumes,
+                        result.warnings,
                         f"deeplung_nb {__version__}, {result.provenance['network']['name']}")
 
 
@@ -212,7 +214,7 @@ def segment_file(
     lobe_mask, lobe_codes
         As `read_lobes`; default: no lobes.
     case_id
-        Name of the outputs; default: that of the file.
+        Name of the outputs; default: that of an image file, of a folder a made one (`pseudonyms`).
     overwrite
         Whether results of an earlier call may be replaced. An input never is.
     dicom_seg, dicom_sr, page
@@ -223,7 +225,7 @@ def segment_file(
     ValueError, OSError
         Before any inference; the message names the file, what was expected and the remedy.
     """
-    case = case_id if case_id is not None else safe_name(case_name(scan_path))
+    case = case_id if case_id is not None else default_case_id(scan_path)
     if not scan_path.exists():
         raise ScanError(f"case {case!r}: {scan_path} is missing, expected a CT. Check the path")
     chosen = list(checkpoints or default_checkpoints())

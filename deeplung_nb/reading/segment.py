@@ -33,7 +33,7 @@ from deeplung_nb.network.checkpoint import CHECKPOINT
 from deeplung_nb.network.packaged import packaged_checkpoints
 from deeplung_nb.reading.familiarity import describe_scan, distances, warnings_of
 from deeplung_nb.reading.predict import Predictor
-from deeplung_nb.reading.provenance import describe_network, describe_source
+from deeplung_nb.reading.provenance import describe_network, describe_source, public_case_id
 from deeplung_nb.reading.uncertainty import likely_volume
 from deeplung_nb.reading.volumes import lesion_facts, measure, outside_lungs, severity
 from deeplung_nb.runs import package_versions, read_run, results_folder
@@ -61,6 +61,11 @@ class Segmentation:
     lungs: LungMask | None
     table: pd.DataFrame
     provenance: dict[str, Any]
+
+    @property
+    def case_id(self) -> str:
+        """What the outputs call it: `scan.case_id`, but never a folder's name."""
+        return self.provenance["case_id"]
 
     @property
     def warnings(self) -> list[str]:
@@ -195,8 +200,9 @@ class Segmenter:
             lungs, again = marked, examine(scan, marked)
             # What a threshold loses (consolidated lung) these may hold: judged by them.
             findings = Findings(findings.errors, (*again.errors, *again.warnings))
+        case_id = public_case_id(scan)
         regions = None if lungs is None else LungRegions.of(lungs, lobes)
-        rows = [{"case_id": scan.case_id, **row, **lesion_facts(scan, mask, row["structure"])}
+        rows = [{"case_id": case_id, **row, **lesion_facts(scan, mask, row["structure"])}
                 for row in measure(scan, mask, lungs, regions=regions)]
         if lobes is not None:
             rows[-1] |= severity(rows[-1], scan, lobes)
@@ -209,7 +215,7 @@ class Segmenter:
                     *warnings_of(properties, ranges)]
         source = describe_source(scan)
         provenance = {
-            "case_id": scan.case_id, "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "case_id": case_id, "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "warnings": warnings, "network": self.network,
             "scan": {**source, "shape_zyx": list(scan.shape),
                      "spacing_zyx_mm": list(scan.spacing_mm), "orientation": scan.orientation},

@@ -61,7 +61,7 @@ def make_page(result: Segmentation) -> str:
         "<h2>Where</h2>", _regions(rows),
         "<h2>Density</h2>", _histogram(result), _density(rows),
         "<h2>What made it</h2>", _facts(result)]
-    name = escape(scan.case_id)
+    name = escape(result.case_id)
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             f'<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{name}: lesions</title><style>{STYLE}</style></head><body><main>"
