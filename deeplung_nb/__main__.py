@@ -69,6 +69,30 @@ def _segment(options: argparse.Namespace) -> None:
         print(f"{name:<11}{path}")
 
 
+def _followup(options: argparse.Namespace) -> None:
+    from datetime import date
+
+    from deeplung_nb.reading.results import follow_files
+    from deeplung_nb.report.followup_page import make_followup_page
+
+    days = None
+    if options.dates:
+        try:
+            days = [float(date.fromisoformat(text).toordinal()) for text in options.dates]
+        except ValueError as error:
+            raise ValueError(f"--dates {' '.join(options.dates)}: expected a date for each scan, "
+                             f"as 2020-04-01 ({error})") from None
+    found, files = follow_files(options.scans, options.output, options.case_id, days=days,
+                                smallest_factor=options.smallest_factor,
+                                page=make_followup_page, overwrite=options.overwrite,
+                                force=options.force, checkpoints=options.checkpoint)
+    for warning in found.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(found.table.round(2).to_string(index=False))
+    print(f"a change counts from a factor of {found.smallest_factor:.2f} on ({found.because})")
+    print("\n".join(map(str, files)))
+
+
 def _notebooks(options: argparse.Namespace) -> None:
     from deeplung_nb.runs.resources import lay_out
 
@@ -169,6 +193,28 @@ def _add_segment(commands: Any) -> None:
                          "plausible chest CT, resample a series with gaps, tilt or doubled slices; "
                          "the results then say so")
     command.set_defaults(run=_segment)
+
+
+def _add_followup(commands: Any) -> None:
+    command = commands.add_parser(
+        "followup", help="several CTs of one patient: what changed beyond the error",
+        description="Segment the scans of one patient, and write <case>_followup.csv and a page: "
+                    "changes, each beside the smallest that can be detected, volumes over time, "
+                    "and the same heights of the lungs side by side. Not a medical device.")
+    command.add_argument("scans", type=Path, nargs="+", help="two or more CTs, in order")
+    command.add_argument("--output", type=Path, required=True, help="folder of the results")
+    command.add_argument("--case-id", required=True, help="name of the patient's outputs; the "
+                         "scans' own are <case>-1, <case>-2, ...")
+    command.add_argument("--dates", nargs="+", metavar="YYYY-MM-DD", help="of the scans: the page "
+                         "counts days from the first and names no date")
+    command.add_argument("--smallest-factor", type=float, help="by which a volume must change to "
+                         "be beyond the error, from readings of your own (notebook 11); default: "
+                         "from this network's errors")
+    command.add_argument("--checkpoint", type=Path, action="append", help="as of segment")
+    command.add_argument("--overwrite", action="store_true",
+                         help="replace the results of an earlier call (never an input)")
+    command.add_argument("--force", action="store_true", help="as of segment")
+    command.set_defaults(run=_followup)
 
 
 def _add_reproduce(commands: Any) -> None:
@@ -273,8 +319,8 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"deeplung_nb {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="<command>")
-    for add in (_add_segment, _add_reproduce, _add_notebooks, _add_digest, _add_dashboard,
-                _add_benchmark, _add_manifest, _add_train_packaged, _add_ablate):
+    for add in (_add_segment, _add_followup, _add_reproduce, _add_notebooks, _add_digest,
+                _add_dashboard, _add_benchmark, _add_manifest, _add_train_packaged, _add_ablate):
         add(commands)
     return top
 

@@ -95,7 +95,7 @@ def draw_strip(scan: Scan, labels: np.ndarray, lungs: np.ndarray | None,
     pictures = []
     for z in chosen:
         picture = draw_plane(scan.hu[z], labels[z], scan.spacing_mm[1:], width=each)
-        ImageDraw.Draw(picture).text((4, 2), f"{z + 1}", fill="#ffffff", font=_font(13))
+        ImageDraw.Draw(picture).text((4, 2), f"{z + 1}", fill="#ffffff", font=font(13))
         pictures.append(picture)
     return _in_a_row(pictures, width)
 
@@ -132,7 +132,7 @@ def draw_preview(case_id: str, scan: Scan, mask: LesionMask, lungs: LungMask | N
     pen, y = ImageDraw.Draw(picture), MARGIN
     x = MARGIN
     for text, colour, size in head:
-        pen.text((x, y), text, fill=colour, font=_font(size))
+        pen.text((x, y), text, fill=colour, font=font(size))
         y += LINE
     y += MARGIN // 2
     for part in parts:
@@ -140,24 +140,24 @@ def draw_preview(case_id: str, scan: Scan, mask: LesionMask, lungs: LungMask | N
         y += part.height + GAP
     for name in ("ggo", "high_opacity"):
         pen.rectangle((x, y + 6, x + 12, y + 18), fill=COLOURS[name])
-        pen.text((x + 18, y + 3), TITLES[name], fill=INK, font=_font(13))
+        pen.text((x + 18, y + 3), TITLES[name], fill=INK, font=font(13))
         x += 190
     for text, colour, size in tail:
         y += LINE - 4
-        pen.text((MARGIN, y), text, fill=colour, font=_font(size))
+        pen.text((MARGIN, y), text, fill=colour, font=font(size))
     return picture
 
 
-def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
 
 
 def _wrapped(text: str, colour: str, size: int) -> list[tuple[str, str, int]]:
     """A text in lines that fit the picture."""
-    font, lines = _font(size), [""]
+    letters, lines = font(size), [""]
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= WIDTH or not lines[-1]:
+        if letters.getlength(longer) <= WIDTH or not lines[-1]:
             lines[-1] = longer
         else:
             lines.append(word)

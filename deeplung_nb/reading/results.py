@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from deeplung_nb.imaging.errors import ScanError
 from deeplung_nb.imaging.integrity import require_plain_file
 from deeplung_nb.imaging.io import read_scan, write_mask
 from deeplung_nb.imaging.regions import LOBE_CODES, read_lobes
+from deeplung_nb.reading.followup import FollowUp, detectable_factor, follow
 from deeplung_nb.reading.preview import draw_preview
 from deeplung_nb.reading.provenance import default_case_id
 from deeplung_nb.reading.segment import Segmentation, Segmenter, default_checkpoints
@@ -244,3 +246,52 @@ def segment_file(
     if output.is_dir():
         remove_leftovers(output)
     return result, write_segmentation(result, outputs, overwrite, page=page)
+
+
+def follow_files(
+    scans: Sequence[Path], output: Path, case_id: str, *, days: Sequence[float] | None = None,
+    smallest_factor: float | None = None, page: Callable[[FollowUp, str], str] | None = None,
+    checkpoints: Sequence[Path] | None = None, overwrite: bool = False, force: bool = False,
+    progress: bool = True,
+) -> tuple[FollowUp, list[Path]]:
+    """Segment several scans of one patient; the changes and where they were written.
+
+    Parameters
+    ----------
+    scans
+        Two or more, as `scan_path` of `segment_file`; their results are `<case_id>-1` and so on.
+    days, smallest_factor
+        As `followup.follow`.
+    page
+        Makes a page of it, as `report.followup_page.make_followup_page`.
+
+    Raises
+    ------
+    ValueError, OSError
+        As `segment_file` and `followup.follow`: before any inference where it can be known.
+    """
+    check_name(case_id)
+    if len(scans) < 2 or len({path.resolve() for path in scans}) < len(scans):
+        raise ValueError(f"{len(scans)} scan(s), expected two or more different ones of a patient")
+    chosen = list(checkpoints or default_checkpoints())
+    if smallest_factor is None:
+        known, _ = detectable_factor(Segmenter(chosen).network.get("unseen") or ())
+        if not math.isfinite(known):
+            raise ValueError("how far this network errs is not known: give --smallest-factor "
+                             "(smallest_factor), from readings of your own (notebook 11)")
+    files = [output / f"{case_id}_followup.csv"]
+    if page is not None:
+        files.append(output / f"{case_id}_followup.html")
+    there = [path.name for path in files if path.exists()]
+    if there and not overwrite:
+        raise FileExistsError(f"{output}: {', '.join(there)} is there already. Choose another "
+                              "--output or --case-id, or --overwrite it")
+    results = [segment_file(path, output, checkpoints=chosen, case_id=f"{case_id}-{k}",
+                            overwrite=overwrite, force=force, progress=progress)
+               for k, path in enumerate(scans, 1)]
+    found = follow([result for result, _ in results], days, smallest_factor)
+    with atomic_paths(*files, replace=overwrite) as parts:
+        write_text(parts[0], found.table.to_csv(index=False))
+        if page is not None:
+            write_text(parts[1], page(found, case_id))
+    return found, [*(path for _, outputs in results for path in outputs), *files]

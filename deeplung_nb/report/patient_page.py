@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -54,23 +55,29 @@ def make_page(result: Segmentation) -> str:
     labels, lungs = result.mask.labels, result.lungs.mask if result.lungs is not None else None
     scan, made = result.scan, result.provenance
     parts = [
-        _warnings(result.warnings),
-        _figure(draw_planes(scan, labels, lungs), PLANES),
-        _figure(draw_strip(scan, labels, lungs), STRIP),
+        warnings_html(result.warnings),
+        figure_html(draw_planes(scan, labels, lungs), PLANES),
+        figure_html(draw_strip(scan, labels, lungs), STRIP),
         "<h2>Volumes</h2>", _volumes(rows), _likely(made.get("likely_lesion")),
         "<h2>Where</h2>", _regions(rows),
         "<h2>Density</h2>", _histogram(result), _density(rows),
         "<h2>What made it</h2>", _facts(result)]
-    name = escape(result.case_id)
+    return whole_page(result.case_id, "lesions", parts)
+
+
+def whole_page(case_id: str, what: str, parts: Sequence[str]) -> str:
+    """Parts as one HTML file, with its head and what it is not."""
+    name = escape(case_id)
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{name}: lesions</title><style>{STYLE}</style></head><body><main>"
+            f"<title>{name}: {what}</title><style>{STYLE}</style></head><body><main>"
             f"<h1>{name}</h1><p class=\"not\">Automatic measurement of COVID-19 pneumonia, for "
             f"research. Not a medical device: no diagnosis or treatment may rest on it.</p>"
             + "\n".join(part for part in parts if part) + "</main></body></html>\n")
 
 
-def _warnings(warnings: list[str]) -> str:
+def warnings_html(warnings: Sequence[str]) -> str:
+    """What to mind, before any number."""
     if not warnings:
         return "<p>No warnings.</p>"
     listed = "".join(f"<li>{escape(one)}</li>" for one in warnings)
@@ -78,7 +85,8 @@ def _warnings(warnings: list[str]) -> str:
             f"<ul>{listed}</ul></section>")
 
 
-def _figure(picture: Image.Image, words: str) -> str:
+def figure_html(picture: Image.Image, words: str) -> str:
+    """A picture with its words, within the page."""
     data = io.BytesIO()
     picture.save(data, format="PNG")
     coded = base64.b64encode(data.getvalue()).decode()
@@ -86,7 +94,7 @@ def _figure(picture: Image.Image, words: str) -> str:
             f"<figcaption>{escape(words)}</figcaption></figure>")
 
 
-def _table(head: list[str], rows: list[list[str]], caption: str = "", kind: str = "") -> str:
+def table_html(head: list[str], rows: list[list[str]], caption: str = "", kind: str = "") -> str:
     """Of text that is ready; the first column names the rows."""
     top = "".join(f'<th scope="col">{escape(one)}</th>' for one in head)
     body = "".join(
@@ -104,7 +112,7 @@ def _share(part: Any, whole: Any) -> str:
 
 def _volumes(rows: dict[str, dict[str, Any]]) -> str:
     names = [name for name in ("lung", *LESION_STRUCTURES) if name in rows]
-    return _table(
+    return table_html(
         ["", "mL", "% of the lungs", "mean HU", "lesions", "largest, mL", "slices"],
         [[TITLES[name], fixed(row["volume_ml"]), fixed(row.get("burden_percent")),
           fixed(row["mean_hu"], 0), fixed(row.get("n_lesions"), 0),
@@ -136,7 +144,7 @@ def _regions(rows: dict[str, dict[str, Any]]) -> str:
         return "<p>No lungs were found: no regions.</p>"
     names = {**REGIONS, **LOBES}
     known = [name for name in names if np.isfinite(lesion.get(f"volume_{name}_ml", np.nan))]
-    return _table(
+    return table_html(
         ["", "lung, mL", "ground glass, mL", "high opacity, mL", "any lesion, mL", "% ill"],
         [[names[name].capitalize(), *(fixed(rows[one].get(f"volume_{name}_ml"))
                                       for one in ("lung", *LESION_STRUCTURES)),
@@ -147,7 +155,7 @@ def _regions(rows: dict[str, dict[str, Any]]) -> str:
 
 def _density(rows: dict[str, dict[str, Any]]) -> str:
     keys = ("hu_p05", "hu_p25", "hu_p50", "hu_p75", "hu_p95")
-    return _table(["HU", "5 %", "25 %", "median", "75 %", "95 %", "mean"],
+    return table_html(["HU", "5 %", "25 %", "median", "75 %", "95 %", "mean"],
                   [[TITLES[name], *(fixed(row.get(key), 0) for key in (*keys, "mean_hu"))]
                    for name, row in rows.items()])
 
@@ -193,7 +201,7 @@ def _facts(result: Segmentation) -> str:
     made, scan = result.provenance, result.scan
     network = made["network"]
     spacing = " × ".join(f"{mm:.4g}" for mm in scan.spacing_mm)
-    return _table([], [
+    return table_html([], [
         ["Scan", f"{scan.n_slices} slices of {scan.shape[1]} × {scan.shape[2]}, {spacing} mm "
                  f"(between slices, rows, columns), SHA-256 {str(made['scan']['sha256'])[:16]}…"],
         ["Lungs", {"network": "marked by the network", "built-in": "found by threshold",
