@@ -70,7 +70,9 @@ def _place_left_out(panels: Sequence[Axes], left: pd.DataFrame, scale: str) -> N
 def _points(figure: PrintFigure, panels: Sequence[Axes], shown: pd.DataFrame,
             scale: str) -> pd.DataFrame:
     """Where the cases are, as shares of the picture from its upper left corner: `x, y, case`."""
-    figure.draw_without_rendering()
+    engine: Any = figure.get_layout_engine()
+    engine.execute(figure)  # places the panels; from now on they stay where the points say
+    figure.set_layout_engine("none")
     reference, test = (shown[name].to_numpy(float) for name in ("reference", "test"))
     x, y, usable = differences(reference, test, scale)
     cases = shown.index.to_numpy()
