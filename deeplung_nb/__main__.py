@@ -118,10 +118,34 @@ def _manifest(options: argparse.Namespace) -> None:
     from deeplung_nb.runs.registry import complete_manifests, own_manifest_folder
 
     output = options.output or own_manifest_folder()
+    if options.folder is None:
+        if options.dataset in names():
+            raise ValueError(f"the folder of {options.dataset} is missing, expected manifest "
+                             f"{options.dataset} <folder>")
+        _manifest_of_tree(Path(options.dataset), output, options)
+        return
     files = make_manifest(options.dataset, options.folder, output, options.overwrite)
     if options.output is None:
         complete_manifests(output)
     print(f"wrote {' and '.join(map(str, files))}")
+
+
+def _manifest_of_tree(folder: Path, output: Path, options: argparse.Namespace) -> None:
+    from collections import Counter
+
+    from deeplung_nb.cohorts.tree import write_tree
+
+    tree, files, listed = write_tree(folder, output, options.role, cohort=options.cohort,
+                                     overwrite=options.overwrite)
+    excluded = Counter(row["exclude_reason"] for row in tree.rows if row["exclude"])
+    print(f"{len(tree.rows) - excluded.total()} cases of "
+          f"{len({row['patient_id'] for row in tree.rows})} patients, {excluded.total()} more that "
+          "are not used:")
+    for why, n in excluded.most_common():
+        print(f"  {n}: {why}")
+    print(f"wrote {' and '.join(map(str, files))}, which name nobody\n"
+          f"{len(tree.left_out)} files and series are in no row: names and reasons are in "
+          f"{listed}, with the list of made names")
 
 
 def _train_packaged(options: argparse.Namespace) -> None:
@@ -275,10 +299,17 @@ def _add_benchmark(commands: Any) -> None:
 
 def _add_manifest(commands: Any) -> None:
     command = commands.add_parser(
-        "manifest", help="write a manifest of a data set on disk",
-        description="Write <set>.csv and its frozen folds splits_<set>.csv, from the files found.")
-    command.add_argument("dataset", choices=names())
-    command.add_argument("folder", type=Path, help="the data set's folder")
+        "manifest", help="write a manifest of a data set, or of any folder with CTs",
+        description="Write <set>.csv and its frozen folds splits_<set>.csv, from the files found. "
+                    "Of any folder of your own: a row for each CT that can be read (of a study's "
+                    "series the one with the most slices), with made names for patients and "
+                    "files, and a list of what can't be used and why.")
+    command.add_argument("dataset", metavar="set|folder",
+                         help=f"{', '.join(names())} and its folder, or a folder of your own alone")
+    command.add_argument("folder", type=Path, nargs="?", help="the data set's folder")
+    command.add_argument("--role", choices=("cv", "external"), default="external",
+                         help="what your cases serve for (default: external)")
+    command.add_argument("--cohort", help="their name (default: site_training, site_external)")
     command.add_argument("--output", type=Path, help="folder to write to (default: data_manifests)")
     command.add_argument("--overwrite", action="store_true", help="replace what is there")
     command.set_defaults(run=_manifest)

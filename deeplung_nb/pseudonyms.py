@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 from deeplung_nb.files import write_text
@@ -74,11 +75,30 @@ def pseudonym(stands_for: str, kind: str = "case") -> str:
 
 def remember(name: str, stands_for: str) -> Path:
     """Write into the user's list what a made name stands for; the list's path."""
+    return remember_all({name: stands_for})
+
+
+def remember_all(names: Mapping[str, str]) -> Path:
+    """`remember` several at once."""
     path = key_folder() / LIST
-    said = stands_for.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    line = f"{name}\t{' '.join(said.split())}"
-    before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    if line not in before:
-        write_text(path, "\n".join([*before, line]) + "\n")
+    known = _listed(path)
+    new = {name: _line(text) for name, text in names.items() if known.get(name) != _line(text)}
+    if new:
+        lines = [f"{name}\t{text}" for name, text in {**known, **new}.items()]
+        write_text(path, "\n".join(lines) + "\n")
         path.chmod(0o600)
     return path
+
+
+def stands_for(name: str) -> str | None:
+    """What a made name stands for, by the user's list; None where it is not in it."""
+    return _listed(key_folder() / LIST).get(name)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").split())
+
+
+def _listed(path: Path) -> dict[str, str]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return dict(line.split("\t", 1) for line in lines if "\t" in line)

@@ -130,7 +130,7 @@ def read_case(cohort: Cohort, case_id: str) -> Case:
     The manifest's lung mask wins, else the built-in segmenter's. A binary expert mask serves the
     merged lesion only.
     """
-    scan = read_scan(cohort.image_path(case_id), case_id=case_id)
+    scan = read_scan(cohort.image_path(case_id), case_id=case_id, series=cohort.series(case_id))
     binary = cohort.case(case_id).mask_kind == "binary"
     codes = {1: GGO.code} if binary else cohort.mask_codes
     expert = read_mask(cohort.mask_path(case_id), scan, codes)
@@ -154,7 +154,7 @@ def read_for_training(cohort: Cohort, case_id: str) -> tuple[Scan, LesionMask]:
         scan = read_slice(cohort.image_path(case_id), case_id, cohort.slices)
         mask = read_slice_mask(cohort.mask_path(case_id), scan, cohort.mask_codes, cohort.slices)
         return scan, mask
-    scan = read_scan(cohort.image_path(case_id), case_id=case_id)
+    scan = read_scan(cohort.image_path(case_id), case_id=case_id, series=cohort.series(case_id))
     return scan, read_mask(cohort.mask_path(case_id), scan, cohort.mask_codes)
 
 

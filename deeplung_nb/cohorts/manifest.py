@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from deeplung_nb.cohorts.schema import SCHEMA, ManifestError, check_manifest
+from deeplung_nb.cohorts.schema import SCHEMA, ManifestError, check_manifest, find_file
 from deeplung_nb.files import atomic_path
 from deeplung_nb.imaging.slices import SliceLayout
 from deeplung_nb.labels import LABELS, ROLES
@@ -88,11 +88,16 @@ class Cohort:
                 f"case {case_id!r}: no data folder is known for cohort {self.name!r}. "
                 "Give one: set DEEPLUNG_DATA, or pass `data` to read_manifest."
             )
-        return self.data / value
+        return find_file(self.data, value)
 
     def image_path(self, case_id: str) -> Path:
         """The case's CT."""
         return self._path(case_id, "image")
+
+    def series(self, case_id: str) -> str | None:
+        """Which series of its DICOM folder the CT is; None where there is one."""
+        value = self.case(case_id).get("series")
+        return None if value is None or pd.isna(value) else str(value)
 
     def mask_path(self, case_id: str) -> Path:
         """The expert's lesion mask."""

@@ -14,6 +14,7 @@ import pandera.pandas as pa
 
 from deeplung_nb.files import NAME_PATTERN, sha256_of, write_text
 from deeplung_nb.labels import ROLES
+from deeplung_nb.pseudonyms import stands_for
 
 MASK_KINDS = ("ggo+high_opacity", "binary")
 PROTOCOLS = ("non-contrast", "contrast", "unknown")
@@ -102,6 +103,9 @@ SCHEMA = pa.DataFrameSchema({
     "smoking": _choice("smoking status", SMOKING, required=False, nullable=True),
     "lung_disease": _flag("history of lung disease", required=False, nullable=True),
     "ecg_gated": _flag("ECG-gated acquisition", required=False, nullable=True),
+    "series": _text("which series, where a DICOM folder holds several of slices",
+                    pa.Check.str_matches(r"^[1-9]\d{0,3}$"), required=False, nullable=True,
+                    expected="its number in `segment --series list`, or empty"),
 })
 """The columns of a manifest. Its description and `column_dictionary` come from here alone."""
 
@@ -227,6 +231,18 @@ def _repeat_faults(table: pd.DataFrame) -> list[str]:
     return faults
 
 
+def find_file(data: Path, value: str) -> Path:
+    """A path of a manifest in its data folder; a made name is what it stands for on this machine.
+
+    Only who has the list of made names (`pseudonyms`) finds the files of a manifest that names
+    nobody.
+    """
+    path = data / value
+    if not path.exists() and (made := stands_for(value)) is not None:
+        return Path(made)
+    return path
+
+
 def _file_faults(row: pd.Series, label: str, data: Path | None, verify: bool,
                  remake: str) -> list[str]:
     faults = []
@@ -245,7 +261,7 @@ def _file_faults(row: pd.Series, label: str, data: Path | None, verify: bool,
             continue
         if data is None or row.exclude == "1":
             continue
-        path, digest = data / value, row[f"{column}_sha256"]
+        path, digest = find_file(data, value), row[f"{column}_sha256"]
         if not path.exists():
             faults.append(f"{label}: {column} {path} is missing, expected a file. Put it there, "
                           "set DEEPLUNG_DATA to the folder that has it, or exclude the case")

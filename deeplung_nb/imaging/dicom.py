@@ -7,10 +7,12 @@ error; some of these can be resampled (`force`), which the scan's notes then say
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pydicom
 from pydicom.dataset import Dataset
@@ -30,14 +32,14 @@ from deeplung_nb.imaging.scan import Scan, scan_from_image
 from deeplung_nb.imaging.stack import check_alike, make_volume, split_off_scouts
 
 
-def _is_slice(header: Header) -> bool:
+def is_slice(header: Header) -> bool:
     """Whether an image may be a slice of a CT."""
     return (not header.is_localizer and not header.is_page
             and (header.modality == "CT" or (not header.modality
                                              and header.sop_class in CT_CLASSES)))
 
 
-def _by_series(inventory: Inventory) -> dict[str, list[Header]]:
+def by_series(inventory: Inventory) -> dict[str, list[Header]]:
     """The images of each series by its UID: the longest first, then by the scanner's number."""
     series: dict[str, list[Header]] = defaultdict(list)
     for header in inventory.images:
@@ -62,7 +64,7 @@ def _describe(series: dict[str, list[Header]]) -> list[str]:
         facts.append(first.modality or "no modality")
         if first.series_number is not None:
             facts.append(f"scanner's series {first.series_number}")
-        if not any(map(_is_slice, headers)):
+        if not any(map(is_slice, headers)):
             facts.append("no CT slices")
         lines.append(f"{number}: {', '.join(facts)} ({uid})")
     return lines
@@ -96,12 +98,12 @@ def list_series(path: str | os.PathLike) -> list[str]:
         There is no DICOM image.
     """
     path = _series_path(path)
-    return _describe(_by_series(_take_stock(path, path.name)))
+    return _describe(by_series(_take_stock(path, path.name)))
 
 
 def _choose_series(inventory: Inventory, path: Path, case: str, wanted: str | None
                    ) -> list[Header]:
-    series = _by_series(inventory)
+    series = by_series(inventory)
     listed = "\n  ".join(["", *_describe(series)])
     if wanted is not None:
         numbered = {str(number): uid for number, uid in enumerate(series, 1)}
@@ -110,7 +112,7 @@ def _choose_series(inventory: Inventory, path: Path, case: str, wanted: str | No
             raise ScanError(f"case {case!r}: {path} has no series {wanted!r}, expected a number or "
                             f"UID of{listed}")
     else:
-        of_slices = [uid for uid, headers in series.items() if any(map(_is_slice, headers))]
+        of_slices = [uid for uid, headers in series.items() if any(map(is_slice, headers))]
         if len(series) > 1 and len(of_slices) != 1:
             raise ScanError(f"case {case!r}: {path} holds {len(series)} series, expected one. "
                             f"Choose with --series <number or UID>, in Python series='1':{listed}")
@@ -141,6 +143,33 @@ def _split_off_pages(headers: list[Header], inventory: Inventory) -> tuple[list[
                            for header in left]
     return kept, [f"left out {len(left)} image(s) of the series that are scouts, dose pages or "
                   "screenshots"]
+
+
+def read_facts(header: Header) -> dict[str, Any]:
+    """What a slice's header says of patient, study, scanner and exposure (CLAIM item 13).
+
+    `patient` and `study` name them as the hospital does: for grouping, never for an output.
+    """
+    with understanding(header.member.name, header.member.name), header.member.open() as stream:
+        one = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
+
+        def text(name: str) -> str:
+            return " ".join(str(one.get(name) or "").split())[:60]
+
+        def number(name: str) -> float | None:
+            value = str(one.get(name) or "")
+            return float(value) if re.fullmatch(r"-?\d+(\.\d+)?", value) else None
+
+        age = re.fullmatch(r"0*(\d{1,3})Y", text("PatientAge"))
+        sex = {"F": "female", "M": "male"}.get(text("PatientSex"))
+        maker = f"{text('Manufacturer')} {text('ManufacturerModelName')}".strip()
+        found = {
+            "patient": text("PatientID") or text("PatientName"), "study": text("StudyInstanceUID"),
+            "scanner": maker or None, "age": float(age[1]) if age else None, "sex": sex,
+            "protocol": "contrast" if text("ContrastBolusAgent") else "unknown",
+            "extra_kvp": number("KVP"), "extra_kernel": text("ConvolutionKernel") or None,
+            "extra_ctdi_mgy": number("CTDIvol"), "extra_thickness_mm": number("SliceThickness")}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def datasets_of(path: Path, case: str, series: str) -> list[Dataset]:

@@ -349,6 +349,28 @@ def take_stock(path: Path, case: str) -> Inventory:
     return inventory
 
 
+def take_stock_of_tree(folder: Path, image_suffixes: tuple[str, ...]
+                       ) -> tuple[Inventory, list[str]]:
+    """`take_stock` of a tree, where a damaged file is a suspect and no error; a zip is left out.
+
+    Beside it the names of the files with one of `image_suffixes`, which are not opened.
+    """
+    inventory, images = Inventory(), []
+    with quiet():
+        for member in _walk(folder, inventory):
+            name = PurePosixPath(member.name).name
+            if name.lower().endswith(image_suffixes) and not name.startswith("._"):
+                images.append(member.name)
+            elif name.lower().endswith(".zip"):
+                inventory.left_out.append((member.name, "a zip: unpack it, or give it by itself"))
+            else:
+                try:
+                    _sort(member, member.name, inventory)
+                except (ScanError, MemoryError) as error:
+                    inventory.suspects.append((member.name, str(error).split("\n")[0]))
+    return inventory, images
+
+
 def holds_dicom(folder: Path) -> bool:
     """Whether any file of a folder begins as DICOM does."""
     for path in sorted(folder.rglob("*")):

@@ -72,7 +72,7 @@ def default_case_id(path: Path) -> str:
     Hospitals call folders after patients, so a folder, a zip or a DICOM file gets a made name
     (`pseudonyms`).
     """
-    if path.is_file() and path.name.lower().endswith(IMAGE_SUFFIXES):
+    if not path.is_dir() and path.name.lower().endswith(IMAGE_SUFFIXES):
         return safe_name(case_name(path))
     return pseudonym(str(path.resolve()))
 

@@ -31,7 +31,7 @@ from deeplung_nb.imaging.dicom_objects import (
 )
 from deeplung_nb.imaging.errors import ScanError
 from deeplung_nb.imaging.integrity import require_plain_file
-from deeplung_nb.imaging.io import read_scan, write_mask
+from deeplung_nb.imaging.io import case_name, read_scan, write_mask
 from deeplung_nb.imaging.regions import LOBE_CODES, read_lobes
 from deeplung_nb.reading.followup import FollowUp, detectable_factor, follow
 from deeplung_nb.reading.preview import draw_preview
@@ -227,9 +227,10 @@ def segment_file(
     ValueError, OSError
         Before any inference; the message names the file, what was expected and the remedy.
     """
-    case = case_id if case_id is not None else default_case_id(scan_path)
     if not scan_path.exists():
-        raise ScanError(f"case {case!r}: {scan_path} is missing, expected a CT. Check the path")
+        raise ScanError(f"case {case_id or case_name(scan_path)!r}: {scan_path} is missing, "
+                        "expected a CT. Check the path")
+    case = case_id if case_id is not None else default_case_id(scan_path)
     chosen = list(checkpoints or default_checkpoints())
     inputs = [scan_path, *chosen, *(path for path in (lung_mask, lobe_mask) if path is not None)]
     more = {"page": page is not None, "dicom_seg": dicom_seg or dicom_sr, "dicom_sr": dicom_sr}
