@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deeplung_nb import __version__, how_to_install
-from deeplung_nb.cohorts.adapters import names
+from deeplung_nb.cohorts.command_line import add_fetch, add_manifest
 from deeplung_nb.files import explain
 
 # Read when torch is loaded: its threads then sleep while ours (network.fused) compute.
@@ -111,41 +111,6 @@ def _digest(options: argparse.Namespace) -> None:
     limits = read_run(path).config.limits if (path / "run.json").exists() else "auto"
     table = measurements.read(path / "measurements.csv" if path.is_dir() else path)
     print(write_digest(table, limits=limits))
-
-
-def _manifest(options: argparse.Namespace) -> None:
-    from deeplung_nb.cohorts.adapters import make_manifest
-    from deeplung_nb.runs.registry import complete_manifests, own_manifest_folder
-
-    output = options.output or own_manifest_folder()
-    if options.folder is None:
-        if options.dataset in names():
-            raise ValueError(f"the folder of {options.dataset} is missing, expected manifest "
-                             f"{options.dataset} <folder>")
-        _manifest_of_tree(Path(options.dataset), output, options)
-        return
-    files = make_manifest(options.dataset, options.folder, output, options.overwrite)
-    if options.output is None:
-        complete_manifests(output)
-    print(f"wrote {' and '.join(map(str, files))}")
-
-
-def _manifest_of_tree(folder: Path, output: Path, options: argparse.Namespace) -> None:
-    from collections import Counter
-
-    from deeplung_nb.cohorts.tree import write_tree
-
-    tree, files, listed = write_tree(folder, output, options.role, cohort=options.cohort,
-                                     overwrite=options.overwrite)
-    excluded = Counter(row["exclude_reason"] for row in tree.rows if row["exclude"])
-    print(f"{len(tree.rows) - excluded.total()} cases of "
-          f"{len({row['patient_id'] for row in tree.rows})} patients, {excluded.total()} more that "
-          "are not used:")
-    for why, n in excluded.most_common():
-        print(f"  {n}: {why}")
-    print(f"wrote {' and '.join(map(str, files))}, which name nobody\n"
-          f"{len(tree.left_out)} files and series are in no row: names and reasons are in "
-          f"{listed}, with the list of made names")
 
 
 def _train_packaged(options: argparse.Namespace) -> None:
@@ -297,24 +262,6 @@ def _add_benchmark(commands: Any) -> None:
     command.set_defaults(run=_benchmark)
 
 
-def _add_manifest(commands: Any) -> None:
-    command = commands.add_parser(
-        "manifest", help="write a manifest of a data set, or of any folder with CTs",
-        description="Write <set>.csv and its frozen folds splits_<set>.csv, from the files found. "
-                    "Of any folder of your own: a row for each CT that can be read (of a study's "
-                    "series the one with the most slices), with made names for patients and "
-                    "files, and a list of what can't be used and why.")
-    command.add_argument("dataset", metavar="set|folder",
-                         help=f"{', '.join(names())} and its folder, or a folder of your own alone")
-    command.add_argument("folder", type=Path, nargs="?", help="the data set's folder")
-    command.add_argument("--role", choices=("cv", "external"), default="external",
-                         help="what your cases serve for (default: external)")
-    command.add_argument("--cohort", help="their name (default: site_training, site_external)")
-    command.add_argument("--output", type=Path, help="folder to write to (default: data_manifests)")
-    command.add_argument("--overwrite", action="store_true", help="replace what is there")
-    command.set_defaults(run=_manifest)
-
-
 def _add_train_packaged(commands: Any) -> None:
     command = commands.add_parser(
         "train-packaged", help="train the network that comes with the package anew",
@@ -351,7 +298,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"deeplung_nb {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="<command>")
     for add in (_add_segment, _add_followup, _add_reproduce, _add_notebooks, _add_digest,
-                _add_dashboard, _add_benchmark, _add_manifest, _add_train_packaged, _add_ablate):
+                _add_dashboard, _add_benchmark, add_manifest, add_fetch, _add_train_packaged,
+                _add_ablate):
         add(commands)
     return top
 

@@ -52,7 +52,8 @@ MEASURING_CODE = (
 )
 """Code that can change measurements.csv, and `imaging/phantom/` where phantoms are used."""
 
-WITHOUT_NUMBERS = ("files.py", "pseudonyms.py", "measurements/readings.py", "runs/__init__.py", "runs/config.py",
+WITHOUT_NUMBERS = ("files.py", "pseudonyms.py", "measurements/readings.py", "runs/__init__.py",
+                   "runs/config.py",
                    "runs/progress.py", "runs/registry.py", "runs/resources.py",
                    "imaging/errors.py", "stats/_results.py")
 """What that code imports besides and that changes no number; `config` enters by its values, the

@@ -10,14 +10,44 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+from collections.abc import Mapping
 from pathlib import Path
 
-from deeplung_nb.files import atomic_paths
+from deeplung_nb.files import atomic_paths, sha256_of
 
 
 def names() -> list[str]:
     """The sets that have an adapter."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def files_of_case(folder: Path, case: str, files: Mapping[str, str]) -> dict[str, object]:
+    """The columns of a case's files: paths, hashes, slices; each must be there.
+
+    Reads headers and hashes, no voxel.
+
+    Raises
+    ------
+    ValueError
+        One of the files is missing, or the CT's header can't be read.
+    """
+    import SimpleITK as sitk
+
+    absent = [name for name in files.values() if not (folder / name).is_file()]
+    if absent:
+        raise ValueError(f"case {case!r}: {', '.join(absent)} missing in {folder}, expected "
+                         f"{', '.join(files.values())}. Unpack all of the set there, or take the "
+                         "case out")
+    header = sitk.ImageFileReader()
+    header.SetFileName(str(folder / files["image"]))
+    try:
+        header.ReadImageInformation()
+    except RuntimeError as error:
+        raise ValueError(f"case {case!r}: {folder / files['image']} can't be read as an image. Get "
+                         "it again") from error
+    return {**files, **{f"{name}_sha256": sha256_of(folder / path)
+                        for name, path in files.items()},
+            "n_slices": header.GetSize()[2], "slice_gap_mm": round(header.GetSpacing()[2], 4)}
 
 
 def make_manifest(name: str, folder: str | os.PathLike, output: Path,
