@@ -128,7 +128,7 @@ def test_what_cannot_be_fetched_says_why(tmp_path, name, said):
 
 def local_archives(folder: Path, members: dict[str, bytes], monkeypatch) -> None:
     """Let each file of medseg2 be an archive on disk."""
-    def retrieve(url, known_hash, fname, path, progressbar):
+    def retrieve(url, known_hash, fname, path, downloader):
         Path(path).mkdir(exist_ok=True)
         with zipfile.ZipFile(Path(path) / fname, "w") as archive:
             for name, content in members.items():

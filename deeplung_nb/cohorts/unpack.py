@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import stat
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from deeplung_nb.files import atomic_path
@@ -123,11 +124,6 @@ def _copy(content: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, archive
             if length != member.file_size:
                 raise ArchiveError(f"{archive}: member {member.filename!r} holds {length} bytes of "
                                    f"{member.file_size}: it is truncated. Fetch the archive again")
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        raise ArchiveError(f"{archive}: member {member.filename!r} is damaged ({error}). Fetch the "
-                           "archive again") from error
-    except Exception as error:
-        if "zlib" in type(error).__module__ or type(error).__name__ == "error":
-            raise ArchiveError(f"{archive}: member {member.filename!r} is damaged ({error}). Fetch "
-                               "the archive again") from error
-        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise ArchiveError(f"{archive}: member {member.filename!r} is damaged or packed in an "
+                           f"unknown way ({error}). Fetch the archive again") from error
