@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,13 @@ class _Wild:
         residual = self.xy - self.slope * self.xx
         self.error = float(np.sqrt(residual @ residual))
 
+    @functools.cached_property
+    def _turned(self) -> tuple[np.ndarray, np.ndarray]:
+        """Scores, sums, scores x, scores xx with all signs: at slope 0, and by slope; [4, draws]."""
+        parts = [self.turns @ np.column_stack([score, total, score * self.x, score * self.xx])
+                 for score, total in ((self.xy, self.y), (self.xx, self.x))]
+        return parts[0].T, parts[1].T
+
     def p_value(self, slope: float) -> float:
         """Of the null hypothesis that the slope is this one."""
         scores, sums = self.xy - slope * self.xx, self.y - slope * self.x
@@ -78,9 +86,9 @@ class _Wild:
             level = self.turns @ sums / self.w.sum()
             spread = (self.turns * scores - level[:, None] * self.x - found[:, None] * self.xx)
             error = np.sqrt((spread**2).sum(axis=1))
-        else:  # the same square written out, so that no array of all signs is made anew
-            found, level, of_x, of_xx = (self.turns @ np.column_stack(
-                [scores, sums, scores * self.x, scores * self.xx])).T
+        else:  # the same square written out: each part of it is a straight line in the slope
+            at_0, by_slope = self._turned
+            found, level, of_x, of_xx = at_0 - slope * by_slope
             found, level = found / self.square, level / self.w.sum()
             error = np.sqrt(np.maximum(
                 scores @ scores + level**2 * (self.x @ self.x) + found**2 * (self.xx @ self.xx)
