@@ -86,7 +86,7 @@ class _Resuming:
     def __init__(self, partial: Path, shown: bool) -> None:
         self.partial, self.shown = partial, shown
 
-    def __call__(self, url: str, output_file: Any, pooch: Any = None) -> None:
+    def __call__(self, url: str, output_file: Any, pooch: Any) -> None:
         if not url.startswith(("https://", "http://")):
             raise OSError(f"{url} is no web address")
         for left in range(TRIES - 1, -1, -1):
@@ -154,9 +154,10 @@ def fetch(name: str, folder: str | os.PathLike, progress: bool = True) -> list[P
     paths = []
     for file in dataset.files:
         target = folder / file.name
+        downloader: Any = _Resuming(folder / f"{file.name}.partial", progress)
         try:
             pooch.retrieve(file.url, known_hash=file.hash, fname=file.name, path=folder,
-                           downloader=_Resuming(folder / f"{file.name}.partial", progress))
+                           downloader=downloader)
         except ValueError as error:
             raise FetchError(f"{target}: the file from {file.url} is not the published one "
                              f"(expected {file.hash}). It was deleted: fetch it again, and if it "

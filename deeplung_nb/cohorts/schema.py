@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import pandas as pd
 import pandera.pandas as pa
@@ -231,7 +232,7 @@ def _repeat_faults(table: pd.DataFrame) -> list[str]:
     return faults
 
 
-def find_file(data: Path, value: str) -> Path:
+def find_file(data: Path, value: Any) -> Path:
     """A path of a manifest in its data folder; a made name is what it stands for on this machine.
 
     Only who has the list of made names (`pseudonyms`) finds the files of a manifest that names

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from deeplung_nb.course.questions import NothingToAsk, Question
@@ -31,7 +32,7 @@ def _best_epoch(history: pd.DataFrame, column: str = "validation_loss", largest:
 
 
 def _cases(measured: pd.DataFrame, reader: str = "model") -> pd.DataFrame:
-    return measured[(measured.reader == reader) & (measured.structure == "high_opacity")]
+    return measured.loc[(measured.reader == reader) & (measured.structure == "high_opacity")]
 
 
 def _folds(external: pd.DataFrame) -> pd.Series:
@@ -252,8 +253,8 @@ QUESTIONS = {
         "How far apart are the best and the worst *fold* in the mean Dice of any lesion "
         "(`lesion`), over the external cases of `external`?",
         lambda external: float(_folds(external).max() - _folds(external).min()), (
-            (lambda external: float(_folds(external).std()), "That is the SD of the folds.",
-             "The largest minus the smallest."),
+            (lambda external: float(np.std(_folds(external), ddof=1)),
+             "That is the SD of the folds.", "The largest minus the smallest."),
             (lambda external: float(_folds(external).max()), "That is the best fold itself.",
              "The largest minus the smallest."),
             (lambda external: float(_folds(external).min()), "That is the worst fold itself.",

@@ -40,7 +40,12 @@ def _error_of_largest(measured: pd.DataFrame) -> tuple[float, float]:
 
 def _share_less(measured: pd.DataFrame) -> float:
     table = _lesions(measured)
-    return 100 * float((table["model"] < table["expert"]).mean())
+    return 100 * float(_more(table).lt(0).mean())
+
+
+def _more(table: pd.DataFrame) -> pd.Series:
+    """By how much the network measures more."""
+    return table.loc[:, "model"] - table.loc[:, "expert"]
 
 
 QUESTIONS = {
@@ -102,16 +107,13 @@ QUESTIONS = {
         _share_less, (
             (lambda measured: _share_less(measured) / 100, "That is the share.",
              "Per cent are hundredths."),
-            (lambda measured: float((_lesions(measured)["model"]
-                                     < _lesions(measured)["expert"]).sum()),
+            (lambda measured: float(_more(_lesions(measured)).lt(0).sum()),
              "That is their number.", "Over how many cases?"),
-            (lambda measured: 100 * float((_lesions(measured)["model"]
-                                           > _lesions(measured)["expert"]).mean()),
+            (lambda measured: 100 * float(_more(_lesions(measured)).gt(0).mean()),
              "In these it measures more.", "Less is asked for."),
             (lambda measured: 100 - _share_less(measured), "Equal readings are not less.",
              "Where both write 0, neither is less."),
-            (lambda measured: 100 * float((_lesions(measured)["model"]
-                                           <= _lesions(measured)["expert"]).mean()),
+            (lambda measured: 100 * float(_more(_lesions(measured)).le(0).mean()),
              "Equal readings are in it.", "Less, not less or equal.")),
         "In the waterfall these are the bars below 0. Half and half would be no "
         "bias; the length of the bars says what it comes to.", ("measured",)),

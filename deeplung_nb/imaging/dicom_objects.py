@@ -63,7 +63,8 @@ def series_datasets(scan: Scan) -> list[Dataset]:
             raise ScanError(f"{what}: a slice of {source.name} has no place of its own (an "
                             "enhanced multi-frame file, or one without geometry), expected one "
                             "file a slice. Take the NIfTI mask")
-    normal = np.cross(*np.asarray(found[0].ImageOrientationPatient, float).reshape(2, 3))
+    across, down = np.asarray(found[0].ImageOrientationPatient, float).reshape(2, 3)
+    normal = np.cross(across, down)
     places = [float(np.asarray(one.ImagePositionPatient, float) @ normal) for one in found]
     # A slice that is there twice counts once, as when the scan was read.
     once = {round(place, 3): one for place, one in
@@ -162,7 +163,7 @@ def make_segmentation(scan: Scan, mask: LesionMask, slices: Sequence[Dataset],
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:
-    return tuple(int(colour[k:k + 2], 16) for k in (1, 3, 5))
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
 def make_report(segmentation: Segmentation, slices: Sequence[Dataset],

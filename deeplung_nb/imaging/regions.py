@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -68,7 +69,8 @@ def _sides(lungs: np.ndarray, column_mm: float) -> np.ndarray:
     sides = np.empty(lungs.shape, np.uint8)
     for z, middle in enumerate(middles):
         sides[z] = np.where(x < middle, RIGHT, LEFT)[None]
-        parts, n = ndimage.label(lungs[z])
+        found: Any = ndimage.label(lungs[z])
+        parts, n = found
         if not n:
             continue
         size = np.bincount(parts.ravel(), minlength=n + 1)[1:]
@@ -106,7 +108,7 @@ def depth_mm(lungs: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.nd
         filled[z] = ndimage.binary_fill_holes(lungs[z])
     # A rim of one voxel all around, so that a lung at the picture's edge has a surface there.
     padded = np.pad(filled, 1)
-    inside = ndimage.distance_transform_edt(padded, sampling=spacing_mm)
+    inside: Any = ndimage.distance_transform_edt(padded, sampling=spacing_mm)
     return inside[1:-1, 1:-1, 1:-1].astype(np.float32)
 
 

@@ -52,10 +52,11 @@ def detectable_factor(unseen: Sequence[Mapping[str, Any]]) -> tuple[float, int]:
     if not len(frame):
         return float("nan"), 0
     frame = frame[(frame["expert"] > NEARLY_NOTHING_ML) & (frame["automatic"] > 0)]
-    logs = np.log(frame["automatic"] / frame["expert"]).groupby(frame["patient_id"]).mean()
+    ratios = pd.Series(np.log(frame["automatic"] / frame["expert"]), frame.index)
+    logs = np.asarray(ratios.groupby(frame["patient_id"]).mean(), float)
     if len(logs) < FEWEST_PATIENTS:
         return float("nan"), len(logs)
-    return float(np.exp(1.959964 * np.sqrt(2) * logs.std(ddof=1))), len(logs)
+    return float(np.exp(1.959964 * np.sqrt(2) * np.std(logs, ddof=1))), len(logs)
 
 
 def follow(results: Sequence[Segmentation], days: Sequence[float] | None = None,
@@ -96,7 +97,7 @@ def follow(results: Sequence[Segmentation], days: Sequence[float] | None = None,
                              "your own (notebook 11)")
     rows = pd.concat([result.table.assign(day=day, reader="model", patient_id="this")
                       for result, day in zip(results, when, strict=True)], ignore_index=True)
-    lesions = rows[rows["structure"].isin(LESION_STRUCTURES)]
+    lesions = rows.loc[rows["structure"].isin(LESION_STRUCTURES)]
     table = change_table(lesions, smallest_factor).drop(columns=["reader", "patient_id"])
     return FollowUp(tuple(results), tuple(when), days is not None, table, smallest_factor, because,
                     tuple(_warnings(results, rows)))

@@ -85,8 +85,8 @@ def plan_outputs(folder: Path, case_id: str, inputs: Sequence[Path],
     """
     check_name(case_id)
     recover(folder)  # what a killed call had begun to place
-    outputs = Outputs(*(folder / f"{case_id}_{ending}" if name in ALWAYS or name in more else None
-                        for name, ending in ENDINGS.items()))
+    outputs = Outputs(**{name: folder / f"{case_id}_{ending}" for name, ending in ENDINGS.items()
+                         if name in ALWAYS or name in more})
     for source in inputs:
         if not source.is_dir() and source.exists():
             require_plain_file(source, case_id)

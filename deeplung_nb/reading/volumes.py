@@ -125,7 +125,7 @@ def measure(
     for structure in structures:
         found = structure_mask(mask.labels, structure)
         row = {"structure": structure, **_extent(found, scan, regions), "note": note}
-        if lung_voxels:
+        if lungs is not None and lung_voxels:
             row["burden_percent"] = 100.0 * row["n_voxels"] / lung_voxels
             # Slice by slice: whole arrays of a long scan are large.
             n_outside = sum(

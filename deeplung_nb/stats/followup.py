@@ -212,9 +212,10 @@ def change_table(frame: pd.DataFrame, smallest_factor: float, *, patient: str = 
                          f"{row[order]}: expected one of each {', '.join(by)}")
     kept = frame.sort_values([*by, patient, order], kind="stable")
     groups = kept.groupby([*by, patient], sort=False, dropna=False)
-    table = kept[[*by, patient]].assign(**{
+    table: Any = kept[[*by, patient]].assign(**{
         "from": groups[order].shift(), "to": kept[order], "before": groups[value].shift(),
-        "after": kept[value]})[groups.cumcount() > 0].reset_index(drop=True)
+        "after": kept[value]})
+    table = table[groups.cumcount() > 0].reset_index(drop=True)
     before, after = table["before"].to_numpy(float), table["after"].to_numpy(float)
     if (np.nan_to_num(np.concatenate([before, after])) < 0).any():
         raise ValueError(f"column {value!r} has readings below 0: a factor needs amounts")

@@ -64,7 +64,8 @@ def component_sizes(mask: np.ndarray) -> np.ndarray:
     >>> component_sizes(np.array([1, 1, 0, 0, 1, 1, 1, 0], bool)).tolist()
     [2, 3]
     """
-    places, n = ndimage.label(mask[_box(mask)], np.ones((3,) * mask.ndim))
+    found: Any = ndimage.label(mask[_box(mask)], np.ones((3,) * mask.ndim))
+    places, n = found
     return np.bincount(places.ravel(), minlength=n + 1)[1:]
 
 

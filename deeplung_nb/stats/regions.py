@@ -27,11 +27,12 @@ def region_table(frame: pd.DataFrame, structure: str = "lesion", *, reference: s
         The column `region`, then those of `summary.agreement_table`; cases without lungs, which
         have no regions, are counted in `n_missing`. Empty where no case has any.
     """
-    rows = frame[frame["structure"] == structure]
+    rows = frame.loc[frame["structure"] == structure]
     values = {name: f"volume_{name}_ml" for name in REGIONS}
     parts = [agreement_table(rows, ("cohort", "role", "structure"), reference=reference, test=test,
                              value=value, missing="drop", limits=limits).assign(region=name)
-             for name, value in values.items() if value in rows and rows[value].notna().any()]
+             for name, value in values.items()
+             if value in rows.columns and bool(rows.loc[:, value].notna().any())]
     if not parts:
         return pd.DataFrame()
     table = pd.concat(parts)

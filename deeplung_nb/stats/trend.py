@@ -71,7 +71,7 @@ class _Wild:
 
     @functools.cached_property
     def _turned(self) -> tuple[np.ndarray, np.ndarray]:
-        """Scores, sums, scores x, scores xx with all signs: at slope 0, and by slope; [4, draws]."""
+        """Scores, sums, scores x and scores xx with all signs: at slope 0, by slope; [4, draws]."""
         parts = [self.turns @ np.column_stack([score, total, score * self.x, score * self.xx])
                  for score, total in ((self.xy, self.y), (self.xx, self.x))]
         return parts[0].T, parts[1].T
