@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,6 +72,18 @@ VALUES = {"volume_ml": ("volume", "mL"), "burden_percent": ("burden", "%"),
 
 NO_AMOUNTS = ("mean_hu",)
 """Of these 0 is no absence, and a ratio has no meaning."""
+
+READER_PREFIX, CONSENSUS = "reader-", {
+    "consensus-majority": "Majority of the readers", "consensus-staple": "STAPLE of the readers"}
+"""Further readers of a study (`reader-ann`), and what several of them say together."""
+
+
+def people(readers: Iterable[str]) -> list[str]:
+    """Of a table's readers those who are no machine and no consensus, the expert first."""
+    names = list(dict.fromkeys(readers))
+    return [name for name in names if name == "expert"] + [
+        name for name in names if name.startswith(READER_PREFIX)]
+
 
 ROLES: dict[str, str] = {
     "cv": "Training (cross-validation)",

@@ -30,6 +30,8 @@ class Case(NamedTuple):
     expert: LesionMask
     lungs: LungMask | None
     structures: tuple[str, ...]
+    readers: dict[str, LesionMask | None] = {}
+    """Further readers' masks; None of one who has not read this case."""
 
 
 class SliceCase(NamedTuple):
@@ -135,7 +137,10 @@ def read_case(cohort: Cohort, case_id: str) -> Case:
     codes = {1: GGO.code} if binary else cohort.mask_codes
     expert = read_mask(cohort.mask_path(case_id), scan, codes)
     lungs = lungs_for(scan, cohort.lung_mask_path(case_id))
-    return Case(scan, expert, lungs, ("lesion",) if binary else LESION_STRUCTURES)
+    paths = {name: cohort.reader_path(case_id, name) for name in cohort.readers}
+    readers = {name: None if path is None else read_mask(path, scan, codes)
+               for name, path in paths.items()}
+    return Case(scan, expert, lungs, ("lesion",) if binary else LESION_STRUCTURES, readers)
 
 
 def read_for_training(cohort: Cohort, case_id: str) -> tuple[Scan, LesionMask]:

@@ -14,7 +14,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from deeplung_nb.cohorts.schema import SCHEMA, ManifestError, check_manifest, find_file
+from deeplung_nb.cohorts.schema import (
+    READER_COLUMNS,
+    SCHEMA,
+    ManifestError,
+    check_manifest,
+    find_file,
+)
 from deeplung_nb.files import atomic_path
 from deeplung_nb.imaging.slices import SliceLayout
 from deeplung_nb.labels import LABELS, ROLES
@@ -93,6 +99,16 @@ class Cohort:
     def image_path(self, case_id: str) -> Path:
         """The case's CT."""
         return self._path(case_id, "image")
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """Further readers than the expert, by the columns `reader_<name>`."""
+        return tuple(name.removeprefix(READER_COLUMNS) for name in self.frame.columns
+                     if name.startswith(READER_COLUMNS))
+
+    def reader_path(self, case_id: str, reader: str) -> Path | None:
+        """A further reader's mask of a case; None where there is none."""
+        return self._path(case_id, f"{READER_COLUMNS}{reader}")
 
     def series(self, case_id: str) -> str | None:
         """Which series of its DICOM folder the CT is; None where there is one."""

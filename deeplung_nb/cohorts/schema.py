@@ -22,8 +22,10 @@ PROTOCOLS = ("non-contrast", "contrast", "unknown")
 SMOKING = ("never", "former", "current")
 SEXES = ("female", "male")
 FILES = ("image", "mask", "lung_mask")
-EXTRA_PREFIXES = ("ph_", "extra_")
-"""Columns that start so are carried along unchecked: phantom settings, a site's own columns."""
+READER_COLUMNS = "reader_"
+"""Columns that start so name the masks of further readers: `reader_ann` of the reader ann."""
+EXTRA_PREFIXES = ("ph_", "extra_", READER_COLUMNS)
+"""Columns that start so are carried along: phantom settings, a site's own, readers' masks."""
 
 _IDENTIFYING = re.compile(
     r"(?<![0-9.])("
@@ -247,7 +249,8 @@ def find_file(data: Path, value: Any) -> Path:
 def _file_faults(row: pd.Series, label: str, data: Path | None, verify: bool,
                  remake: str) -> list[str]:
     faults = []
-    for column in FILES:
+    readers = [name for name in row.index if str(name).startswith(READER_COLUMNS)]
+    for column in (*FILES, *readers):
         value = row[column]
         if pd.isna(value):
             continue
@@ -262,7 +265,7 @@ def _file_faults(row: pd.Series, label: str, data: Path | None, verify: bool,
             continue
         if data is None or row.exclude == "1":
             continue
-        path, digest = find_file(data, value), row[f"{column}_sha256"]
+        path, digest = find_file(data, value), row.get(f"{column}_sha256")
         if not path.exists():
             faults.append(f"{label}: {column} {path} is missing, expected a file. Put it there, "
                           "set DEEPLUNG_DATA to the folder that has it, or exclude the case")

@@ -20,6 +20,7 @@ import torch
 
 from deeplung_nb import measurements
 from deeplung_nb.cohorts.cases import (
+    Case,
     find_volumes,
     load_cohorts,
     load_splits,
@@ -29,6 +30,7 @@ from deeplung_nb.cohorts.cases import (
 from deeplung_nb.cohorts.manifest import Cohort
 from deeplung_nb.cohorts.splits import CaseKey, fold_cases
 from deeplung_nb.files import write_text
+from deeplung_nb.imaging import consensus
 from deeplung_nb.imaging.body import body_mask, without_outside
 from deeplung_nb.imaging.io import write_mask
 from deeplung_nb.imaging.lungs import lungs_for
@@ -36,7 +38,7 @@ from deeplung_nb.imaging.plausibility import examine
 from deeplung_nb.imaging.preprocess import Restorer, prepare
 from deeplung_nb.imaging.regions import LungRegions
 from deeplung_nb.imaging.scan import LesionMask, Scan
-from deeplung_nb.labels import LESION_STRUCTURES
+from deeplung_nb.labels import CONSENSUS, LESION_STRUCTURES, READER_PREFIX, structure_mask
 from deeplung_nb.learning.dataset import (
     PreparedCase,
     prepare_case,
@@ -52,6 +54,7 @@ from deeplung_nb.reading.predict import Predictor
 from deeplung_nb.reading.volumes import measure
 from deeplung_nb.runs import Run
 from deeplung_nb.runs.progress import Progress, track
+from deeplung_nb.stats import overlap
 
 FACTS = ("cohort", "role", "case_id", "patient_id", "protocol", "scanner", "centre")
 
@@ -202,6 +205,7 @@ def _evaluate_case(run: Run, work: Work, predictors: _Predictors) -> list[dict[s
         regions = None if case.lungs is None else LungRegions.of(case.lungs)
         lines = _rows(run, row, "expert", folds["expert"], measure(
             case.scan, case.expert, case.lungs, structures=case.structures, regions=regions))
+        lines += _read_by_others(run, row, case, regions, folds["expert"])
         masks = predictors.masks(work.readers, case.scan, config.network.image_size)
         for name, mask in masks.items():
             lines += _rows(run, row, name, folds[name], measure(
@@ -211,12 +215,71 @@ def _evaluate_case(run: Run, work: Work, predictors: _Predictors) -> list[dict[s
         for line in lines:
             line["note"] = "; ".join([line["note"], *(f"implausible: {error}" for error in
                                                       odd.errors), *odd.warnings])
+        _compare_readers(run, row, case, masks["model"])
         write_mask(masks["model"], run.path("masks", row.cohort, f"{row.case_id}.nii.gz"))
     except (ValueError, OSError) as error:
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
             raise  # a full disk is no property of the case
-        return _failed(run, row, folds, error)
+        others = {f"{READER_PREFIX}{name}": folds["expert"] for name in cohort.readers}
+        return _failed(run, row, {**folds, **others}, error)
     return lines
+
+
+def _together(case: Case) -> dict[str, LesionMask]:
+    """Everybody's mask of a case, and of three or more what they say together."""
+    people = {"expert": case.expert, **{f"{READER_PREFIX}{name}": mask
+                                        for name, mask in case.readers.items() if mask is not None}}
+    if len(people) < consensus.FEWEST:
+        return people
+    masks = list(people.values())
+    ways = (consensus.majority(masks), consensus.staple(masks))
+    return {**people, **dict(zip(CONSENSUS, ways, strict=True))}
+
+
+def _read_by_others(run: Run, row: pd.Series, case: Case, regions: LungRegions | None,
+                    fold: int | None) -> list[dict[str, Any]]:
+    """Rows of further readers and of their consensus; of one who has not read it, unread."""
+    if not case.readers:
+        return []
+    masks = _together(case)
+    wanted = [f"{READER_PREFIX}{name}" for name in case.readers]
+    wanted += CONSENSUS if len(wanted) + 1 >= consensus.FEWEST else []
+    unread = [{"structure": name, "note": "not read by this reader, or by too few for a consensus"}
+              for name in case.structures]
+    lines = [line for name in wanted if name not in masks
+             for line in _rows(run, row, name, fold, unread, status="unread")]
+    for name, mask in masks.items():
+        if name != "expert":
+            lines += _rows(run, row, name, fold, measure(
+                case.scan, mask, case.lungs, reference=case.expert, structures=case.structures,
+                tolerance_mm=run.config.nsd_tolerance_mm, regions=regions))
+    return lines
+
+
+def _compare_readers(run: Run, row: pd.Series, case: Case, model: LesionMask) -> None:
+    """Overlap of every two readers, the network and the consensus among them, beside the rows."""
+    if not case.readers:
+        return
+    masks = {**_together(case), "model": model}
+    lines = []
+    for (first, one), (second, other) in itertools.combinations(masks.items(), 2):
+        for structure in case.structures:
+            counts = overlap.confusion(structure_mask(one.labels, structure),
+                                       structure_mask(other.labels, structure))
+            size = 2 * counts.tp + counts.fp + counts.fn
+            lines.append({"cohort": row.cohort, "role": row.role, "case_id": row.case_id,
+                          "patient_id": row.patient_id, "structure": structure,
+                          "first": first, "second": second,
+                          "dice": 2 * counts.tp / size if size else None})
+    write_text(run.path("between_readers", row.role, row.cohort, f"{row.case_id}.json"),
+               json.dumps(lines))
+
+
+def overlap_between_readers(run: Run) -> pd.DataFrame:
+    """Dice of every two readers in every case: `first, second, dice`; empty of one reader."""
+    paths = sorted(run.folder.glob("between_readers/*/*/*.json"))
+    return pd.DataFrame([line for path in paths
+                         for line in json.loads(path.read_text(encoding="utf-8"))])
 
 
 def _part(run: Run, role: str, row: pd.Series) -> Path:
