@@ -13,11 +13,11 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from deeplung_nb.__main__ import main
 from deeplung_nb.imaging.dicom import read_series
+from deeplung_nb.imaging.dicom_masks import read_rtstruct, read_segmentation
 from deeplung_nb.imaging.dicom_objects import (
     Algorithm,
     make_report,
     make_segmentation,
-    read_segmentation,
     series_datasets,
 )
 from deeplung_nb.imaging.errors import ScanError
@@ -198,7 +198,7 @@ def test_segments_of_unknown_meaning_are_listed_and_can_be_named(made, tmp_path)
         one.SegmentLabel = f"Thing {one.SegmentNumber}"
         one.SegmentedPropertyTypeCodeSequence[0].CodeMeaning = "Mass"
     seg.save_as(tmp_path / "seg.dcm")
-    with pytest.raises(ScanError, match=r"unknown meaning \(1: Thing 1, 2: Thing 2\)"):
+    with pytest.raises(ScanError, match=r"unknown meaning \(1: Thing 1, Mass; 2: Thing 2, Mass\)"):
         read_segmentation(tmp_path / "seg.dcm", scan)
     named = read_segmentation(tmp_path / "seg.dcm", scan, {1: 2, 2: 1})
     assert (named.labels == 2).sum() > (named.labels == 1).sum()
@@ -225,3 +225,84 @@ def test_a_nifti_file_can_have_no_dicom_and_that_is_said_before_the_work(
                  "--checkpoint", str(checkpoint_file)]) == 1
     assert "refer to the slices of a DICOM series" in capsys.readouterr().err
     assert not out.exists() or not list(out.iterdir())
+
+
+def write_rtstruct(path, scan, rois, modality="RTSTRUCT"):
+    """Contours in mm of each ROI: name -> list of (slice, corners in pixels (x, y))."""
+    plan = Dataset()
+    plan.file_meta = FileMetaDataset()
+    plan.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    plan.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.481.3"
+    plan.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    plan.SOPClassUID, plan.Modality = "1.2.840.10008.5.1.4.1.1.481.3", modality
+    image = scan.grid.to_image(scan.hu)
+    plan.StructureSetROISequence, plan.ROIContourSequence = [], []
+    for number, (name, contours) in enumerate(rois.items(), 1):
+        roi, drawn = Dataset(), Dataset()
+        roi.ROINumber, roi.ROIName, drawn.ReferencedROINumber = number, name, number
+        drawn.ContourSequence = []
+        for z, corners in contours:
+            one = Dataset()
+            one.ContourGeometricType, one.NumberOfContourPoints = "CLOSED_PLANAR", len(corners)
+            one.ContourData = [round(v, 4) for x, y in corners for v in
+                               image.TransformContinuousIndexToPhysicalPoint((x, y, float(z)))]
+            drawn.ContourSequence.append(one)
+        plan.StructureSetROISequence.append(roi)
+        plan.ROIContourSequence.append(drawn)
+    plan.save_as(path, enforce_file_format=True)
+    return path
+
+
+def square(low, high):
+    return [(low - 0.5, low - 0.5), (high + 0.5, low - 0.5), (high + 0.5, high + 0.5),
+            (low - 0.5, high + 0.5)]
+
+
+@pytest.mark.parametrize("how", [{}, {"orientation": PRONE}, {"orientation": TURNED}], ids=str)
+def test_contours_of_an_rtstruct_are_filled_on_their_slices(made, tmp_path, how):
+    scan, _ = made(**how)
+    path = write_rtstruct(tmp_path / "rt.dcm", scan, {
+        "GGO right": [(3, square(2, 8)), (3, square(4, 5))],  # a hole in it
+        "Consolidation": [(3, square(7, 9)), (4, square(1, 1))], "Lung": [(3, square(0, 10))]})
+    expected = np.zeros(scan.shape, np.uint8)
+    expected[3, 2:9, 2:9] = GGO.code
+    expected[3, 4:6, 4:6] = 0
+    expected[3, 7:10, 7:10] = HIGH_OPACITY.code
+    expected[4, 1, 1] = HIGH_OPACITY.code
+    np.testing.assert_array_equal(read_rtstruct(path, scan).labels, expected)
+    np.testing.assert_array_equal(read_mask(path, scan).labels, expected)
+
+
+def test_a_slanted_contour_holds_the_centres_that_lie_in_it(made, tmp_path):
+    scan, _ = made()
+    corners = [(2.2, 1.3), (9.7, 3.1), (5.4, 10.2)]
+    path = write_rtstruct(tmp_path / "rt.dcm", scan, {"ground glass": [(5, corners)]})
+    (ax, ay), (bx, by), (cx, cy) = corners
+    expected = np.zeros(scan.shape, np.uint8)
+    for y in range(12):
+        for x in range(16):
+            sides = [(bx - ax) * (y - ay) - (by - ay) * (x - ax),
+                     (cx - bx) * (y - by) - (cy - by) * (x - bx),
+                     (ax - cx) * (y - cy) - (ay - cy) * (x - cx)]
+            expected[5, y, x] = all(side > 0 for side in sides)
+    np.testing.assert_array_equal(read_rtstruct(path, scan).labels, expected)
+
+
+def test_an_rtstruct_that_does_not_fit_is_told(made, tmp_path):
+    scan, _ = made()
+    other = write_rtstruct(tmp_path / "a.dcm", scan, {"GGO": [(30, square(2, 4))]})
+    with pytest.raises(ScanError, match="lies on no slice of the scan"):
+        read_rtstruct(other, scan)
+    unknown = write_rtstruct(tmp_path / "b.dcm", scan, {"Heart": [(3, square(2, 4))]})
+    with pytest.raises(ScanError, match=r"unknown meaning \(1: Heart\)"):
+        read_mask(unknown, scan)
+    assert (read_rtstruct(unknown, scan, {1: 2}).labels == 2).sum() == 9
+    plan = write_rtstruct(tmp_path / "c.dcm", scan, {}, modality="RTPLAN")
+    with pytest.raises(ScanError, match="expected an RTSTRUCT or a DICOM Segmentation"):
+        read_rtstruct(plan, scan)
+
+
+def test_a_segmentation_serves_as_a_readers_mask(made, tmp_path):
+    scan, mask = made()
+    make_segmentation(scan, mask, series_datasets(scan), BY).save_as(tmp_path / "seg.dcm")
+    np.testing.assert_array_equal(read_mask(tmp_path / "seg.dcm", scan).labels, mask.labels)

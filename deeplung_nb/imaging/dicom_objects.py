@@ -7,7 +7,6 @@ Each frame lies on a slice of the series and refers to it.
 from __future__ import annotations
 
 import contextlib
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ import numpy as np
 import SimpleITK as sitk
 
 from deeplung_nb.imaging.errors import ScanError
-from deeplung_nb.imaging.grid import MEMORY_ORIENTATION
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.labels import LABELS, Label
 
@@ -74,12 +72,13 @@ def series_datasets(scan: Scan) -> list[Dataset]:
     return kept
 
 
-def _file_order(array: np.ndarray, of: Scan | LesionMask) -> sitk.Image:
+def file_order(array: np.ndarray, of: Scan | LesionMask) -> sitk.Image:
+    """An array as an image in the order of the scan's own file, as its slices lie."""
     return sitk.DICOMOrient(of.grid.to_image(array), of.orientation)
 
 
 def _require_same_place(scan: Scan, slices: Sequence[Dataset], what: str) -> None:
-    image = _file_order(np.zeros(scan.shape, np.uint8), scan)
+    image = file_order(np.zeros(scan.shape, np.uint8), scan)
     columns, rows, n_slices = image.GetSize()
     why = None
     if len(slices) != n_slices:
@@ -149,7 +148,7 @@ def make_segmentation(scan: Scan, mask: LesionMask, slices: Sequence[Dataset],
         tracking_uid=hd.UID(), tracking_id=f"{MAKER} {label.name}",
         display_color=CIELabColor.from_rgb(*_rgb(label.colour)),
     ) for label in LABELS[1:]]
-    frames = sitk.GetArrayFromImage(_file_order(mask.labels, mask))
+    frames = sitk.GetArrayFromImage(file_order(mask.labels, mask))
     with _names_as_they_are():
         return hd.seg.Segmentation(
             source_images=list(slices), pixel_array=frames,
@@ -230,93 +229,3 @@ def _has_frames(segmentation: Segmentation, label: Label) -> bool:
     found = {int(frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
              for frame in segmentation.PerFrameFunctionalGroupsSequence}
     return label.code in found
-
-
-def read_segmentation(path: str | os.PathLike, scan: Scan,
-                      codes: Mapping[int, int] | None = None) -> LesionMask:
-    """The mask of a DICOM Segmentation that somebody made, on the grid of its scan.
-
-    Parameters
-    ----------
-    codes
-        What its segments mean: segment number to label code. Default: ground glass where the
-        segment is coded or called so, high opacity where it is called consolidation, effusion or
-        opacity; any other name is an error that lists them.
-
-    Raises
-    ------
-    ScanError
-        No Segmentation; segments whose meaning is not known; of another series, or a place that is
-        none of its slices.
-    """
-    import highdicom as hd
-
-    case = f"case {scan.case_id!r}"
-    try:
-        segmentation = hd.seg.segread(path)
-    except Exception as error:  # whatever a file that is no SEG makes a reader do
-        raise ScanError(f"{case}: {path} can't be read as a DICOM Segmentation ({error})") from None
-    meant = dict(codes) if codes else _meaning(segmentation, str(path), case)
-    labels = np.zeros(scan.shape, np.uint8)
-    image = _file_order(np.zeros(scan.shape, np.uint8), scan)
-    out = sitk.GetArrayFromImage(image)
-    frames = np.atleast_3d(segmentation.pixel_array)
-    if segmentation.pixel_array.ndim == 2:
-        frames = segmentation.pixel_array[None]
-    shared = segmentation.SharedFunctionalGroupsSequence[0]
-    for number, (frame, facts) in enumerate(zip(
-            frames, segmentation.PerFrameFunctionalGroupsSequence, strict=True), 1):
-        segment = int(facts.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
-        if segment not in meant or not frame.any():
-            continue
-        z = _slice_of(facts, shared, image, frame.shape, f"{case}: frame {number} of {path}")
-        here = out[z]
-        here[(frame > 0) & (here < meant[segment])] = meant[segment]
-    again = sitk.GetImageFromArray(out)
-    again.CopyInformation(image)
-    labels[:] = sitk.GetArrayFromImage(sitk.DICOMOrient(again, MEMORY_ORIENTATION))
-    return LesionMask.like(scan, labels)
-
-
-def _slice_of(facts: Dataset, shared: Dataset, image: sitk.Image, shape: tuple[int, int],
-              what: str) -> int:
-    """On which slice of an image a frame lies."""
-    def first(name: str) -> Dataset:
-        return (getattr(facts, name, None) or getattr(shared, name))[0]
-
-    try:
-        place = np.asarray(first("PlanePositionSequence").ImagePositionPatient, float)
-        turned = np.asarray(first("PlaneOrientationSequence").ImageOrientationPatient, float)
-    except AttributeError:
-        raise ScanError(f"{what} has no place, expected its position and orientation") from None
-    index = np.asarray(image.TransformPhysicalPointToContinuousIndex(place.tolist()))
-    z = round(index[2])
-    direction = np.asarray(image.GetDirection()).reshape(3, 3)
-    apart = np.abs(direction[:, :2].T.reshape(-1) - turned).max()
-    columns, rows, n_slices = image.GetSize()
-    near = np.abs(index - (0, 0, z)).max()
-    if shape != (rows, columns) or not 0 <= z < n_slices or near > 0.1 or apart > 1e-3:
-        raise ScanError(f"{what} lies on no slice of the scan ({shape[0]} x {shape[1]} pixels, "
-                        f"{near:.2g} voxels off), expected {rows} x {columns} on one of "
-                        f"{n_slices}. Is it of another series?")
-    return z
-
-
-def _meaning(segmentation: Segmentation, path: str, case: str) -> dict[int, int]:
-    """Segment number to label code, by what the segments are coded and called."""
-    found, unknown = {}, []
-    for number in range(1, segmentation.number_of_segments + 1):
-        one = segmentation.get_segment_description(number)
-        words = f"{one.segment_label} {one.segmented_property_type.meaning}".casefold()
-        if "ground" in words or "ggo" in words:
-            found[number] = 1
-        elif any(word in words for word in ("consolidation", "effusion", "opacity")):
-            found[number] = 2
-        elif "lung" not in words.split() and "lungs" not in words.split():
-            unknown.append(f"{number}: {one.segment_label}")
-    if unknown or not found:
-        raise ScanError(f"{case}: {path} has segments of unknown meaning "
-                        f"({', '.join(unknown) or 'lungs alone'}), expected ground glass, "
-                        "consolidation, effusion or opacity. Name them with codes={segment: 1 for "
-                        "ground glass, 2 for high opacity}")
-    return found

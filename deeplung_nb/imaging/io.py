@@ -166,6 +166,14 @@ def read_scan(path: str | os.PathLike, case_id: str | None = None,
     return replace(scan, geometry=geometry, notes=(*((note,) if note else ()), *scan.notes))
 
 
+def is_dicom_file(path: Path) -> bool:
+    """Whether a file is DICOM, by its suffix or its first bytes."""
+    if not path.is_file() or path.name.lower().endswith(IMAGE_SUFFIXES):
+        return False
+    with path.open("rb") as stream:
+        return path.suffix.lower() == ".dcm" or stream.read(132)[128:] == b"DICM"
+
+
 def read_codes(path: Path, scan: Scan) -> np.ndarray:
     """A label map as its maker wrote it: whole numbers [z, y, x] on the grid of a scan.
 
@@ -207,7 +215,8 @@ def read_mask(path: str | os.PathLike, scan: Scan,
     Parameters
     ----------
     path
-        The mask's file, in any voxel order.
+        The mask's file, in any voxel order; or a DICOM Segmentation or RTSTRUCT of the series,
+        whose segments are known by their names (`dicom_masks`).
     scan
         The scan it belongs to.
     codes
@@ -219,6 +228,10 @@ def read_mask(path: str | os.PathLike, scan: Scan,
     ScanError
         Another grid, values that are no whole numbers, or codes that are not known.
     """
+    if is_dicom_file(Path(path)):
+        from deeplung_nb.imaging.dicom_masks import read_dicom_mask
+
+        return read_dicom_mask(path, scan)
     array = read_codes(Path(path), scan)
     known = {0: 0, **(codes or {label.code: label.code for label in LABELS})}
     values, counts = np.unique(array, return_counts=True)

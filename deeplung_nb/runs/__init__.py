@@ -41,7 +41,7 @@ MEASURING_CODE = (
     "imaging/slices.py",
     "imaging/preprocess.py", "imaging/body.py", "imaging/anatomy.py",
     "imaging/lungs.py", "imaging/regions.py", "imaging/consensus.py", "imaging/integrity.py",
-    "imaging/orientation.py",
+    "imaging/orientation.py", "imaging/dicom_objects.py", "imaging/dicom_masks.py",
     "imaging/plausibility.py", "imaging/made_disease.py", "imaging/shapes.py",
     "cohorts/manifest.py", "cohorts/schema.py", "cohorts/splits.py",
     "cohorts/cases.py", "stats/lesions.py", "stats/overlap.py",
