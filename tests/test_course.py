@@ -213,6 +213,7 @@ def test_usual_slips_are_named_whatever_is_asked():
     assert "10 times too small" in course.check("11.1", 3.3262).words
     assert "near" in course.check("11.1", 34).words
     assert "too large" in course.check("11.1", 40).words
+    assert "lower end became 0" in course.check("02.1", 0.083).words  # 50 / 600, rounded by hand
 
 
 def test_a_run_without_what_is_asked_says_so_instead_of_failing(given):

@@ -144,19 +144,9 @@ QUESTIONS = {
             (1.0, "That is the sum.", "The weights α and 1 − α make 1 together."),
             (-1.5, "The neighbours are missing.", "They count for 1 − α."),
             (-2.25, "The neighbours were taken off.", "S_main · α + S_attn · (1 − α).")),
-        "−2 · 0.75 + 3 · 0.25 = −0.75: below 0, so no lesion, although the neighbours say so "
+        "−2 · 0.75 + 3 · 0.25 = −0.75: below 0, so against it, although the neighbours say so "
         "loudly."),
     "03.2": Question(
-        "The main branch says 4, the neighbours −2. Above which α is the fused score positive?",
-        1 / 3, (
-            (0.5, "At one half the score is 1 already.", "Solve 4 α − 2 (1 − α) = 0."),
-            (2 / 3, "That is 1 − α.", "α weighs the main branch."),
-            (1.0, "Then the main branch decides alone; it is positive long before.",
-             "Solve 4 α − 2 (1 − α) = 0."),
-            (2.0, "An α lies between 0 and 1.", "Solve 4 α − 2 (1 − α) = 0."),
-            (0.25, "4 α = 1 is not the question.", "Solve 4 α − 2 (1 − α) = 0.")),
-        "4 α = 2 (1 − α) at α = 1/3. The surer branch needs less weight."),
-    "03.3": Question(
         "Slices are 5 mm apart, and the attention branch sees five on either side of the one in "
         "question. How far apart are the centres of the first and of the last, in mm?",
         50, (

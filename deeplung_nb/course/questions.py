@@ -17,6 +17,8 @@ from deeplung_nb.course.verdict import Verdict
 
 Value = float | str | Callable[..., Any]
 """A number, a letter, or a function of what the cell hands over."""
+LIKE_A_MISTAKE = 0.015
+"""How far from a mistake's number is that mistake as well: rounded by hand."""
 Mistake = tuple[Value, str, str]
 """What somebody who errs answers, what is wrong with it, and what to think of."""
 
@@ -104,8 +106,9 @@ def judge(question: Question, answer: Any, *given: Any) -> Verdict:
                        "Write the number alone, without its unit.", solution)
     if _is(number, float(right), question.tolerance):
         return Verdict(True, solution)
-    for value, words, hint in known:
-        if _is(number, float(value), question.tolerance):
-            return Verdict(False, words, hint, solution)
+    for tolerance in (question.tolerance, LIKE_A_MISTAKE):
+        for value, words, hint in known:
+            if _is(number, float(value), tolerance):
+                return Verdict(False, words, hint, solution)
     words, hint = _of_any_kind(number, float(right), question.tolerance)
     return Verdict(False, words, hint, solution)
