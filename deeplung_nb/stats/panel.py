@@ -33,12 +33,13 @@ def panel_table(frame: pd.DataFrame, machine: str = "model", value: str = "volum
     rows: list[dict[str, Any]] = []
     if len(names) < 2:
         return pd.DataFrame(rows)
-    read = frame[frame["reader"].isin([*names, machine]) & frame[value].notna()]
-    for (cohort, role, structure), part in read.groupby(["cohort", "role", "structure"],
-                                                        sort=False):
+    read = frame.loc[frame["reader"].isin([*names, machine]) & frame[value].notna()]
+    groups: Any = read.groupby(["cohort", "role", "structure"], sort=False)
+    for (cohort, role, structure), part in groups:
         if structure == "lung" or machine not in set(part["reader"]):
             continue
-        repeated = part.groupby("patient_id")["case_id"].nunique().max() > 1
+        repeated = len(part[["patient_id", "case_id"]].drop_duplicates()) \
+            > part["patient_id"].nunique()
         found = room.interchangeability(part, "case_id", "reader", value, machine,
                                         patient="patient_id" if repeated else None)
         rows.append({"cohort": cohort, "role": role, "structure": structure,
