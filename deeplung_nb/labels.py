@@ -67,10 +67,12 @@ VALUES = {"volume_ml": ("volume", "mL"), "burden_percent": ("burden", "%"),
           **{f"volume_{name}_ml": (f"volume in the {words}", "mL")
              for name, words in REGIONS.items()},
           "po_percent": ("percentage of opacity", "%"),
-          "pho_percent": ("percentage of high opacity", "%")}
+          "pho_percent": ("percentage of high opacity", "%"),
+          "hu_p50": ("median attenuation", "HU"),
+          "hu_p95": ("95th percentile of attenuation", "HU")}
 """What two readers are compared in: column -> name and unit."""
 
-NO_AMOUNTS = ("mean_hu",)
+NO_AMOUNTS = ("mean_hu", "hu_p50", "hu_p95")
 """Of these 0 is no absence, and a ratio has no meaning."""
 
 READER_PREFIX, CONSENSUS = "reader-", {

@@ -47,6 +47,15 @@ def test_cases_without_lungs_are_counted_as_missing(frame):
     assert table.loc["left", "n"] == 12
 
 
+def test_percentages_of_opacity_follow_where_they_were_measured(frame):
+    percent = np.where(frame.reader == "model", 3.0, 2.0) * (1 + np.arange(len(frame)) % 7)
+    table = region_table(frame.assign(po_percent=percent, pho_percent=percent / 2))
+    assert table.region.tolist() == ["right", "left", "po_percent", "pho_percent"]
+    page = format_regions(table).as_raw_html()
+    assert "Percentage of opacity, %" in page
+    assert "Percentage of high opacity, %" in page
+
+
 def test_a_table_without_regions_gives_none(frame):
     none = frame.drop(columns=[f"volume_{name}_ml" for name in REGIONS])
     assert region_table(none).empty
@@ -55,7 +64,7 @@ def test_a_table_without_regions_gives_none(frame):
 
 def test_the_printed_table_names_regions_and_limits_nothing_to_one_division(frame):
     page = format_regions(region_table(frame)).as_raw_html()
-    for words in ("Right lung", "Left lung", "within 20 mm", "Expert, mL"):
+    for words in ("Right lung", "Left lung", "within 20 mm", "Right lung, mL"):
         assert words in page
 
 

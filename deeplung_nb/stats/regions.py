@@ -7,10 +7,14 @@ import pandas as pd
 from deeplung_nb.labels import REGIONS
 from deeplung_nb.stats.summary import agreement_table
 
+OPACITY = ("po_percent", "pho_percent")
+
 
 def region_table(frame: pd.DataFrame, structure: str = "lesion", *, reference: str = "expert",
                  test: str = "model", limits: str = "auto") -> pd.DataFrame:
     """One row of agreement statistics for each cohort, role and region of the lungs.
+
+    Then, of any lesion, two rows more: percentage of opacity and of high opacity.
 
     Parameters
     ----------
@@ -24,11 +28,13 @@ def region_table(frame: pd.DataFrame, structure: str = "lesion", *, reference: s
     Returns
     -------
     DataFrame
-        The column `region`, then those of `summary.agreement_table`; cases without lungs, which
-        have no regions, are counted in `n_missing`. Empty where no case has any.
+        The column `region` (of the last two `po_percent` and `pho_percent`), then those of
+        `summary.agreement_table`; cases without lungs, which have no regions, are counted in
+        `n_missing`. Empty where no case has any.
     """
     rows = frame.loc[frame["structure"] == structure]
     values = {name: f"volume_{name}_ml" for name in REGIONS}
+    values |= {name: name for name in OPACITY if structure == "lesion"}
     parts = [agreement_table(rows, ("cohort", "role", "structure"), reference=reference, test=test,
                              value=value, missing="drop", limits=limits).assign(region=name)
              for name, value in values.items()
@@ -37,7 +43,7 @@ def region_table(frame: pd.DataFrame, structure: str = "lesion", *, reference: s
         return pd.DataFrame()
     table = pd.concat(parts)
     table.insert(0, "region", table.pop("region"))
-    order = {name: k for k, name in enumerate(REGIONS)}
+    order = {name: k for k, name in enumerate(values)}
     return table.sort_values(["cohort", "role", "region"], kind="stable",
                              key=lambda column: column.map(order) if column.name == "region"
                              else column, ignore_index=True)
