@@ -34,6 +34,6 @@ def format_regions(frame: pd.DataFrame) -> GT:
         display, "regions", "Volume of any lesion by region of the lungs",
         notes=["Readings: median [quartiles, type 7]; bias (automatic − expert) and ρ: estimate "
                "[95 % interval]. Sides, thirds of the lungs’ height, and depth (peripheral: within "
-               "20 mm of the lungs’ surface, or outside of them) each divide the whole. Percentages "
-               "are of the lung mask; high opacity is what lies at −200 HU or above."],
+               "20 mm of the lungs’ surface, or outside of them) each divide the whole. "
+               "Percentages are of the lung mask; high opacity is what lies at −200 HU or above."],
         stub="Region", group="Group")
