@@ -169,3 +169,5 @@ def test_the_command_segments_and_compares(grown, checkpoint_file, tmp_path, cap
     assert "is there already" in capsys.readouterr().err
     assert main([*call, "--smallest-factor", "1.3", "--dates", "1.4.2020", "15.4.2020"]) == 1
     assert "as 2020-04-01" in capsys.readouterr().err
+    assert main([*call, "--smallest-factor", "1.3", "--dates", "2020-04-01"]) == 1
+    assert "1 different dates of 2 scans" in capsys.readouterr().err

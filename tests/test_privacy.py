@@ -107,6 +107,14 @@ def test_nothing_of_a_dicom_series_reaches_an_output(series, checkpoint_file, tm
     assert record["case_id"] == ("A7" if named else default_case_id(folder))
 
 
+def test_a_name_that_was_given_is_kept_even_where_the_folder_is_called_so(
+        chest, checkpoint_file, tmp_path):
+    folder = write_chest(tmp_path / "P7", chest.hu, chest.spacing_mm)
+    segment(folder, tmp_path / "out", checkpoint_file, "--case-id", "P7")
+    table = (tmp_path / "out" / "P7_measurements.csv").read_text().splitlines()
+    assert {line.split(",")[0] for line in table[1:]} == {"P7"}
+
+
 def test_the_checker_finds_what_is_there(series, tmp_path):
     folder, planted = series
     out = tmp_path / "out"

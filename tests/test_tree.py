@@ -121,13 +121,14 @@ def test_masks_may_lie_in_a_folder_beside(disk, chest, tmp_path):
 
 
 def test_a_head_is_a_row_that_is_not_used(chest, tmp_path):
-    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "ZqO'Brien").mkdir(parents=True)  # an apostrophe is quoted otherwise
     head = np.full(chest.shape, -1000, np.int16)
     head[:, 20:-20, 20:-20] = 40
-    write_scan(type(chest)(head, chest.grid, "h"), tmp_path / "t" / "head.nii.gz")
+    write_scan(type(chest)(head, chest.grid, "h"), tmp_path / "t" / "ZqO'Brien" / "head.nii.gz")
     table = list_tree(tmp_path / "t", "x", progress=False).table()
     assert table.exclude.tolist() == [1]
     assert "no plausible chest CT" in table.exclude_reason[0]
+    assert "Zq" not in table.to_csv()
 
 
 def test_cases_that_train_are_dealt_by_patient(disk, chest, tmp_path):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os.path import commonpath
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -125,7 +125,7 @@ def list_tree(folder: Path, cohort: str, role: str = "external", progress: bool 
 
 
 def _without_case(message: str) -> str:
-    return re.sub(r"^case '[^']*': ", "", message).split("\n")[0]
+    return re.sub(r"^case (?:'[^']*'|\"[^\"]*\"): ", "", message).split("\n")[0]
 
 
 def _series_of(folder: Path, inventory: Inventory, tree: Tree) -> list[_Candidate]:
@@ -250,7 +250,8 @@ def _row(one: _Candidate, scan: Scan, folder: Path, masks: _Masks, cohort: str, 
             if codes - {label.code for label in LABELS}:
                 why = f"mask with codes {sorted(codes)}: name them in cohorts.toml (mask_codes)"
     try:
-        require_plausible(scan, lungs_for(scan))
+        called_so = replace(scan, case_id=case)
+        require_plausible(called_so, lungs_for(called_so))
     except ScanError as error:
         why = f"no plausible chest CT: {_without_case(str(error))[:160]}"
     if "mask" not in row:

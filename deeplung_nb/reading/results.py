@@ -133,11 +133,10 @@ def write_segmentation(result: Segmentation, to: str | os.PathLike | Outputs,
     ValueError, OSError
         As `plan_outputs`.
     """
-    asked = {"page": page is not None, "dicom_seg": dicom_seg or dicom_sr, "dicom_sr": dicom_sr}
     outputs = to if isinstance(to, Outputs) else plan_outputs(
         Path(to), safe_name(result.case_id),
         [Path(result.scan.source)] if result.scan.source else [], overwrite,
-        [name for name, wanted in asked.items() if wanted])
+        _asked_for(page, dicom_seg, dicom_sr))
     writers: dict[str, Callable[[Path], Any]] = {
         "mask": lambda part: write_mask(result.mask, part, _note(result)),
         "table": lambda part: write_text(part, result.table.to_csv(index=False)),
@@ -160,6 +159,12 @@ def write_segmentation(result: Segmentation, to: str | os.PathLike | Outputs,
         record = {**result.provenance, "outputs": written}
         write_text(placed["provenance"], json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     return outputs
+
+
+def _asked_for(page: object, dicom_seg: bool, dicom_sr: bool) -> list[str]:
+    """What is written besides; a report refers to a Segmentation, which is then written too."""
+    wanted = {"page": page is not None, "dicom_seg": dicom_seg or dicom_sr, "dicom_sr": dicom_sr}
+    return [name for name, one in wanted.items() if one]
 
 
 def _note(result: Segmentation) -> str:
@@ -233,9 +238,7 @@ def segment_file(
     case = case_id if case_id is not None else default_case_id(scan_path)
     chosen = list(checkpoints or default_checkpoints())
     inputs = [scan_path, *chosen, *(path for path in (lung_mask, lobe_mask) if path is not None)]
-    more = {"page": page is not None, "dicom_seg": dicom_seg or dicom_sr, "dicom_sr": dicom_sr}
-    outputs = plan_outputs(output, case, inputs, overwrite,
-                           [name for name, wanted in more.items() if wanted])
+    outputs = plan_outputs(output, case, inputs, overwrite, _asked_for(page, dicom_seg, dicom_sr))
     segmenter = Segmenter(chosen)
     scan = read_scan(scan_path, case_id=case, series=series, geometry=geometry, force=force)
     if outputs.dicom_seg is not None:
@@ -243,7 +246,8 @@ def segment_file(
     # A mask of labels packs to a hundredth as a rule; a twentieth is room enough.
     check_writable(output, scan.hu.size // 20 + 1_000_000)
     lobes = None if lobe_mask is None else read_lobes(lobe_mask, scan, lobe_codes)
-    result = segmenter(scan, lung_mask, lobes=lobes, force=force, progress=progress)
+    result = segmenter(scan, lung_mask, lobes=lobes, case_id=case, force=force,
+                       progress=progress)
     if output.is_dir():
         remove_leftovers(output)
     return result, write_segmentation(result, outputs, overwrite, page=page)
@@ -274,6 +278,9 @@ def follow_files(
     check_name(case_id)
     if len(scans) < 2 or len({path.resolve() for path in scans}) < len(scans):
         raise ValueError(f"{len(scans)} scan(s), expected two or more different ones of a patient")
+    if days is not None and len(set(days)) != len(scans):
+        raise ValueError(f"{len(set(days))} different dates of {len(scans)} scans: expected one "
+                         "for each")
     chosen = list(checkpoints or default_checkpoints())
     if smallest_factor is None:
         known, _ = detectable_factor(Segmenter(chosen).network.get("unseen") or ())

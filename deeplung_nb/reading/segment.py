@@ -162,7 +162,8 @@ class Segmenter:
 
     def __call__(self, scan: Scan | str | os.PathLike,
                  lungs: LungMask | str | os.PathLike | None = None, *,
-                 lobes: np.ndarray | None = None, force: bool = False,
+                 lobes: np.ndarray | None = None, case_id: str | None = None,
+                 force: bool = False,
                  progress: bool = True) -> Segmentation:
         """Segment and measure a scan, if it is a plausible chest CT.
 
@@ -175,6 +176,8 @@ class Segmenter:
             the built-in lungs. Without lungs burden stays empty.
         lobes
             Of `read_lobes`, on its grid: then the table has each lobe and the severity score.
+        case_id
+            What the outputs call it; default: `public_case_id`, which is never a folder's name.
         force
             Whether an implausible scan is segmented all the same; the result carries the reasons.
         progress
@@ -200,7 +203,7 @@ class Segmenter:
             lungs, again = marked, examine(scan, marked)
             # What a threshold loses (consolidated lung) these may hold: judged by them.
             findings = Findings(findings.errors, (*again.errors, *again.warnings))
-        case_id = public_case_id(scan)
+        case_id = case_id or public_case_id(scan)
         regions = None if lungs is None else LungRegions.of(lungs, lobes)
         rows = [{"case_id": case_id, **row, **lesion_facts(scan, mask, row["structure"])}
                 for row in measure(scan, mask, lungs, regions=regions)]
