@@ -41,6 +41,8 @@ class SliceCase(NamedTuple):
     expert: LesionMask
     stack: Scan
     at: int
+    readers: dict[str, LesionMask] = {}
+    """Further readers' masks, of those who have read it."""
 
 
 def load_cohorts(run: Run) -> list[Cohort]:
@@ -169,7 +171,10 @@ def read_external_slice(cohort: Cohort, case_id: str) -> SliceCase:
     scan, at = read_stack(cohort.image_path(case_id), case_id, cohort.slices)
     own = Scan(scan.hu[at:at + 1], Grid.upright((1, *scan.shape[1:]), scan.spacing_mm), case_id)
     mask = read_slice_mask(cohort.mask_path(case_id), own, cohort.mask_codes, cohort.slices)
-    return SliceCase(own, mask, scan, at)
+    paths = {name: cohort.reader_path(case_id, name) for name in cohort.readers}
+    readers = {name: read_slice_mask(path, own, cohort.mask_codes, cohort.slices)
+               for name, path in paths.items() if path is not None}
+    return SliceCase(own, mask, scan, at, readers)
 
 
 def read_reading(run: Run, cohort_name: str, case_id: str) -> tuple[Case, LesionMask]:

@@ -97,6 +97,8 @@ def score_external_slices(readers: Mapping[str, Sequence[Path]], cohorts: Sequen
     readers
         Name -> checkpoints whose scores are averaged.
 
+    Further readers of the manifest are compared too, as `reader-<name>`.
+
     Returns
     -------
     DataFrame
@@ -114,13 +116,19 @@ def score_external_slices(readers: Mapping[str, Sequence[Path]], cohorts: Sequen
     for cohort, share, row in track(todo, "external slices", "slice", shown=shown):
         case = read_external_slice(cohort, row.case_id)
         structures = ("lesion",) if row.mask_kind == "binary" else LESION_STRUCTURES
+        compared: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for name, predictor in predictors.items():
             size = predictor.image_size
             pictures, inside = on_picture(case.stack.hu, size, share)
             target = prepare_slice(case.scan, case.expert, size, share).target[0][inside]
             scores = np.concatenate([predictor.decide(batch) for batch in
                                      predictor.scores_per_network(normalise_hu(pictures))])
-            found = scores[case.at].argmax(axis=0)[inside]  # nothing outside the patient
+            # Nothing outside the patient.
+            compared[name] = target, scores[case.at].argmax(axis=0)[inside]
+            for who, mask in case.readers.items():  # on the same pixels as the last network
+                compared[f"reader-{who}"] = target, prepare_slice(
+                    case.scan, mask, size, share).target[0][inside]
+        for name, (target, found) in compared.items():
             for structure in structures:
                 counts = overlap.confusion(structure_mask(target, structure),
                                            structure_mask(found, structure))

@@ -12,6 +12,7 @@ import os
 import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from deeplung_nb.files import atomic_paths, sha256_of
 
@@ -48,6 +49,30 @@ def files_of_case(folder: Path, case: str, files: Mapping[str, str]) -> dict[str
     return {**files, **{f"{name}_sha256": sha256_of(folder / path)
                         for name, path in files.items()},
             "n_slices": header.GetSize()[2], "slice_gap_mm": round(header.GetSpacing()[2], 4)}
+
+
+def slices_of_folder(folder: Path, masks: tuple[str, ...]) -> list[dict[str, Any]]:
+    """A row for each `images/N.png`: `case_id`, paths, hashes.
+
+    The first folder of `masks` holds the reference, each other is a key of its own.
+
+    Raises
+    ------
+    ValueError
+        A slice has no mask in one of the folders.
+    """
+    rows = []
+    for path in sorted((folder / "images").glob("*.png"), key=lambda path: int(path.stem)):
+        files = {name: f"{name}/{path.name}" for name in ("images", *masks)}
+        for name in masks:
+            if not (folder / files[name]).is_file():
+                raise ValueError(f"case {path.stem!r}: {folder / files[name]} is missing, expected "
+                                 "the mask of the slice. Put it there, or remove the slice")
+        own, *others = masks
+        rows.append({"case_id": path.stem, "image": files["images"], "mask": files[own],
+                     "image_sha256": sha256_of(path), "mask_sha256": sha256_of(folder / files[own]),
+                     **{name: files[name] for name in others}})
+    return rows
 
 
 def make_manifest(name: str, folder: str | os.PathLike, output: Path,

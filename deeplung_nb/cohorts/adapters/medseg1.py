@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from deeplung_nb.cohorts.adapters import slices_of_folder
 from deeplung_nb.cohorts.schema import COLUMNS
 from deeplung_nb.cohorts.splits import make_splits
-from deeplung_nb.files import sha256_of
 from deeplung_nb.runs.registry import read_registry
+
+STACKS = ("tr_im.nii.gz", "tr_mask.nii.gz")
 
 
 def adapt(folder: str | os.PathLike) -> pd.DataFrame:
@@ -22,24 +24,22 @@ def adapt(folder: str | os.PathLike) -> pd.DataFrame:
     Parameters
     ----------
     folder
-        Holds `images/N.png` and `masks/N.png`.
+        Holds `images/N.png` and `masks/N.png`; or `tr_im.nii.gz` and `tr_mask.nii.gz` as published,
+        from which the pictures are made beside them. Read by nibabel, those slices stand upright
+        after a quarter turn clockwise, as the pictures do: hence transposed as SimpleITK reads.
     """
     folder = Path(folder)
-    rows = []
-    for path in sorted((folder / "images").glob("*.png"), key=lambda path: int(path.stem)):
-        files = {"image": f"images/{path.name}", "mask": f"masks/{path.name}"}
-        if not (folder / files["mask"]).is_file():
-            raise ValueError(f"case {path.stem!r}: {folder / files['mask']} is missing, expected "
-                             "the mask of the slice. Put it there, or remove the slice")
-        rows.append({
-            "cohort": "medseg1", "case_id": path.stem, "patient_id": f"S{path.stem}", "role": "cv",
-            **files, **{f"{name}_sha256": sha256_of(folder / file) for name, file in files.items()},
-            "mask_kind": "ggo+high_opacity", "protocol": "unknown", "centre": "SIRM",
-            "n_slices": 1, "exclude": 0,
-        })
+    if (folder / STACKS[0]).is_file():
+        from deeplung_nb.imaging.slice_stacks import lay_out_stack
+
+        lay_out_stack(folder / STACKS[0], {"masks": folder / STACKS[1]}, folder, transposed=True)
+    rows = [{"cohort": "medseg1", "patient_id": f"S{row['case_id']}", "role": "cv", **row,
+             "mask_kind": "ggo+high_opacity", "protocol": "unknown", "centre": "SIRM",
+             "n_slices": 1, "exclude": 0} for row in slices_of_folder(folder, ("masks",))]
     if not rows:
-        raise ValueError(f"{folder}: no slice found, expected images/0.png and so on. Get them "
-                         f"from {read_registry()['medseg1']['url']}")
+        raise ValueError(f"{folder}: no slice found, expected images/0.png and so on, or "
+                         f"{' and '.join(STACKS)}. Get them from "
+                         f"{read_registry()['medseg1']['url']}")
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
