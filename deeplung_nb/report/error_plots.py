@@ -1,19 +1,22 @@
-"""Where the errors are: case by case, and slice by slice in one case."""
+"""Where the errors are: case by case, by density, and slice by slice in one case."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, MultipleLocator
 
-from deeplung_nb.labels import COLOURS, TITLES, structure_mask
+from deeplung_nb.labels import COLOURS, ROLES, TITLES, structure_mask
 from deeplung_nb.report.counts import case_names
 from deeplung_nb.report.style import (
     GREY,
     INK,
     PAGE_MM,
+    PALE,
+    READERS,
     SMALL,
     PrintFigure,
     foot_y,
@@ -63,6 +66,51 @@ def draw_waterfall(pairs: Mapping[str, pd.DataFrame], width_mm: float = PAGE_MM)
     figure.text(0.5, foot_y(figure), f"solid: the error     pale: volume of {reference}, downwards",
                 ha="center", va="center", fontsize=SMALL, color=GREY)
     figure.alt = "Errors of volume by case, sorted. " + " ".join(said)
+    return figure
+
+
+@styled
+def draw_densities(table: pd.DataFrame, width_mm: float = PAGE_MM) -> PrintFigure:
+    """Densities of lungs and lesions by reader, from `stats.regions.density_table`.
+
+    A box is the median case: 25 to 75 % of its voxels, the stroke their median, the line 5 to 95 %.
+    """
+    roles = list(dict.fromkeys(table["role"]))
+    most = max(len(rows) for _, rows in table.groupby("role"))
+    figure = new_figure(width_mm, 24 + 6.5 * most, foot_mm=6)
+    panels = figure.subplots(1, len(roles), squeeze=False, sharex=True)[0]
+    said = []
+    for axes, role in zip(panels, roles, strict=True):
+        rows: list[Any] = list(table[table["role"] == role].itertuples())
+        for place, row in enumerate(rows):
+            reference = row.reader == rows[0].reader
+            axes.bxp([{"whislo": row.hu_p05, "q1": row.hu_p25, "med": row.hu_p50,
+                       "q3": row.hu_p75, "whishi": row.hu_p95}], positions=[place],
+                     orientation="horizontal", widths=0.6, showfliers=False, showcaps=False,
+                     patch_artist=True, manage_ticks=False,
+                     boxprops={"facecolor": COLOURS[row.structure], "edgecolor": INK,
+                               "alpha": 1.0 if reference else 0.45, "linewidth": 0.6},
+                     medianprops={"color": INK, "linewidth": 1.4},
+                     whiskerprops={"color": INK, "linewidth": 0.8})
+        names = [TITLES[row.structure] if row.structure == "lung" else
+                 f"{TITLES[row.structure]}, {READERS.get(row.reader, row.reader)}"
+                 for row in rows]
+        said += [f"{ROLES.get(role, role)}, {name}: median {row.hu_p50:.0f} HU of {row.n} cases."
+                 for name, row in zip(names, rows, strict=True)]
+        axes.set_yticks(range(len(rows)), [f"{name} ({row.n})" for name, row in
+                                           zip(names, rows, strict=True)])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlabel("HU")
+        axes.xaxis.set_major_locator(MultipleLocator(500))
+        axes.set_title(ROLES.get(role, role), loc="left")
+        axes.grid(axis="x", color=PALE, linewidth=0.5)
+        axes.set_axisbelow(True)
+    for axes, name in zip(panels, "ABCDEF", strict=False):
+        letter(axes, name)
+    figure.text(0.5, foot_y(figure), "medians over cases (n) of: box 25 to 75 %     stroke 50 %"
+                "     line 5 to 95 % of a case’s voxels", ha="center", va="center", fontsize=SMALL,
+                color=GREY)
+    figure.alt = "Densities of lungs and lesions. " + " ".join(said)
     return figure
 
 

@@ -146,7 +146,7 @@ CHAPTERS: tuple[tuple[str, tuple[str, ...]], ...] = (
                                  "dice_between*")),
     ("Segmented slices", ("fig4_*", "fig5_*", "case_*", "slice_profile*")),
     ("Agreement of volumes", ("detection", "agreement", "agreement_both_positive", "regions",
-                              "panel", "fig6_*", "fig_i_*", "waterfall*")),
+                              "densities", "panel", "fig6_*", "fig_i_*", "waterfall*")),
     ("Times and models", ("table3*", "table4*")),
     ("The paper’s numbers", ("published", "checks")),
     ("More", ("*",)),
@@ -179,6 +179,7 @@ TITLES = {
     "dice_readers_external": "Dice of all folds and their ensemble (external)",
     "detection": "Who sees it at all", "agreement": "Agreement of volumes",
     "regions": "Volume by region of the lungs", "panel": "The machine among the readers",
+    "densities": "Densities of lungs and lesions",
     "agreement_both_positive": "Agreement where both readers see it", "lesions": "Lesion by lesion",
     "published": "The paper’s numbers beside this run’s", "checks": "Do the paper’s numbers fit?",
     "flow": "From the cases assessed to the cases used"}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from deeplung_nb.labels import REGIONS
+from deeplung_nb.labels import LESION_STRUCTURES, REGIONS
+from deeplung_nb.measurements.contract import HU_PERCENTILES
 from deeplung_nb.stats.summary import agreement_table
 
 OPACITY = ("po_percent", "pho_percent")
+DENSITIES = ("mean_hu", *(f"hu_p{percent:02d}" for percent in HU_PERCENTILES))
 
 
 def region_table(frame: pd.DataFrame, structure: str = "lesion", *, reference: str = "expert",
@@ -47,3 +49,36 @@ def region_table(frame: pd.DataFrame, structure: str = "lesion", *, reference: s
     return table.sort_values(["cohort", "role", "region"], kind="stable",
                              key=lambda column: column.map(order) if column.name == "region"
                              else column, ignore_index=True)
+
+
+def density_table(frame: pd.DataFrame, readers: tuple[str, ...] = ("expert", "model")
+                  ) -> pd.DataFrame:
+    """How dense lungs and lesions are: medians over cases of each case's own mean and percentiles.
+
+    A case counts once, however large its lesion is; one without the structure is in no median.
+
+    Parameters
+    ----------
+    frame
+        A checked table of measurements; the lungs are the same for all readers and are taken from
+        the first.
+
+    Returns
+    -------
+    DataFrame
+        `role, structure, reader, n` (cases that have it)`, mean_hu, hu_p05` to `hu_p95` (HU). Empty
+        where the table has no percentiles.
+    """
+    names = [name for name in DENSITIES if name in frame]
+    rows = frame.loc[frame["reader"].isin(readers)
+                     & ((frame["structure"] != "lung") | (frame["reader"] == readers[0]))
+                     & frame["structure"].isin(("lung", *LESION_STRUCTURES))]
+    if names == ["mean_hu"] or not names or rows.loc[:, names[-1]].isna().all():
+        return pd.DataFrame(columns=["role", "structure", "reader", "n", *DENSITIES])
+    rows = rows[rows[names[-1]].notna()]
+    by = ["role", "structure", "reader"]
+    table = rows.groupby(by, sort=False)[names].median().assign(
+        n=rows.groupby(by, sort=False).size()).reset_index()[[*by, "n", *names]]
+    order = [*("lung", *LESION_STRUCTURES), *readers]
+    return table.sort_values(by, ignore_index=True, kind="stable", key=lambda column: column if
+                             column.name == "role" else column.map(order.index))
