@@ -40,7 +40,14 @@ def small(tmp_path_factory):
     shutil.copy(source / "published.csv", manifests)
     table = pd.read_csv(source / "phantom.csv", dtype=str, keep_default_na=False)
     ids = ["P001", "P002", "P003", "P004", "P005", "P006", "X001", "X002"]
-    table[table.case_id.isin(ids)].to_csv(manifests / "phantom.csv", index=False)
+    table = table[table.case_id.isin(ids)]
+    # The same chests on a coarser grid: an eighth of the voxels.
+    size, pixel = table.ph_size.astype(int), table.ph_pixel_mm.astype(float)
+    n_slices, gap = table.n_slices.astype(int), table.slice_gap_mm.astype(float)
+    table = table.assign(
+        ph_size=size // 2, ph_pixel_mm=(pixel * size / (size // 2)).round(4),
+        n_slices=n_slices // 2, slice_gap_mm=(gap * n_slices / (n_slices // 2)).round(4))
+    table.to_csv(manifests / "phantom.csv", index=False)
     registry = manifests / "cohorts.toml"
     # Fewer cases than the cohort has: its expected counts would rightly object.
     registry.write_text("\n".join(

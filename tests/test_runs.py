@@ -68,7 +68,7 @@ def test_the_code_digest_sees_code_and_not_comments(tmp_path):
 
     def digest(text):
         path.write_text(text)
-        return runs._code_without_comments(path)
+        return runs._code_without_comments(path, path.stat().st_mtime_ns)
 
     plain = digest("def f(x):\n    return x + 1\n")
     assert digest('"""Doc."""\n# why\ndef f(x):\n    """One more."""\n    return x + 1\n') == plain
@@ -102,7 +102,8 @@ def test_the_code_digest_covers_all_code_on_the_way_to_a_measurement():
 
 def test_phantom_code_counts_only_where_phantoms_are_used(monkeypatch):
     read = []
-    monkeypatch.setattr(runs, "_code_without_comments", lambda path: read.append(path.name) or "")
+    monkeypatch.setattr(runs, "_code_without_comments",
+                        lambda path, changed_ns: read.append(path.name) or "")
     runs.code_digest(("medseg2",))
     assert "painter.py" not in read
     runs.code_digest(("phantom",))

@@ -74,7 +74,7 @@ def test_dice_is_symmetric_and_agrees_with_its_counts(seed, share, other):
 
 def brute_force(a, b, spacing, tolerance):
     """By distance transforms over the whole grid of corners, and area piece by piece."""
-    areas, sides = surface._areas_of_cells(spacing), []
+    areas, sides = surface._areas_of_cells(tuple(spacing)), []
     for mask in (a, b):
         padded = np.pad(mask, 1).astype(int)
         sides.append(sum(padded[z:z - 1 or None, y:y - 1 or None, x:x - 1 or None] << bit
@@ -107,7 +107,8 @@ def test_areas_and_surface_dice_are_those_of_monai(spacing):
     table, kernel = metrics.utils.create_table_neighbour_code_to_surface_area(list(spacing))
     bits = kernel.numpy().ravel()  # value of each corner in MONAI's codes
     theirs = [sum(int(bits[k]) for k in range(8) if code >> k & 1) for code in range(256)]
-    np.testing.assert_allclose(surface._areas_of_cells(spacing), table.numpy()[theirs], rtol=1e-6)
+    np.testing.assert_allclose(surface._areas_of_cells(tuple(spacing)), table.numpy()[theirs],
+                               rtol=1e-6)
     rng = np.random.default_rng(1)
     a = ndimage.gaussian_filter(rng.normal(size=(20, 40, 40)), 3) > 0.005
     b = np.roll(a, 1, axis=0)

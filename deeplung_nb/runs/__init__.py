@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -71,7 +72,9 @@ def results_folder() -> Path:
     return Path(os.environ.get("DEEPLUNG_RESULTS") or work_folder() / "results")
 
 
-def _code_without_comments(path: Path) -> str:
+@functools.cache
+def _code_without_comments(path: Path, changed_ns: int) -> str:
+    """The program in a file; kept as long as the file is not changed, since parsing takes time."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
@@ -117,7 +120,7 @@ def code_digest(cohorts: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
     for path in files:
         digest.update(path.relative_to(PACKAGE_FOLDER).as_posix().encode())
-        digest.update(_code_without_comments(path).encode())
+        digest.update(_code_without_comments(path, path.stat().st_mtime_ns).encode())
     return digest.hexdigest()
 
 

@@ -73,7 +73,8 @@ def _pieces() -> tuple[tuple[tuple[tuple[float, ...], ...], ...], ...]:
                  for code in range(256))
 
 
-def _areas_of_cells(spacing_mm: Sequence[float]) -> np.ndarray:
+@functools.lru_cache(maxsize=64)
+def _areas_of_cells(spacing_mm: tuple[float, ...]) -> np.ndarray:
     """Area of the surface in a cell, mm2, by its code (bit k: corner k of `CORNERS` is inside)."""
     return np.array([sum(_area(triangle, spacing_mm) for triangle in pieces)
                      for pieces in _pieces()])
@@ -88,7 +89,8 @@ def _surface(mask: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.ndarray,
         code |= padded[tuple(slice(start, start + size)
                              for start, size in zip(corner, last, strict=True))] << bit
     at = (code > 0) & (code < 255)
-    return np.argwhere(at) * np.asarray(spacing_mm, float), _areas_of_cells(spacing_mm)[code[at]]
+    areas = _areas_of_cells(tuple(float(mm) for mm in spacing_mm))
+    return np.argwhere(at) * np.asarray(spacing_mm, float), areas[code[at]]
 
 
 class _Distances:
