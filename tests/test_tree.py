@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from pydicom.uid import generate_uid
 
 from deeplung_nb import pseudonyms
 from deeplung_nb.__main__ import main
@@ -161,12 +162,18 @@ def test_what_holds_no_ct_is_told(tmp_path, make, said, capsys):
     assert "the folder of medseg2 is missing" in capsys.readouterr().err
 
 
-def test_many_files_are_looked_at_once(chest, tmp_path, monkeypatch):
-    """Every header is read once: what a tree of thousands costs."""
+@pytest.mark.parametrize("flat", [False, True])
+def test_many_files_are_looked_at_once(chest, tmp_path, monkeypatch, flat):
+    """Every header is read once and every slice once, whether or not each patient has a folder."""
     disk = tmp_path / "disk"
     disk.mkdir()
     for k in range(12):
-        write_chest(disk / f"p{k}", chest.hu[:9, ::8, ::8], (5.0, 16.0, 16.0), PatientID=f"P{k}")
+        own = write_chest(disk / f"p{k}", chest.hu[:9, ::8, ::8] + np.int16(k), (5.0, 16.0, 16.0),
+                          PatientID=f"P{k}")
+        if flat:
+            for path in own.iterdir():
+                path.rename(disk / f"p{k}_{path.name}")
+            own.rmdir()
     opened = []
     real = pydicom.dcmread
 
@@ -175,7 +182,42 @@ def test_many_files_are_looked_at_once(chest, tmp_path, monkeypatch):
         return real(*args, **kwargs)
 
     monkeypatch.setattr(pydicom, "dcmread", counted)
-    monkeypatch.setattr("deeplung_nb.cohorts.tree.read_scan", lambda *a, **k: chest)
     tree = list_tree(disk, "x", progress=False)
     assert len(tree.rows) == 12
-    assert len(opened) <= 12 * 9 + 12
+    assert opened.count(True) <= 12 * 9 + 12  # and of each series the first, for its facts
+    assert len(opened) <= 2 * 12 * 9 + 12
+    assert len({row["series"] for row in tree.rows}) == (12 if flat else 1)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("flat", [False, True])
+def test_of_ten_thousand_files_the_good_are_rows_and_the_thirty_broken_have_reasons(
+        chest, tmp_path, flat):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    n_patients, hu = 215, np.ascontiguousarray(chest.hu[:, ::2, ::2])
+    own = write_chest(tmp_path / "one", hu, (chest.spacing_mm[0], *(2 * mm for mm in
+                                                                   chest.spacing_mm[1:])))
+    slices = [pydicom.dcmread(path) for path in sorted(own.iterdir())]
+    for k in range(n_patients):
+        study, series = generate_uid(), generate_uid()
+        (disk / f"p{k}").mkdir()
+        for at, one in enumerate(slices):
+            one.PatientID, one.StudyInstanceUID, one.SeriesInstanceUID = f"P{k}", study, series
+            one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+            one.save_as(disk / f"p{k}" / (f"a{k}x{at}.dcm" if flat else f"{at}.dcm"))
+    if flat:
+        for path in list(disk.glob("p*/*")):
+            path.rename(disk / path.name)
+    broken = [disk / "broken" / f"thing{k}.{'nii.gz' if k % 2 else 'pdf'}" for k in range(30)]
+    broken[0].parent.mkdir()
+    for path in broken:
+        path.write_bytes(b"no image at all")
+    assert sum(path.is_file() for path in disk.rglob("*")) >= 9_900
+    tree = list_tree(disk, "x", progress=False)
+    assert len(tree.rows) == n_patients
+    assert len({row["patient_id"] for row in tree.rows}) == n_patients
+    assert all(row["exclude_reason"] == "no expert's mask was found" for row in tree.rows)
+    assert sorted(name for name, _ in tree.left_out) == sorted(
+        path.relative_to(disk).as_posix() for path in broken)
+    assert all(why for _, why in tree.left_out)

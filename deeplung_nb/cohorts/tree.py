@@ -24,7 +24,7 @@ from deeplung_nb.cohorts.manifest import write_manifest
 from deeplung_nb.cohorts.schema import COLUMNS
 from deeplung_nb.cohorts.splits import make_splits, write_splits
 from deeplung_nb.files import atomic_paths, check_name, sha256_of, write_text
-from deeplung_nb.imaging.dicom import by_series, is_slice, read_facts
+from deeplung_nb.imaging.dicom import by_series, is_slice, part_of, read_facts, read_series
 from deeplung_nb.imaging.errors import ScanError
 from deeplung_nb.imaging.folder import Header, Inventory, take_stock_of_tree
 from deeplung_nb.imaging.io import IMAGE_SUFFIXES, case_name, read_codes, read_scan
@@ -70,6 +70,15 @@ class _Candidate:
     scanner_number: int = 1 << 31
     facts: dict[str, Any] = field(default_factory=dict)
     headers: tuple[Header, ...] = ()
+    beside: Inventory | None = None
+    """What else lies in the folder of a series: it is not looked at again."""
+
+    def read(self) -> Scan:
+        if self.beside is None:
+            return read_scan(self.path, case_id=self.shown)
+        # Several series of a folder share one inventory, and reading one adds to its `left_out`.
+        own = replace(self.beside, left_out=list(self.beside.left_out))
+        return read_series(self.path, self.shown, self.series, inventory=own)
 
 
 def list_tree(folder: Path, cohort: str, role: str = "external", progress: bool = True) -> Tree:
@@ -111,7 +120,7 @@ def list_tree(folder: Path, cohort: str, role: str = "external", progress: bool 
                          "were looked at), expected DICOM slices, NIfTI, NRRD or MetaImage files")
     for one in track(chosen, "read", "scan", shown=progress):
         try:
-            scan = read_scan(one.path, case_id=one.shown, series=one.series)
+            scan = one.read()
         except (ScanError, OSError, MemoryError) as error:
             tree.left_out.append((one.shown, _without_case(str(error))))
             continue
@@ -131,16 +140,19 @@ def _without_case(message: str) -> str:
 def _series_of(folder: Path, inventory: Inventory, tree: Tree) -> list[_Candidate]:
     """The series of slices in the tree, each with the folder that holds all of it."""
     found = []
+    # A disc may hold a thousand series in one folder: each folder is sorted once.
+    folders: dict[str, tuple[Inventory, dict[str, list[Header]]]] = {}
     for uid, headers in by_series(inventory).items():
         names = [header.member.name for header in headers]
-        shown = f"{_folder_of(names)} (series {headers[0].description or uid})"
+        where = _folder_of(names)
+        shown = f"{where} (series {headers[0].description or uid})"
         if not any(map(is_slice, headers)):
             tree.left_out.append((shown, f"{len(headers)} image(s) that are no CT slices"))
             continue
-        place = folder / _folder_of(names)
-        beside = Inventory(images=[header for header in inventory.images
-                                   if (folder / header.member.name).is_relative_to(place)])
-        in_folder = by_series(beside)
+        if where not in folders:
+            beside = part_of(inventory, where)
+            folders[where] = beside, by_series(beside)
+        beside, in_folder = folders[where]
         several = sum(any(map(is_slice, others)) for others in in_folder.values()) > 1
         try:
             facts = read_facts(headers[0])
@@ -149,10 +161,10 @@ def _series_of(folder: Path, inventory: Inventory, tree: Tree) -> list[_Candidat
             continue
         number = [header.series_number for header in headers if header.series_number is not None]
         found.append(_Candidate(
-            place, shown, facts.pop("patient") or _folder_of(names),
+            folder / where, shown, facts.pop("patient") or where,
             facts.pop("study") or uid, str(list(in_folder).index(uid) + 1) if several else None,
             sum(header.n_frames for header in headers), min(number, default=1 << 31), facts,
-            tuple(headers)))
+            tuple(headers), beside))
     return found
 
 

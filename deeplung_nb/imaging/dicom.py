@@ -50,6 +50,20 @@ def by_series(inventory: Inventory) -> dict[str, list[Header]]:
         item[0])))
 
 
+def part_of(inventory: Inventory, folder: str) -> Inventory:
+    """What of an inventory lies in a folder of it (a name with `/`; `.` is all) and below."""
+    if folder == ".":
+        return inventory
+    start = f"{folder}/"
+
+    def inside(listed: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        return [item for item in listed if item[0].startswith(start)]
+
+    return Inventory([one for one in inventory.images if one.member.name.startswith(start)],
+                     inside(inventory.left_out), inside(inventory.oddments),
+                     inside(inventory.suspects))
+
+
 def _describe(series: dict[str, list[Header]]) -> list[str]:
     lines = []
     for number, (uid, headers) in enumerate(series.items(), 1):
@@ -184,7 +198,8 @@ def datasets_of(path: Path, case: str, series: str) -> list[Dataset]:
 
 
 def read_series(path: str | os.PathLike, case_id: str | None = None,
-                series: str | None = None, *, force: bool = False) -> Scan:
+                series: str | None = None, *, force: bool = False,
+                inventory: Inventory | None = None) -> Scan:
     """Read one CT series.
 
     Parameters
@@ -200,6 +215,8 @@ def read_series(path: str | os.PathLike, case_id: str | None = None,
     force
         Whether a tilted gantry, uneven gaps (up to `MOST_GAP_MM`) and doubled slices are resampled
         to an even stack; `Scan.notes` say what was done.
+    inventory
+        What lies in the folder, where somebody has looked already; it gets the names left out.
 
     Returns
     -------
@@ -217,7 +234,7 @@ def read_series(path: str | os.PathLike, case_id: str | None = None,
     case = case_id or (path.name if path.is_dir() else path.stem)
     if not path.exists():
         raise ScanError(f"case {case!r}: {path} is missing, expected DICOM. Check the path")
-    inventory = _take_stock(path, case)
+    inventory = inventory or _take_stock(path, case)
     chosen, notes = _split_off_pages(_choose_series(inventory, path, case, series), inventory)
     require_none_lost(inventory, chosen, path, case)
     slices: list[Frame] = []
