@@ -95,7 +95,7 @@ lowest:
 	@work=`mktemp -d` && base=`$(FIND_PYTHON)` && $$base -m venv $$work/venv && \
 	$$work/venv/bin/python -m pip install --quiet --disable-pip-version-check uv `grep '^torch==' requirements.lock` && \
 	VIRTUAL_ENV=$$work/venv $$work/venv/bin/uv pip install --quiet --resolution lowest-direct \
-	  --editable ".[imaging,network,widgets,notebooks,test]" && \
+	  --editable ".[imaging,network,cluster,widgets,notebooks,test]" && \
 	OMP_NUM_THREADS=1 $$work/venv/bin/python -m pytest -n 2 --dist loadfile -m "not nightly and not browser"; \
 	status=$$?; rm -rf $$work; exit $$status
 

@@ -56,7 +56,8 @@ _NEEDS = {**_IMAGING, "Segmenter": "torch", "write_segmentation": "torch"}
 _EXTRAS = {"torch": "network", "monai": "network", "numba": "network", "SimpleITK": "imaging",
            "nibabel": "imaging", "pydicom": "imaging", "joblib": "imaging", "k3d": "widgets",
            "itables": "widgets", "nbformat": "notebooks", "nbclient": "notebooks",
-           "voila": "notebooks", "ipyniivue": "niivue"}
+           "voila": "notebooks", "ipyniivue": "niivue", "dask": "cluster",
+           "distributed": "cluster", "pyarrow": "cluster"}
 """Package -> the extra of this one that brings it."""
 
 

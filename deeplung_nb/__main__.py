@@ -13,6 +13,7 @@ from typing import Any
 from deeplung_nb import __version__, how_to_install
 from deeplung_nb.cohorts.command_line import add_fetch, add_manifest
 from deeplung_nb.files import explain
+from deeplung_nb.scaling.command_line import add_cohort
 
 # Read when torch is loaded: its threads then sleep while ours (network.fused) compute.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -297,9 +298,9 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"deeplung_nb {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="<command>")
-    for add in (_add_segment, _add_followup, _add_reproduce, _add_notebooks, _add_digest,
-                _add_dashboard, _add_benchmark, add_manifest, add_fetch, _add_train_packaged,
-                _add_ablate):
+    for add in (_add_segment, add_cohort, _add_followup, _add_reproduce, _add_notebooks,
+                _add_digest, _add_dashboard, _add_benchmark, add_manifest, add_fetch,
+                _add_train_packaged, _add_ablate):
         add(commands)
     return top
 

@@ -11,6 +11,16 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
 
+LONGEST = ("test_reproduce.py", "test_scaling.py", "test_widgets_browser.py",
+           "test_cohort_browser.py", "test_accessibility.py", "test_segment.py")
+"""Files that take minutes: begun first, so that two processes end together."""
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST
+               else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """`shared_data("medseg2")`: a folder of the development data, or a skip that says why."""

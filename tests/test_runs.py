@@ -9,7 +9,7 @@ import test_architecture
 from deeplung_nb import files, measurements, runs
 from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
 from deeplung_nb.report.thumbnails import thumbnail_of
-from deeplung_nb.runs import open_run, read_run
+from deeplung_nb.runs import code, open_run, read_run
 from deeplung_nb.runs.config import Config, load_profile
 from deeplung_nb.runs.registry import manifest_folder
 
@@ -68,7 +68,7 @@ def test_the_code_digest_sees_code_and_not_comments(tmp_path):
 
     def digest(text):
         path.write_text(text)
-        return runs._code_without_comments(path, path.stat().st_mtime_ns)
+        return code.code_without_comments(path, path.stat().st_mtime_ns)
 
     plain = digest("def f(x):\n    return x + 1\n")
     assert digest('"""Doc."""\n# why\ndef f(x):\n    """One more."""\n    return x + 1\n') == plain
@@ -102,7 +102,7 @@ def test_the_code_digest_covers_all_code_on_the_way_to_a_measurement():
 
 def test_phantom_code_counts_only_where_phantoms_are_used(monkeypatch):
     read = []
-    monkeypatch.setattr(runs, "_code_without_comments",
+    monkeypatch.setattr(code, "code_without_comments",
                         lambda path, changed_ns: read.append(path.name) or "")
     runs.code_digest(("medseg2",))
     assert "painter.py" not in read

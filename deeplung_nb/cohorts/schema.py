@@ -22,6 +22,8 @@ PROTOCOLS = ("non-contrast", "contrast", "unknown")
 SMOKING = ("never", "former", "current")
 SEXES = ("female", "male")
 FILES = ("image", "mask", "lung_mask")
+NO_MASK = "no expert's mask was found"
+"""Why a CT is in no study, and may be measured all the same."""
 READER_COLUMNS = "reader_"
 """Columns that start so name the masks of further readers: `reader_ann` of the reader ann."""
 EXTRA_PREFIXES = ("ph_", "extra_", READER_COLUMNS)

@@ -15,13 +15,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from os.path import commonpath
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from deeplung_nb.cohorts.manifest import write_manifest
-from deeplung_nb.cohorts.schema import COLUMNS
+from deeplung_nb.cohorts.schema import COLUMNS, NO_MASK
 from deeplung_nb.cohorts.splits import make_splits, write_splits
 from deeplung_nb.files import atomic_paths, check_name, sha256_of, write_text
 from deeplung_nb.imaging.dicom import by_series, is_slice, part_of, read_facts, read_series
@@ -51,6 +51,12 @@ class Tree:
     left_out: list[tuple[str, str]] = field(default_factory=list)
     """(path within the folder, why)."""
     made_names: dict[str, str] = field(default_factory=dict)
+
+    def made_name(self, path: Path, kind: str, more: str = "") -> str:
+        """The made name of a file or folder, which is remembered."""
+        name = pseudonym(f"{path.resolve()}{more}", kind)
+        self.made_names[name] = str(path.resolve())
+        return name
 
     def table(self) -> pd.DataFrame:
         """The manifest's table."""
@@ -104,20 +110,8 @@ def list_tree(folder: Path, cohort: str, role: str = "external", progress: bool 
     ValueError
         There is nothing that could be a CT.
     """
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: is no folder, expected one with CTs in it. Check the path")
     tree = Tree()
-    inventory, images = take_stock_of_tree(folder, IMAGE_SUFFIXES)
-    masks = _masks(images)
-    candidates = [*_series_of(folder, inventory, tree), *(
-        _Candidate(folder / name, name, patient="", study=name) for name in images
-        if name not in masks.all)]
-    for name, why in (*inventory.left_out, *inventory.oddments, *inventory.suspects):
-        tree.left_out.append((name, why))
-    chosen = _choose(candidates, tree)
-    if not chosen:
-        raise ValueError(f"{folder}: holds nothing that could be a CT ({len(tree.left_out)} files "
-                         "were looked at), expected DICOM slices, NIfTI, NRRD or MetaImage files")
+    chosen, masks = _look(folder, tree)
     for one in track(chosen, "read", "scan", shown=progress):
         try:
             scan = one.read()
@@ -131,6 +125,62 @@ def list_tree(folder: Path, cohort: str, role: str = "external", progress: bool 
         tree.rows.append(_row(one, scan, folder, masks, cohort, role, tree))
     remember_all(tree.made_names)
     return tree
+
+
+def _look(folder: Path, tree: Tree) -> tuple[list[_Candidate], _Masks]:
+    """The CTs that are taken, and all masks, by headers and names alone."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: is no folder, expected one with CTs in it. Check the path")
+    inventory, images = take_stock_of_tree(folder, IMAGE_SUFFIXES)
+    masks = _masks(images)
+    candidates = [*_series_of(folder, inventory, tree), *(
+        _Candidate(folder / name, name, patient="", study=name) for name in images
+        if name not in masks.all)]
+    for name, why in (*inventory.left_out, *inventory.oddments, *inventory.suspects):
+        tree.left_out.append((name, why))
+    chosen = _choose(candidates, tree)
+    if not chosen:
+        raise ValueError(f"{folder}: holds nothing that could be a CT ({len(tree.left_out)} files "
+                         "were looked at), expected DICOM slices, NIfTI, NRRD or MetaImage files")
+    return chosen, masks
+
+
+class Found(NamedTuple):
+    """A CT in a tree, by headers and names alone."""
+
+    case_id: str
+    patient_id: str
+    image: Path
+    series: str | None
+    mask: Path | None
+    lung_mask: Path | None
+
+
+def find_scans(folder: Path) -> tuple[list[Found], list[tuple[str, str]]]:
+    """The CTs that `list_tree` would read, and what else lies there with the reason.
+
+    Nothing is read but headers. Their names are made ones, as in a manifest.
+
+    Raises
+    ------
+    ValueError
+        There is nothing that could be a CT.
+    """
+    tree = Tree()
+    chosen, masks = _look(folder, tree)
+    found = []
+    for one in chosen:
+        lesion, lung = (None if one.headers else _of(of_kind, one.shown)
+                        for of_kind in (masks.lesions, masks.lungs))
+        found.append(Found(
+            tree.made_name(one.path, "case", f"#{one.series or ''}"), _patient(one), one.path,
+            one.series, *(None if name is None else folder / name for name in (lesion, lung))))
+    remember_all(tree.made_names)
+    return found, tree.left_out
+
+
+def _patient(one: _Candidate) -> str:
+    return pseudonym(one.patient or str(one.path.resolve()), "patient")
 
 
 def _without_case(message: str) -> str:
@@ -231,15 +281,10 @@ def _of(found: dict[tuple[str, str], str], name: str) -> str | None:
 
 def _row(one: _Candidate, scan: Scan, folder: Path, masks: _Masks, cohort: str, role: str,
          tree: Tree) -> dict[str, Any]:
-    def made(path: Path, kind: str, more: str = "") -> str:
-        name = pseudonym(f"{path.resolve()}{more}", kind)
-        tree.made_names[name] = str(path.resolve())
-        return name
-
-    case = made(one.path, "case", f"#{one.series or ''}")
+    case = tree.made_name(one.path, "case", f"#{one.series or ''}")
     row: dict[str, Any] = {
         "cohort": cohort, "case_id": case, "role": role,
-        "patient_id": pseudonym(one.patient or str(one.path.resolve()), "patient"),
+        "patient_id": _patient(one),
         "image": case, "mask_kind": "ggo+high_opacity", "protocol": "unknown",
         "n_slices": scan.n_slices, "slice_gap_mm": round(scan.spacing_mm[0], 4), "exclude": 0,
         "series": one.series, **one.facts}
@@ -255,7 +300,7 @@ def _row(one: _Candidate, scan: Scan, folder: Path, masks: _Masks, cohort: str, 
         except (ScanError, OSError) as error:
             tree.left_out.append((name, _without_case(str(error))))
             continue
-        row[column] = made(folder / name, column.replace("_", "-"))
+        row[column] = tree.made_name(folder / name, column.replace("_", "-"))
         row[f"{column}_sha256"] = sha256_of(folder / name)
         if column == "mask":
             row["mask_kind"] = "binary" if codes <= {1} else "ggo+high_opacity"
@@ -267,7 +312,7 @@ def _row(one: _Candidate, scan: Scan, folder: Path, masks: _Masks, cohort: str, 
     except ScanError as error:
         why = f"no plausible chest CT: {_without_case(str(error))[:160]}"
     if "mask" not in row:
-        why = why or "no expert's mask was found"
+        why = why or NO_MASK
     return row | ({"exclude": 1, "exclude_reason": why.replace(",", ";")} if why else {})
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from deeplung_nb.measurements.readings import from_long, from_wide
 from deeplung_nb.measurements.spreadsheets import read_csv, read_sheet
 
 __all__ = ["COLUMNS", "KEY", "MeasurementsError", "check", "from_long", "from_wide",
-           "pair", "read", "read_table", "write"]
+           "pair", "read", "read_table", "write", "write_parts"]
 
 FACTS = ("role", "patient_id", "protocol", "scanner", "centre", "fold")
 """Facts of a case that go along with a pair of readings."""
@@ -68,18 +68,32 @@ def write(frame: pd.DataFrame, path: str | os.PathLike) -> Path:
     MeasurementsError
         As `check`, or the frame has columns that the file has no place for.
     """
+    return write_parts([frame], path)
+
+
+def write_parts(parts: Iterable[pd.DataFrame], path: str | os.PathLike) -> Path:
+    """`write` of a table that comes in parts, so that no more than one is in memory.
+
+    The same rows give the same bytes, if each part's cases come after those of the part before.
+
+    Raises
+    ------
+    MeasurementsError
+        As `write`.
+    """
     path = Path(path)
-    frame = check(frame, str(path))
-    other = [name for name in frame if name not in COLUMNS]
-    if other:
-        raise MeasurementsError([f"column(s) {', '.join(map(str, other))} have no place in the "
-                                 "file; drop them before writing"], str(path))
-    ordered = frame[list(COLUMNS)].sort_values(list(KEY), kind="stable")
-    with atomic_path(path) as part, part.open("w", encoding="utf-8", newline="") as stream:
+    with atomic_path(path) as place, place.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for values in ordered.itertuples(index=False, name=None):
-            writer.writerow(map(_cell, values))
+        for part in parts:
+            frame: pd.DataFrame = check(part, str(path))
+            other = [name for name in frame if name not in COLUMNS]
+            if other:
+                raise MeasurementsError([f"column(s) {', '.join(map(str, other))} have no place in "
+                                         "the file; drop them before writing"], str(path))
+            ordered = frame.loc[:, list(COLUMNS)].sort_values(list(KEY), kind="stable")
+            for values in ordered.itertuples(index=False, name=None):
+                writer.writerow(map(_cell, values))
     return path
 
 

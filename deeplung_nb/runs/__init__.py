@@ -7,9 +7,7 @@ answer again, interrupted work resumes, and editing a figure never forces a trai
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -24,6 +22,7 @@ from typing import Any
 
 from deeplung_nb import __version__
 from deeplung_nb.files import PART, check_name, sha256_of, write_text
+from deeplung_nb.runs.code import digest_of
 from deeplung_nb.runs.config import Config, load_profile
 from deeplung_nb.runs.registry import (
     cohort_files,
@@ -55,7 +54,7 @@ MEASURING_CODE = (
 """Code that can change measurements.csv, and `imaging/phantom/` where phantoms are used."""
 
 WITHOUT_NUMBERS = ("files.py", "pseudonyms.py", "measurements/readings.py", "runs/__init__.py",
-                   "runs/config.py",
+                   "runs/code.py", "runs/config.py",
                    "runs/progress.py", "runs/registry.py", "runs/resources.py",
                    "imaging/errors.py", "stats/_results.py")
 """What that code imports besides and that changes no number; `config` enters by its values, the
@@ -70,21 +69,6 @@ REPORTED_PACKAGES = (
 def results_folder() -> Path:
     """Where runs lie: `DEEPLUNG_RESULTS`, else `results/` of the clone or the current folder."""
     return Path(os.environ.get("DEEPLUNG_RESULTS") or work_folder() / "results")
-
-
-@functools.cache
-def _code_without_comments(path: Path, changed_ns: int) -> str:
-    """The program in a file; kept as long as the file is not changed, since parsing takes time."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            # Docstrings and the string "docstrings" of attributes change no number.
-            node.body = [
-                item for item in body
-                if not (isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant))
-            ]
-    return ast.dump(tree)
 
 
 def check_inputs(config: Config, data: Path | None) -> None:
@@ -117,11 +101,7 @@ def code_digest(cohorts: tuple[str, ...]) -> str:
     files = [PACKAGE_FOLDER / name for name in MEASURING_CODE]
     if any(map(is_phantom, cohorts)):
         files += sorted(PACKAGE_FOLDER.glob("imaging/phantom/*.py"))
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.relative_to(PACKAGE_FOLDER).as_posix().encode())
-        digest.update(_code_without_comments(path, path.stat().st_mtime_ns).encode())
-    return digest.hexdigest()
+    return digest_of(files)
 
 
 def manifest_digest(cohorts: tuple[str, ...]) -> str:

@@ -1,0 +1,82 @@
+"""The tables of a cohort, made of the records of its scans: the same bytes in whatever order.
+
+`measurements.csv` and `.parquet` hold the same rows; `failures.csv` the scans that failed, and why.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from deeplung_nb import measurements
+from deeplung_nb.files import atomic_path
+from deeplung_nb.measurements.contract import COLUMNS
+from deeplung_nb.scaling.one import Plan, read_record
+from deeplung_nb.scaling.scans import ScanJob
+
+AT_ONCE = 250
+"""Scans whose rows are in memory at once, and in a row group of the Parquet file."""
+
+
+def _parts(plan: Plan, jobs: Sequence[ScanJob]) -> Iterator[pd.DataFrame]:
+    for start in range(0, len(jobs), AT_ONCE):
+        lines = [line for job in jobs[start:start + AT_ONCE]
+                 for line in (read_record(plan.folder(job.case_id)) or {}).get("rows", ())]
+        if lines:
+            yield pd.DataFrame(lines).reindex(columns=list(COLUMNS))
+
+
+def write_tables(plan: Plan, jobs: Sequence[ScanJob]) -> list[Path]:
+    """Write the cohort's tables beside its scans; their paths.
+
+    Scans without a record (not measured yet) are in none.
+    """
+    output = Path(plan.output)
+    table = measurements.write_parts(_parts(plan, jobs), output / "measurements.csv")
+    files = [table, _write_parquet(table), output / "failures.csv"]
+    with atomic_path(files[-1]) as part, part.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(("cohort", "case_id", "kind", "reason"))
+        for job in jobs:
+            record = read_record(plan.folder(job.case_id))
+            if record is not None and record["status"] != "ok":
+                writer.writerow((job.cohort, job.case_id, record["kind"], record["reason"]))
+    return [path for path in files if path is not None]
+
+
+def _write_parquet(table: Path) -> Path | None:
+    """The rows of a measurements.csv as Parquet, a part at a time; None without pyarrow."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError:
+        return None
+    types = {"text": pa.string(), "count": pa.int64(), "number": pa.float64()}
+    schema = pa.schema([(name, types[kind]) for name, (kind, _) in COLUMNS.items()])
+    path = table.with_suffix(".parquet")
+    with atomic_path(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
+        reader = pd.read_csv(table, dtype={name: {"text": str, "count": "Int64"}.get(kind, float)
+                                           for name, (kind, _) in COLUMNS.items()},
+                             chunksize=AT_ONCE * 4, keep_default_na=False, na_values=[""])
+        for rows in reader:
+            writer.write_table(pa.Table.from_pandas(rows, schema, preserve_index=False))
+    return path
+
+
+def count_failures(plan: Plan, jobs: Sequence[ScanJob]) -> Counter[str]:
+    """How many scans failed, by kind."""
+    records: list[Any] = [read_record(plan.folder(job.case_id)) for job in jobs]
+    return Counter(one["kind"] for one in records if one is not None and one["status"] != "ok")
+
+
+def seconds_a_scan(plan: Plan, jobs: Sequence[ScanJob]) -> np.ndarray:
+    """What each measured scan took its worker, s."""
+    records: list[Any] = [read_record(plan.folder(job.case_id)) for job in jobs]
+    return np.array([one["seconds"] for one in records
+                     if one is not None and one["status"] == "ok"])
