@@ -18,7 +18,7 @@ from PIL import Image
 from deeplung_nb import pseudonyms
 from deeplung_nb.__main__ import main
 from deeplung_nb.imaging.dicom import read_series
-from deeplung_nb.imaging.io import read_scan
+from deeplung_nb.imaging.io import read_scan, write_scan
 from deeplung_nb.reading.provenance import default_case_id, public_case_id
 from tests.test_dicom_objects import write_chest
 
@@ -105,6 +105,34 @@ def test_nothing_of_a_dicom_series_reaches_an_output(series, checkpoint_file, tm
     assert record["scan"]["kind"] == "DICOM series"
     assert record["scan"]["left_out"]["files"] == 1
     assert record["case_id"] == ("A7" if named else default_case_id(folder))
+
+
+def test_nothing_of_a_cohorts_folders_reaches_an_output(series, chest, checkpoint_file, tmp_path):
+    """Neither by what was measured nor by what went wrong."""
+    folder, planted = series
+    disk = tmp_path / "ZqDiskPlanted"
+    disk.mkdir()
+    shutil.move(folder, disk)
+    spoilt = disk / "ZqSpoiltPlanted"
+    shutil.copytree(disk / folder.name, spoilt)
+    for k, path in enumerate(sorted(spoilt.glob("*.dcm"))):
+        one = pydicom.dcmread(path)
+        one.SeriesInstanceUID, one.StudyInstanceUID = "1.2.3.4.5", "1.2.3.4.6"
+        one.save_as(path)
+        if k == 3:
+            path.write_bytes(path.read_bytes()[:900])
+    write_scan(chest, disk / "ZqVolumePlanted.nii.gz")
+    (disk / "ZqVolumePlanted_mask.nii.gz").write_bytes(b"no image")
+    (disk / "ZqListPlanted.csv").write_text(
+        f"image\n{disk / folder.name}\n{spoilt}\n{disk / 'ZqGonePlanted.nii.gz'}\n")
+    planted += ["ZqDiskPlanted", "ZqSpoiltPlanted", "ZqVolumePlanted", "ZqGonePlanted",
+                "ZqListPlanted"]
+    for number, source in enumerate((disk, disk / "ZqListPlanted.csv")):
+        out = tmp_path / f"out{number}"
+        assert main(["cohort", str(source), "--output", str(out), "--workers", "0", "--checkpoint",
+                     str(checkpoint_file)]) == 0
+        assert len((out / "failures.csv").read_text().splitlines()) == 3
+        assert_nothing_of(planted, out)
 
 
 def test_a_name_that_was_given_is_kept_even_where_the_folder_is_called_so(

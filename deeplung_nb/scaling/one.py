@@ -14,6 +14,8 @@ import functools
 import hashlib
 import json
 import math
+import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -103,13 +105,34 @@ class Outcome:
         return self.kind not in ("done", "kept")
 
 
-def _stat(path: str) -> list[list[Any]]:
-    """Name, size and time of each file of a scan: what tells that nothing was touched."""
+def _files(path: str) -> list[Path]:
     place = Path(path)
-    files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() \
+    return sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() \
         else [place]
-    return [[file.relative_to(place).as_posix() if file != place else "", file.stat().st_size,
-             file.stat().st_mtime_ns] for file in files]
+
+
+def _stat(path: str) -> str:
+    """Stands for place, size and time of each file of a scan: what tells that nothing was touched.
+
+    A hash, since folders and files are called after patients.
+    """
+    facts = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in _files(path)]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def without_names(reason: str, job: ScanJob) -> str:
+    """An error's words without the names of the scan's folders and files."""
+    for what, path in _inputs(job).items():
+        reason = reason.replace(path, f"<{what}>")
+        names = {Path(path).name, *({name for file in _files(path) for name in (
+            file.relative_to(path).as_posix(), file.name)} if Path(path).is_dir() else ())}
+        for name in sorted(names, key=len, reverse=True):
+            reason = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", f"<file of {what}>", reason)
+        parent = Path(path).parent
+        while parent != parent.parent:
+            reason = reason.replace(f"{parent}{os.sep}", f"<folder of {what}>/")
+            parent = parent.parent
+    return reason
 
 
 def _inputs(job: ScanJob) -> dict[str, str]:
@@ -151,7 +174,9 @@ def is_current(plan: Plan, job: ScanJob, record: dict[str, Any] | None) -> bool:
 
 
 def _as_json(job: ScanJob) -> dict[str, Any]:
-    return json.loads(json.dumps(asdict(job)))
+    """What is said of a scan, but not where it lies: its bytes are known by their hashes."""
+    facts = json.loads(json.dumps(asdict(job)))
+    return {name: value for name, value in facts.items() if name not in _inputs(job)}
 
 
 @functools.lru_cache(maxsize=1)
@@ -204,7 +229,7 @@ def measure_one(plan: Plan, job: ScanJob) -> Outcome:
     folder = plan.folder(job.case_id)
 
     def outcome(kind: str, reason: str = "") -> Outcome:
-        return Outcome(job.case_id, kind, " ".join(reason.split())[:400],
+        return Outcome(job.case_id, kind, " ".join(without_names(reason, job).split())[:400],
                        time.monotonic() - begin, socket.gethostname())
 
     try:
@@ -284,7 +309,7 @@ def _fail(plan: Plan, job: ScanJob, outcome: Outcome) -> Outcome:
 
 def fail(plan: Plan, job: ScanJob, reason: str) -> Outcome:
     """Record that a scan could not be measured, for one that can't say so itself."""
-    return _fail(plan, job, Outcome(job.case_id, "died", reason))
+    return _fail(plan, job, Outcome(job.case_id, "died", without_names(reason, job)))
 
 
 def _rows(plan: Plan, job: ScanJob, reader: str, measured: list[dict[str, Any]],
