@@ -130,6 +130,13 @@ def _ablate(options: argparse.Namespace) -> None:
 
 
 def _benchmark(options: argparse.Namespace) -> None:
+    if options.cohort:
+        from deeplung_nb.scaling.benchmark import cost_of_handing_out, what_workers_bring
+
+        for name, value in cost_of_handing_out().items():
+            print(f"{name:<18}{value:10,.1f}")
+        print(what_workers_bring().round(1).to_string(index=False))
+        return
     from deeplung_nb.learning.benchmark import benchmark
 
     shown = ["task", "model", "way", "n_slices", "seconds_median", "seconds_min", "seconds_max",
@@ -260,6 +267,8 @@ def _add_benchmark(commands: Any) -> None:
                          help="lengths of a scan (default: 16 120 500)")
     command.add_argument("--training", type=int, nargs="*", default=[8, 32],
                          help="slices of a training step (default: 8 32)")
+    command.add_argument("--cohort", action="store_true", help="instead: what handing out 10,000 "
+                         "scans costs, and what a second worker brings")
     command.set_defaults(run=_benchmark)
 
 

@@ -26,6 +26,8 @@ from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.scaling import engine, one
 from deeplung_nb.scaling.engine import CohortError, make_plan, measure_cohort, without_secrets
 from deeplung_nb.scaling.scans import list_scans
+from deeplung_nb.scaling.tally import Tally
+from deeplung_nb.widgets import CohortMonitor
 from tests.scaling_faults import measure_with_faults
 
 N = 6
@@ -278,6 +280,26 @@ def test_a_cluster_that_is_there_is_used_and_stays(cohort, serial, checkpoint_fi
         assert report.counts == {"done": N}
         assert cluster.status.name == "running"
     require_same(tmp_path / "run", serial)
+
+
+def test_the_monitor_tells_what_the_file_says_and_waits_for_it(serial, tmp_path):
+    monitor = CohortMonitor(tmp_path / "absent", every_seconds=0)
+    assert monitor.refresh() == "waiting"
+    (tmp_path / "absent").mkdir()
+    tally = Tally(str(tmp_path / "absent"), 12_000, "2 workers", shown=False)
+    tally.began -= 600
+    for kind, n in (("kept", 7000), ("done", 900), ("refused", 90), ("died", 10)):
+        tally.counts[kind] = n
+    tally.write("measuring")
+    assert monitor.refresh() == "measuring"
+    assert "8,000 of 12,000 scans" in monitor._words.value
+    assert "about 40 min left" in monitor._words.value  # 4,000 at 600 s for a thousand
+    assert "100 failed" in monitor._words.value
+    assert monitor._bar.value == 8000
+    assert "refused" in monitor._counts.value
+    finished = CohortMonitor(serial, every_seconds=0)
+    assert finished.told["state"] == "finished"
+    assert f"{N} of {N} scans" in finished._words.value
 
 
 def test_a_worker_of_another_version_says_so(cohort, tmp_path, checkpoint_file):

@@ -21,7 +21,8 @@ PAGES = ("docs/widgets.md", "docs/statistics.md", "docs/segment.md", "docs/priva
          "docs/numbers.md",
          "docs/glossary.md", "docs/teaching.md", "docs/gallery.md", "docs/paper.md",
          "docs/model_card.md", "docs/ablation.md",
-         "docs/anatomy.md", "docs/variants.md", "docs/phantoms.md", "docs/performance.md")
+         "docs/anatomy.md", "docs/variants.md", "docs/phantoms.md", "docs/performance.md",
+         "docs/scale.md")
 ABOUT = ("data_manifests/README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 EXECUTED = ("01_cohorts", "07_agreement", "08_figures", "09_tables", "10_look_at_cases",
             "11_follow_up", "12_harder_tables", "E1_solutions")
@@ -30,7 +31,7 @@ ROOMS = {"": "The way in", "measurements": "Tables of readings", "runs": "Runs",
          "imaging": "From files to scans", "cohorts": "Cohorts", "stats": "Statistics",
          "network": "The network", "reading": "One CT, read",
          "learning": "Training and the study", "report": "Figures, tables, words",
-         "widgets": "Widgets", "course": "Exercises"}
+         "scaling": "Many CTs", "widgets": "Widgets", "course": "Exercises"}
 PACKAGES_OF_FUNCTIONS = ("deeplung_nb.measurements", "deeplung_nb.runs")
 CONF = '''
 project, author, version = "deeplung_nb", "the deeplung_nb maintainers", {version!r}

@@ -11,29 +11,28 @@ import contextlib
 import fcntl
 import itertools
 import json
+import multiprocessing
 import os
 import secrets
 import socket
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from deeplung_nb.files import check_writable, write_text
-from deeplung_nb.reading.segment import Segmenter, default_checkpoints
-from deeplung_nb.runs.progress import Progress
+from deeplung_nb.files import check_writable
 from deeplung_nb.scaling import one, tables
 from deeplung_nb.scaling.scans import ScanJob
+from deeplung_nb.scaling.tally import WELL, Tally
 
 GB_A_WORKER = 3.0
 """Memory that a scan of 500 slices takes a worker, and some room."""
 CONNECT_SECONDS = 30
-PROGRESS, LOCK = "progress.json", ".lock"
-EVERY_SECONDS = 1.0
+LOCK = ".lock"
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
                                      "NUMBA_NUM_THREADS")}
 
@@ -55,7 +54,8 @@ class Report:
 
     @property
     def n_failed(self) -> int:
-        return sum(n for kind, n in self.counts.items() if kind not in ("done", "kept"))
+        """Scans without a measurement."""
+        return sum(n for kind, n in self.counts.items() if kind not in WELL)
 
 
 def memory_bytes() -> int:
@@ -82,10 +82,10 @@ def make_plan(output: str | os.PathLike, checkpoints: Sequence[str | os.PathLike
     FileNotFoundError, ValueError
         A file is missing or no checkpoint of this package.
     """
-    files = tuple(os.path.abspath(path) for path in checkpoints or default_checkpoints())
-    network = Segmenter(files).network
-    plan = one.Plan(os.path.abspath(output), files, network["sha256"], network["trained_on"], "",
-                    one.code_digest(), secrets.token_hex(8), **options)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
+        network = child.submit(one.describe_networks, checkpoints).result()  # torch stays there
+    plan = one.Plan(os.path.abspath(output), run_id="", code=one.code_digest(),
+                    token=secrets.token_hex(8), **network, **options)
     key = json.dumps([plan.network_sha256, plan.code, plan.force])
     return replace(plan, run_id=f"cohort-{one.short_hash(key)}")
 
@@ -114,46 +114,11 @@ def _alone(output: Path) -> Iterator[None]:
         yield
 
 
-class _Tally:
-    """Counts what comes back, shows it, and leaves it in `progress.json` for whoever looks."""
-
-    def __init__(self, plan: one.Plan, n_scans: int, workers: str, shown: bool) -> None:
-        self.plan, self.n_scans, self.workers = plan, n_scans, workers
-        self.counts: Counter[str] = Counter()
-        self.began, self._written = time.monotonic(), -EVERY_SECONDS
-        self.busy_seconds = 0.0
-        self.bar = Progress("cohort", n_scans, "scan", shown=shown)
-        self.write("measuring")
-
-    def take(self, outcome: one.Outcome) -> None:
-        if outcome.kind == "disk":
-            raise CohortError(f"{outcome.reason} Nothing that is done is lost: the same command "
-                              "goes on")
-        self.counts[outcome.kind] += 1
-        if outcome.kind == "done":
-            self.busy_seconds += outcome.seconds
-        self.bar.update(1, failed=self.n_failed) if self.n_failed else self.bar.update(1)
-        if time.monotonic() - self._written >= EVERY_SECONDS:
-            self.write("measuring")
-
-    @property
-    def n_failed(self) -> int:
-        return sum(n for kind, n in self.counts.items() if kind not in ("done", "kept"))
-
-    def seconds_left(self) -> float | None:
-        """From the scans that were measured in this call; those kept cost next to nothing."""
-        worked = self.counts.total() - self.counts["kept"]
-        left = self.n_scans - self.counts.total()
-        elapsed = time.monotonic() - self.began
-        return None if worked < 2 or elapsed < 5 else left * elapsed / worked
-
-    def write(self, state: str) -> None:
-        self._written = time.monotonic()
-        left = self.seconds_left() if state == "measuring" else None
-        write_text(Path(self.plan.output) / PROGRESS, json.dumps({
-            "state": state, "n_scans": self.n_scans, "counts": dict(sorted(self.counts.items())),
-            "seconds": round(time.monotonic() - self.began, 1),
-            "seconds_left": None if left is None else round(left), "workers": self.workers}))
+def _take(tally: Tally, outcome: one.Outcome) -> None:
+    if outcome.kind == "disk":
+        raise CohortError(f"{outcome.reason} Nothing that is done is lost: the same command goes "
+                          "on")
+    tally.count(outcome.kind)
 
 
 def measure_cohort(jobs: Sequence[ScanJob], plan: one.Plan, *, workers: int | None = None,
@@ -199,14 +164,14 @@ def measure_cohort(jobs: Sequence[ScanJob], plan: one.Plan, *, workers: int | No
             memory_gb = memory_gb or memory_bytes() / 1e9 * 0.9 / workers
             several = "s" if workers > 1 else ""
             shown = f"{workers} worker{several} of one thread, {memory_gb:.1f} GB each"
-        tally = _Tally(plan, len(jobs), shown, progress)
+        tally = Tally(plan.output, len(jobs), shown, progress)
         try:
             with tally.bar:
                 if workers == 0 and scheduler is None:
                     # A hanging scan would end this very process.
                     alone = replace(plan, limit_seconds=None)
                     for job in jobs:
-                        tally.take(measure(alone, job))
+                        _take(tally, measure(alone, job))
                 else:
                     _by_dask(jobs, plan, tally, measure, workers or 1, scheduler, security,
                              memory_gb)
@@ -228,7 +193,7 @@ def without_secrets(address: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def _by_dask(jobs: Sequence[ScanJob], plan: one.Plan, tally: _Tally, measure: Callable[..., Any],
+def _by_dask(jobs: Sequence[ScanJob], plan: one.Plan, tally: Tally, measure: Callable[..., Any],
              workers: int, scheduler: str | None, security: dict[str, str] | None,
              memory_gb: float | None) -> None:
     from dask import config
@@ -265,7 +230,7 @@ def _by_dask(jobs: Sequence[ScanJob], plan: one.Plan, tally: _Tally, measure: Ca
         _hand_out(jobs, plan, tally, measure, client, as_completed)
 
 
-def _hand_out(jobs: Sequence[ScanJob], plan: one.Plan, tally: _Tally, measure: Callable[..., Any],
+def _hand_out(jobs: Sequence[ScanJob], plan: one.Plan, tally: Tally, measure: Callable[..., Any],
               client: Any, as_completed: Any) -> None:
     """A few scans for each worker at a time; the next ones as these come back."""
     left, running = iter(jobs), {}
@@ -294,7 +259,7 @@ def _hand_out(jobs: Sequence[ScanJob], plan: one.Plan, tally: _Tally, measure: C
             raise CohortError(f"the scheduler gave up scan {job.case_id} ({future.status}). What "
                               "is done is kept: give the same command again")
         future.release()
-        tally.take(outcome)
+        _take(tally, outcome)
         following = next(left, None)
         if following is not None:
             coming.add(submit(following))

@@ -18,23 +18,20 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deeplung_nb.files import explain, recover, remove_leftovers, sha256_of, write_text
 from deeplung_nb.imaging.errors import ScanError
-from deeplung_nb.imaging.io import read_mask, read_scan
-from deeplung_nb.imaging.regions import LungRegions
 from deeplung_nb.labels import GGO, LESION_STRUCTURES
 from deeplung_nb.measurements.contract import COLUMNS
-from deeplung_nb.network.device import use_threads
-from deeplung_nb.reading.results import plan_outputs, write_segmentation
-from deeplung_nb.reading.segment import Segmentation, Segmenter
-from deeplung_nb.reading.volumes import measure
 from deeplung_nb.runs.code import digest_of_rooms
 from deeplung_nb.scaling.scans import ScanJob
+
+if TYPE_CHECKING:  # torch is for who measures: a client that hands out scans stays small
+    from deeplung_nb.reading.segment import Segmentation, Segmenter
 
 SCANS, RECORD, ATTEMPTS, HUNG = "scans", "record.json", "attempts.json", "hung.txt"
 MOST_DEATHS = 3
@@ -89,6 +86,22 @@ class Plan:
                 "dicom": [self.dicom_seg, self.dicom_sr]}
 
 
+def describe_networks(checkpoints: Sequence[str | os.PathLike] | None) -> dict[str, Any]:
+    """Files (absolute), hash and training data of these networks; default: the packaged one.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        A file is missing or no checkpoint of this package.
+    """
+    from deeplung_nb.reading.segment import Segmenter
+
+    segmenter = Segmenter(list(checkpoints) if checkpoints else None)
+    return {"checkpoints": tuple(os.path.abspath(path) for path in segmenter.checkpoints),
+            "network_sha256": segmenter.network["sha256"],
+            "trained_on": segmenter.network["trained_on"]}
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What came of a scan in this call; its rows are in its record."""
@@ -99,10 +112,6 @@ class Outcome:
     reason: str = ""
     seconds: float = 0.0
     host: str = ""
-
-    @property
-    def failed(self) -> bool:
-        return self.kind not in ("done", "kept")
 
 
 def _files(path: str) -> list[Path]:
@@ -188,6 +197,8 @@ def _segmenter(checkpoints: tuple[str, ...], network_sha256: str) -> Segmenter:
     ValueError
         This machine has other files under these names.
     """
+    from deeplung_nb.reading.segment import Segmenter
+
     segmenter = Segmenter(checkpoints)
     if segmenter.network["sha256"] != network_sha256:
         raise ValueError(f"{socket.gethostname()}: {', '.join(checkpoints)} are not the networks "
@@ -236,7 +247,6 @@ def measure_one(plan: Plan, job: ScanJob) -> Outcome:
         if plan.code != code_digest():
             return outcome("error", f"{socket.gethostname()} has another version of deeplung_nb "
                                     "than the call. Install the same one on all machines")
-        use_threads(1)
         recover(folder)
         record = read_record(folder)
         if is_current(plan, job, record):
@@ -334,6 +344,11 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 def _measure(plan: Plan, job: ScanJob, folder: Path
              ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """The scan's rows, and the hashes of the files that were written."""
+    from deeplung_nb.imaging.io import read_mask, read_scan
+    from deeplung_nb.network.device import use_threads
+    from deeplung_nb.reading.results import plan_outputs, write_segmentation
+
+    use_threads(1)
     more = ["dicom_seg"] if plan.dicom_seg or plan.dicom_sr else []
     more += ["dicom_sr"] if plan.dicom_sr else []
     inputs = [Path(path) for path in _inputs(job).values()]
@@ -351,6 +366,9 @@ def _measure(plan: Plan, job: ScanJob, folder: Path
 
 
 def _rows_of(plan: Plan, job: ScanJob, result: Segmentation, expert: Any) -> list[dict[str, Any]]:
+    from deeplung_nb.imaging.regions import LungRegions
+    from deeplung_nb.reading.volumes import measure
+
     scan, lungs = result.scan, result.lungs
     regions = None if lungs is None else LungRegions.of(lungs)
     structures = ("lesion",) if job.binary else LESION_STRUCTURES

@@ -9,9 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from deeplung_nb.cohorts.manifest import read_manifest
-from deeplung_nb.cohorts.schema import NO_MASK, find_file
-from deeplung_nb.cohorts.tree import find_scans
 from deeplung_nb.files import check_name
 from deeplung_nb.labels import LABELS
 from deeplung_nb.measurements.spreadsheets import read_csv
@@ -63,6 +60,8 @@ def list_scans(source: str | os.PathLike, data: str | os.PathLike | None = None
     """
     source = Path(source)
     if source.is_dir():
+        from deeplung_nb.cohorts.tree import find_scans
+
         found, left_out = find_scans(source)
         jobs = [ScanJob(one.case_id, os.path.abspath(one.image), one.patient_id, "folder",
                         series=one.series, mask=_absolute(one.mask),
@@ -95,6 +94,9 @@ def _require_different(ids: list[str], source: Path) -> None:
 
 
 def _of_manifest(source: Path, start: Path) -> tuple[list[ScanJob], list[tuple[str, str]]]:
+    from deeplung_nb.cohorts.manifest import read_manifest
+    from deeplung_nb.cohorts.schema import NO_MASK, find_file
+
     cohort = read_manifest(source, None, verify=False)
     try:
         inside = read_registry().get(cohort.name, {})

@@ -6,12 +6,9 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from deeplung_nb import measurements
@@ -68,15 +65,3 @@ def _write_parquet(table: Path) -> Path | None:
             writer.write_table(pa.Table.from_pandas(rows, schema, preserve_index=False))
     return path
 
-
-def count_failures(plan: Plan, jobs: Sequence[ScanJob]) -> Counter[str]:
-    """How many scans failed, by kind."""
-    records: list[Any] = [read_record(plan.folder(job.case_id)) for job in jobs]
-    return Counter(one["kind"] for one in records if one is not None and one["status"] != "ok")
-
-
-def seconds_a_scan(plan: Plan, jobs: Sequence[ScanJob]) -> np.ndarray:
-    """What each measured scan took its worker, s."""
-    records: list[Any] = [read_record(plan.folder(job.case_id)) for job in jobs]
-    return np.array([one["seconds"] for one in records
-                     if one is not None and one["status"] == "ok"])
