@@ -23,7 +23,7 @@ def measure_with_faults(plan, job):
         seen = Path(plan.output) / f"{job.case_id}.{len(list(Path(plan.output).glob('*.fault')))}"
         if len(list(Path(plan.output).glob(f"{job.case_id}.*.fault"))) < times:
             seen.with_name(f"{seen.name}.fault").touch()
-            happen(what)
+            happen(what, job)
         return real(plan, job, folder)
 
     one._measure = broken
@@ -33,7 +33,11 @@ def measure_with_faults(plan, job):
         one._measure = real
 
 
-def happen(what):
+def happen(what, job):
+    if what == "unreadable":
+        raise OSError(errno.EIO, os.strerror(errno.EIO), job.image)
+    if what == "touch":
+        os.utime(job.image, (7, 7))
     if what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "hang":

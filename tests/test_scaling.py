@@ -46,7 +46,7 @@ def write_cohort(chest, folder, n=N):
     """`n` scans with masks, and a list of them."""
     folder.mkdir(parents=True)
     labels = np.zeros(chest.shape, np.uint8)
-    labels[5:9, 30:40, 20:30] = 1
+    labels[5:9, 30:40, 20:30], labels[10:12, 30:40, 20:30] = 1, 2
     for k in range(n):
         write_scan(Scan(chest.hu + np.int16(k), chest.grid, f"s{k}"), folder / f"s{k}.nii.gz")
         write_mask(LesionMask.like(chest, np.roll(labels, k, axis=1)), folder / f"m{k}.nii.gz")
@@ -304,8 +304,62 @@ def test_the_monitor_tells_what_the_file_says_and_waits_for_it(serial, tmp_path)
 
 def test_a_worker_of_another_version_says_so(cohort, tmp_path, checkpoint_file):
     jobs, _ = list_scans(cohort)
-    plan = replace(make_plan(tmp_path / "run", [checkpoint_file]), code="older")
-    assert "another version" in one.measure_one(plan, jobs[0]).reason
+    plan = make_plan(tmp_path / "run", [checkpoint_file])
+    for other, told in ((replace(plan, code="older"), "another version"),
+                        (replace(plan, network_sha256="f" * 64), "are not the networks"),
+                        (replace(plan, checkpoints=("absent.pt",)), "absent.pt")):
+        with pytest.raises(CohortError, match=f"(?s)can't measure this cohort.*{told}"):
+            measure_cohort(jobs, other, workers=0, progress=False)
+    # It was no fault of the scans.
+    assert measure_cohort(jobs, plan, workers=0, progress=False).counts == {"done": N}
+
+
+def test_a_scan_that_cannot_be_read_or_changes_meanwhile_is_tried_again(
+        chest, checkpoint_file, faulty, tmp_path):
+    cohort = write_cohort(chest, tmp_path / "scans", 3)
+    run = faulty(s00=("unreadable", 1), s01=("touch", 1))
+    report = go_on(cohort, run, checkpoint_file, measure=measure_with_faults)
+    assert report.counts == {"done": 1, "error": 1, "unreadable": 1}
+    failures = pd.read_csv(run / "failures.csv").set_index("case_id").reason
+    assert "changed while" in failures["s01"]
+    assert not list((run / "scans" / "s01").glob("*.nii.gz"))
+    assert go_on(cohort, run, checkpoint_file).counts == {"done": 2, "kept": 1}
+
+
+def test_voxels_beside_a_header_are_part_of_the_scan(chest, checkpoint_file, tmp_path):
+    image = chest.grid.to_image(chest.hu)
+    sitk.WriteImage(image, str(tmp_path / "a.mhd"))
+    (tmp_path / "list.csv").write_text("image\na.mhd\n")
+    run = tmp_path / "run"
+    assert go_on(tmp_path / "list.csv", run, checkpoint_file).counts == {"done": 1}
+    sitk.WriteImage(chest.grid.to_image(chest.hu + np.int16(9)), str(tmp_path / "a.mhd"))
+    assert go_on(tmp_path / "list.csv", run, checkpoint_file).counts == {"done": 1}
+    hidden = (tmp_path / "a.raw").rename(tmp_path / "b.raw")
+    assert set(go_on(tmp_path / "list.csv", run, checkpoint_file).counts) <= {"refused", "error"}
+    hidden.rename(tmp_path / "a.raw")
+    assert go_on(tmp_path / "list.csv", run, checkpoint_file).counts == {"done": 1}
+
+
+def test_a_mask_of_ones_alone_tells_no_classes_apart(chest, checkpoint_file, tmp_path):
+    cohort = write_cohort(chest, tmp_path / "scans", 1)
+    labels = np.zeros(chest.shape, np.uint8)
+    labels[5:9, 30:40, 20:30] = 1
+    write_mask(LesionMask.like(chest, labels), tmp_path / "scans" / "m0.nii.gz")
+    go_on(cohort, tmp_path / "run", checkpoint_file)
+    table = measurements.read(tmp_path / "run" / "measurements.csv").query("reader == 'expert'")
+    assert set(table.structure) == {"lung", "lesion"}
+
+
+def test_rows_of_another_network_are_in_no_table(cohort, copy, checkpoint_file):
+    def nothing(plan, job):
+        return one.Outcome(job.case_id, "error", "nothing was done")
+
+    jobs, _ = list_scans(cohort)
+    plan = replace(make_plan(copy, [checkpoint_file]), network_sha256="f" * 64)
+    measure_cohort(jobs, plan, workers=0, progress=False, measure=nothing)
+    table = measurements.read(copy / "measurements.csv")
+    assert set(table.status) == {"failed"}
+    assert len(pd.read_csv(copy / "failures.csv")) == N
 
 
 def test_lists_manifests_and_folders_are_taken_and_their_faults_told(cohort, tmp_path):
@@ -319,11 +373,13 @@ def test_lists_manifests_and_folders_are_taken_and_their_faults_told(cohort, tmp
         (tmp_path / "bad.csv").write_text(text)
         with pytest.raises(ValueError, match=told):
             list_scans(tmp_path / "bad.csv")
-    (tmp_path / "good.csv").write_text("Path,age\nx.nii.gz,3\n,4\n")
-    jobs, left_out = list_scans(tmp_path / "good.csv")
-    assert [(job.case_id, job.image) for job in jobs] == [
-        ("scan-00002", str(tmp_path / "x.nii.gz"))]
-    assert left_out == [("line 3", "no path")]
+    (tmp_path / "good.csv").write_text("Path,age\nx.nii.gz,3\n,4\n  ,5\n")
+    (job,), left_out = list_scans(tmp_path / "good.csv")
+    assert (job.case_id[:5], job.image) == ("scan-", str(tmp_path / "x.nii.gz"))
+    assert [why for _, why in left_out] == ["no path", "no path"]
+    # A line more above it is no other name.
+    (tmp_path / "good.csv").write_text("Path,age\ny.nii.gz,5\nx.nii.gz,3\n")
+    assert job.case_id in [one.case_id for one in list_scans(tmp_path / "good.csv")[0]]
     with pytest.raises(ValueError, match="is missing"):
         list_scans(tmp_path / "absent.csv")
 

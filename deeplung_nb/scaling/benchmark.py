@@ -16,7 +16,7 @@ import pandas as pd
 
 from deeplung_nb.runs.registry import cohort_files
 from deeplung_nb.scaling.engine import make_plan, measure_cohort
-from deeplung_nb.scaling.one import Outcome, Plan
+from deeplung_nb.scaling.record import Outcome, Plan
 from deeplung_nb.scaling.scans import ScanJob
 
 

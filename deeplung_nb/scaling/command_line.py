@@ -12,6 +12,10 @@ FEWEST = 3
 
 
 def _cohort(options: argparse.Namespace) -> None:
+    import pandas as pd
+
+    from deeplung_nb.files import write_text
+    from deeplung_nb.pseudonyms import key_folder
     from deeplung_nb.runs.progress import words_for
     from deeplung_nb.scaling.engine import CohortError, make_plan, measure_cohort
     from deeplung_nb.scaling.scans import list_scans
@@ -24,6 +28,11 @@ def _cohort(options: argparse.Namespace) -> None:
            "tls_client_key": options.tls_key}
     print(f"{len(jobs)} scans of {options.source}" + (
         f", {len(left_out)} entries left out" if left_out else ""))
+    if left_out:
+        listed = key_folder() / f"left_out_{plan.run_id}.csv"
+        write_text(listed, pd.DataFrame(left_out, columns=["file", "why"]).to_csv(index=False))
+        listed.chmod(0o600)
+        print(f"names and reasons: {listed}, which is no output")
     seen = sorted({job.cohort for job in jobs if job.cohort in plan.trained_on})
     if seen:
         print(f"warning: the network was trained on {', '.join(seen)}: how well it agrees with the "

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import itertools
 import json
+import math
 import multiprocessing
 import os
 import secrets
@@ -26,12 +28,15 @@ from urllib.parse import urlsplit, urlunsplit
 
 from deeplung_nb.files import check_writable
 from deeplung_nb.scaling import one, tables
+from deeplung_nb.scaling.record import Outcome, Plan
 from deeplung_nb.scaling.scans import ScanJob
 from deeplung_nb.scaling.tally import WELL, Tally
 
 GB_A_WORKER = 3.0
 """Memory that a scan of 500 slices takes a worker, and some room."""
-CONNECT_SECONDS = 30
+CONNECT_SECONDS, EVERY_SECONDS = 30, 2.0
+AT_LEAST = 16
+"""Workers that a cluster is thought to have, until it says how many."""
 LOCK = ".lock"
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
                                      "NUMBA_NUM_THREADS")}
@@ -74,7 +79,7 @@ def default_workers() -> int:
 
 
 def make_plan(output: str | os.PathLike, checkpoints: Sequence[str | os.PathLike] | None = None,
-              **options: Any) -> one.Plan:
+              **options: Any) -> Plan:
     """A plan for these networks (default: the packaged one); options are those of `Plan`.
 
     Raises
@@ -84,10 +89,15 @@ def make_plan(output: str | os.PathLike, checkpoints: Sequence[str | os.PathLike
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
         network = child.submit(one.describe_networks, checkpoints).result()  # torch stays there
-    plan = one.Plan(os.path.abspath(output), run_id="", code=one.code_digest(),
+    plan = Plan(os.path.abspath(output), run_id="", code=one.code_digest(),
                     token=secrets.token_hex(8), **network, **options)
     key = json.dumps([plan.network_sha256, plan.code, plan.force])
-    return replace(plan, run_id=f"cohort-{one.short_hash(key)}")
+    return replace(plan, run_id=f"cohort-{short_hash(key)}")
+
+
+def short_hash(text: str) -> str:
+    """Twelve digits that stand for a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @contextlib.contextmanager
@@ -103,7 +113,12 @@ def _alone(output: Path) -> Iterator[None]:
     with (output / LOCK).open("a+", encoding="utf-8") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
+            if error.errno in one.NO_LOCKS:
+                yield
+                return
+            if not isinstance(error, BlockingIOError):
+                raise
             stream.seek(0)
             raise CohortError(f"{output}: {stream.read().strip() or 'another process'} measures a "
                               "cohort there. Wait for it, end it, or choose another --output"
@@ -114,17 +129,23 @@ def _alone(output: Path) -> Iterator[None]:
         yield
 
 
-def _take(tally: Tally, outcome: one.Outcome) -> None:
+def _take(tally: Tally, failures: dict[str, Outcome], outcome: Outcome) -> None:
+    if outcome.kind == "worker":
+        raise CohortError(f"the worker on {outcome.host} can't measure this cohort: "
+                          f"{outcome.reason}. Give all machines the same package and networks; "
+                          "what is done is kept")
     if outcome.kind == "disk":
-        raise CohortError(f"{outcome.reason} Nothing that is done is lost: the same command goes "
+        raise CohortError(f"{outcome.reason}. Nothing that is done is lost: the same command goes "
                           "on")
+    if outcome.kind not in WELL:
+        failures[outcome.case_id] = outcome
     tally.count(outcome.kind)
 
 
-def measure_cohort(jobs: Sequence[ScanJob], plan: one.Plan, *, workers: int | None = None,
+def measure_cohort(jobs: Sequence[ScanJob], plan: Plan, *, workers: int | None = None,
                    scheduler: str | None = None, security: dict[str, str] | None = None,
                    memory_gb: float | None = None, progress: bool = True,
-                   measure: Callable[[one.Plan, ScanJob], one.Outcome] = one.measure_one
+                   measure: Callable[[Plan, ScanJob], Outcome] = one.measure_one
                    ) -> Report:
     """Measure every scan that is not measured yet, and write the tables of all of them.
 
@@ -164,21 +185,21 @@ def measure_cohort(jobs: Sequence[ScanJob], plan: one.Plan, *, workers: int | No
             memory_gb = memory_gb or memory_bytes() / 1e9 * 0.9 / workers
             several = "s" if workers > 1 else ""
             shown = f"{workers} worker{several} of one thread, {memory_gb:.1f} GB each"
-        tally = Tally(plan.output, len(jobs), shown, progress)
+        tally, failures = Tally(plan.output, len(jobs), shown, progress), {}
         try:
             with tally.bar:
                 if workers == 0 and scheduler is None:
                     # A hanging scan would end this very process.
                     alone = replace(plan, limit_seconds=None)
                     for job in jobs:
-                        _take(tally, measure(alone, job))
+                        _take(tally, failures, measure(alone, job))
                 else:
-                    _by_dask(jobs, plan, tally, measure, workers or 1, scheduler, security,
-                             memory_gb)
+                    _by_dask(jobs, plan, lambda outcome: _take(tally, failures, outcome),
+                             measure, workers or 1, scheduler, security, memory_gb)
             if tally.counts.total() != len(jobs):
                 raise CohortError(f"{tally.counts.total()} of {len(jobs)} scans came back. What is "
                                   "done is kept: give the same command again")
-            files = tables.write_tables(plan, jobs)
+            files = tables.write_tables(plan, jobs, failures)
         except BaseException:
             tally.write("stopped")
             raise
@@ -193,9 +214,9 @@ def without_secrets(address: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def _by_dask(jobs: Sequence[ScanJob], plan: one.Plan, tally: Tally, measure: Callable[..., Any],
-             workers: int, scheduler: str | None, security: dict[str, str] | None,
-             memory_gb: float | None) -> None:
+def _by_dask(jobs: Sequence[ScanJob], plan: Plan, take: Callable[[Outcome], None],
+             measure: Callable[..., Any], workers: int, scheduler: str | None,
+             security: dict[str, str] | None, memory_gb: float | None) -> None:
     from dask import config
     from distributed import Client, LocalCluster, as_completed
     from distributed.security import Security
@@ -227,11 +248,18 @@ def _by_dask(jobs: Sequence[ScanJob], plan: one.Plan, tally: Tally, measure: Cal
             raise CohortError(f"{without_secrets(str(scheduler))}: no Dask scheduler answers there "
                               f"({type(error).__name__}). Start one, or check the address and its "
                               "TLS files") from error
-        _hand_out(jobs, plan, tally, measure, client, as_completed)
+        try:
+            client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+        except TimeoutError as error:
+            raise CohortError(f"{without_secrets(str(scheduler))}: the scheduler has no worker "
+                              "yet. Start some, then give the same command again") from error
+        # To a cluster that grows with its work, work must be shown.
+        _hand_out(jobs, plan, take, measure, client, as_completed,
+                  workers if scheduler is None else AT_LEAST)
 
 
-def _hand_out(jobs: Sequence[ScanJob], plan: one.Plan, tally: Tally, measure: Callable[..., Any],
-              client: Any, as_completed: Any) -> None:
+def _hand_out(jobs: Sequence[ScanJob], plan: Plan, take: Callable[[Outcome], None],
+              measure: Callable[..., Any], client: Any, as_completed: Any, workers: int) -> None:
     """A few scans for each worker at a time; the next ones as these come back."""
     left, running = iter(jobs), {}
 
@@ -241,11 +269,19 @@ def _hand_out(jobs: Sequence[ScanJob], plan: one.Plan, tally: Tally, measure: Ca
         running[future.key] = job
         return future
 
-    def room() -> int:
-        return max(2, 2 * sum(client.ncores().values())) - len(running)
+    def next_ones() -> list[Any]:
+        """As many as there is room for: a cluster grows and shrinks while it works."""
+        nonlocal most, asked
+        if time.monotonic() - asked >= EVERY_SECONDS:
+            threads, asked = list(client.ncores().values()), time.monotonic()
+            if max(threads, default=1) > 1:  # a limit of time, and a rounding, are a process's
+                raise CohortError(f"a worker has {max(threads)} threads, expected one. Start them "
+                                  "with --nthreads 1, several processes a machine")
+            most = max(2 * workers, 2 * len(threads))
+        return [submit(job) for job in itertools.islice(left, max(0, most - len(running)))]
 
-    first = [submit(job) for job in itertools.islice(left, room())]
-    coming = as_completed(first, loop=client.loop)
+    most, asked = 2 * workers, -math.inf
+    coming = as_completed(next_ones(), loop=client.loop)
     for future in coming:
         if future.status == "pending":  # its worker died before it had told the outcome
             coming.add(future)
@@ -259,7 +295,5 @@ def _hand_out(jobs: Sequence[ScanJob], plan: one.Plan, tally: Tally, measure: Ca
             raise CohortError(f"the scheduler gave up scan {job.case_id} ({future.status}). What "
                               "is done is kept: give the same command again")
         future.release()
-        _take(tally, outcome)
-        following = next(left, None)
-        if following is not None:
-            coming.add(submit(following))
+        take(outcome)
+        coming.update(next_ones())

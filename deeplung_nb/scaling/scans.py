@@ -12,6 +12,7 @@ import pandas as pd
 from deeplung_nb.files import check_name
 from deeplung_nb.labels import LABELS
 from deeplung_nb.measurements.spreadsheets import read_csv
+from deeplung_nb.pseudonyms import pseudonym, remember_all
 from deeplung_nb.runs.registry import read_registry
 
 PATH_COLUMNS = ("image", "scan", "path", "file", "ct")
@@ -33,7 +34,8 @@ class ScanJob:
     mask: str | None = None
     """The expert's; with it the scan's rows have the expert's volumes and the overlap."""
     mask_codes: tuple[tuple[int, int], ...] | None = None
-    binary: bool = False
+    binary: bool | None = None
+    """Whether the mask tells no classes apart; None: so if it holds nothing but ones."""
     lung_mask: str | None = None
 
 
@@ -48,8 +50,8 @@ def list_scans(source: str | os.PathLike, data: str | os.PathLike | None = None
     ----------
     source
         A manifest (its excluded CTs are left out, but for those that merely lack a mask); or a CSV
-        with a column `image`, and perhaps `case_id`, `patient_id`, `series`, `mask`, `lung_mask`;
-        or a folder.
+        with a column `image`, and perhaps `case_id` (else made names), `patient_id`, `series`,
+        `mask`, `mask_kind`, `lung_mask`; or a folder.
     data
         Where its paths start; default: `DEEPLUNG_DATA`, or the folder of the CSV.
 
@@ -135,17 +137,24 @@ def _of_list(source: Path, table: pd.DataFrame, start: Path
 
     def cell(row: pd.Series, name: str) -> str | None:
         value = row.get(called.get(name, name))
-        return None if value is None or pd.isna(value) else str(value).strip()
+        return None if value is None or pd.isna(value) else str(value).strip() or None
 
-    jobs, left_out = [], []
+    jobs, left_out, made = [], [], {}
     for at, row in table.iterrows():
         image = cell(row, str(column).strip().casefold())
         if image is None:
             left_out.append((f"line {int(str(at)) + 2}", "no path"))
             continue
-        case = check_name(cell(row, "case_id") or f"scan-{int(str(at)) + 2:05d}")
+        # By its path, so that a line more or less in the list is no other name.
+        image = os.path.abspath(start / image)
+        case = check_name(cell(row, "case_id") or pseudonym(
+            f"{image}#{cell(row, 'series') or ''}", "scan"))
+        made[case] = image
         mask, lungs = (path and os.path.abspath(start / path)
                        for path in (cell(row, "mask"), cell(row, "lung_mask")))
-        jobs.append(ScanJob(case, os.path.abspath(start / image), cell(row, "patient_id") or case,
-                            series=cell(row, "series"), mask=mask, lung_mask=lungs))
+        kind = cell(row, "mask_kind")
+        jobs.append(ScanJob(case, image, cell(row, "patient_id") or case,
+                            series=cell(row, "series"), mask=mask, lung_mask=lungs,
+                            binary=None if kind is None else kind == "binary"))
+    remember_all({case: path for case, path in made.items() if case.startswith("scan-")})
     return jobs, left_out

@@ -19,8 +19,9 @@ from deeplung_nb.scaling.tally import PROGRESS
 
 EVERY_SECONDS = 2.0
 KINDS = {"done": "measured", "kept": "kept from before", "refused": "refused: no plausible chest "
-         "CT, or damaged", "missing": "missing", "hung": "took too long", "died": "ended their "
-         "workers", "memory": "ran out of memory", "error": "another error"}
+         "CT, or damaged", "missing": "missing", "unreadable": "can't be read",
+         "hung": "took too long", "died": "ended their workers", "memory": "ran out of memory",
+         "error": "another error"}
 STATES = {"measuring": "measuring", "finished": "finished", "stopped": "stopped: the same command "
           "goes on"}
 
