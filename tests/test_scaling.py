@@ -236,6 +236,7 @@ def test_scans_that_hang_or_kill_every_worker_are_failures_and_are_tried_again_n
     require_same(run, serial)
 
 
+@pytest.mark.nightly
 def test_a_scan_that_needs_more_memory_than_a_worker_has_is_a_failure(
         cohort, checkpoint_file, faulty):
     run = faulty(s02=("memory", 99))
@@ -245,7 +246,7 @@ def test_a_scan_that_needs_more_memory_than_a_worker_has_is_a_failure(
     assert "--memory" in pd.read_csv(run / "failures.csv").reason[0]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.nightly)])
 def test_a_full_disk_stops_the_cohort_and_loses_nothing(cohort, serial, checkpoint_file, faulty,
                                                         workers):
     run = faulty(s03=("full", 1))
@@ -271,6 +272,7 @@ def test_no_scheduler_is_told_without_its_secrets(cohort, tmp_path, checkpoint_f
     assert "pw" not in str(told.value)
 
 
+@pytest.mark.nightly
 def test_a_cluster_that_is_there_is_used_and_stays(cohort, serial, checkpoint_file, tmp_path):
     from distributed import LocalCluster
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None,

@@ -13,6 +13,10 @@ from deeplung_nb.stats import summary
 from deeplung_nb.stats.dice import dice_table
 
 KEY = ["cohort", "case_id", "reader", "structure"]
+ROUNDING_ML = 1e-6
+"""A millionth of a millilitre is the last digit of a sum, no other volume."""
+
+
 def main_numbers(frame: pd.DataFrame) -> pd.DataFrame:
     """Role and structure -> rank correlation, bias and limits (mL), Dice (empty pairs left out)."""
     by = ["role", "structure"]
@@ -30,8 +34,13 @@ def main(one: Path, other: Path) -> None:
     a, b = (frame.set_index(KEY) for frame in frames)
     machine = a.index.get_level_values("reader") != "expert"
     moved = (a.volume_ml - b.volume_ml.reindex(a.index)).abs()[machine]
+    moved = moved.where(moved > ROUNDING_ML, 0.0)
+    by_reader = moved.groupby("reader").agg(
+        n="size", differ=lambda values: int((values > 0).sum()), most="max",
+        median=lambda values: values[values > 0].median())
     print(f"{int((moved > 0).sum())} of {machine.sum()} volumes by machine differ, by up to "
-          f"{moved.max():.1f} mL (median of those {moved[moved > 0].median():.2f} mL)")
+          f"{moved.max():.1f} mL (median of those {moved[moved > 0].median():.2f} mL)\n"
+          f"{by_reader.round(2).to_string()}\n")
     first, second = map(main_numbers, frames)
     print(first.astype(float).round(3).to_string(), "\n\ndifference:")
     print((second - first).astype(float).round(3).to_string())

@@ -35,6 +35,8 @@ from deeplung_nb.scaling.tally import WELL, Tally
 GB_A_WORKER = 3.0
 """Memory that a scan of 500 slices takes a worker, and some room."""
 CONNECT_SECONDS, EVERY_SECONDS = 30, 2.0
+WORKERS_SECONDS = 600
+"""A cluster's queue may let the first worker wait so long."""
 AT_LEAST = 16
 """Workers that a cluster is thought to have, until it says how many."""
 LOCK = ".lock"
@@ -249,7 +251,7 @@ def _by_dask(jobs: Sequence[ScanJob], plan: Plan, take: Callable[[Outcome], None
                               f"({type(error).__name__}). Start one, or check the address and its "
                               "TLS files") from error
         try:
-            client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+            client.wait_for_workers(1, timeout=WORKERS_SECONDS)
         except TimeoutError as error:
             raise CohortError(f"{without_secrets(str(scheduler))}: the scheduler has no worker "
                               "yet. Start some, then give the same command again") from error
