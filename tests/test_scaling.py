@@ -352,6 +352,18 @@ def test_a_mask_of_ones_alone_tells_no_classes_apart(chest, checkpoint_file, tmp
     assert set(table.structure) == {"lung", "lesion"}
 
 
+def test_a_mask_that_cannot_be_used_is_a_failed_row_of_the_expert(chest, checkpoint_file, tmp_path):
+    cohort = write_cohort(chest, tmp_path / "scans", 1)
+    labels = np.full(chest.shape, 7, np.uint8)
+    image = chest.grid.to_image(labels)
+    sitk.WriteImage(image, str(tmp_path / "scans" / "m0.nii.gz"))
+    assert go_on(cohort, tmp_path / "run", checkpoint_file).counts == {"done": 1}
+    table = measurements.read(tmp_path / "run" / "measurements.csv")
+    assert (table.query("reader == 'expert'").status == "failed").all()
+    assert table.query("reader == 'expert'").note.str.contains("label codes 7").all()
+    assert table.query("reader == 'model'").volume_ml.notna().all()
+
+
 def test_rows_of_another_network_are_in_no_table(cohort, copy, checkpoint_file):
     def nothing(plan, job):
         return one.Outcome(job.case_id, "error", "nothing was done")

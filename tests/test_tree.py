@@ -13,7 +13,7 @@ from deeplung_nb.__main__ import main
 from deeplung_nb.cohorts.cases import read_case
 from deeplung_nb.cohorts.manifest import read_manifest
 from deeplung_nb.cohorts.splits import read_splits
-from deeplung_nb.cohorts.tree import list_tree, write_tree
+from deeplung_nb.cohorts.tree import find_scans, list_tree, write_tree
 from deeplung_nb.imaging.io import read_scan, write_mask, write_scan
 from deeplung_nb.imaging.scan import LesionMask
 from tests.test_dicom_objects import write_chest
@@ -160,6 +160,22 @@ def test_what_holds_no_ct_is_told(tmp_path, make, said, capsys):
     assert said in capsys.readouterr().err
     assert main(["manifest", "medseg2"]) == 1
     assert "the folder of medseg2 is missing" in capsys.readouterr().err
+
+
+def test_a_series_whose_files_lie_in_two_folders_is_one_and_is_found_again(chest, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    write_chest(disk / "a", chest.hu, chest.spacing_mm, PatientID="A", StudyInstanceUID="1.2.3.1")
+    write_chest(disk / "b", chest.hu[:, ::-1], chest.spacing_mm, PatientID="B",
+                StudyInstanceUID="1.2.3.2")
+    (disk / "c").mkdir()
+    for k, path in enumerate(sorted((disk / "b").iterdir())):
+        path.rename((disk / "c" / path.name) if k % 2 else path)
+    found, _ = find_scans(disk)
+    assert [one.image for one in found] == [disk, disk / "a"]
+    again = read_scan(found[0].image, case_id="x", series=found[0].series)
+    assert np.array_equal(again.hu, chest.hu[:, ::-1])
+    assert len(list_tree(disk, "x", progress=False).rows) == 2
 
 
 @pytest.mark.parametrize("flat", [False, True])

@@ -220,7 +220,7 @@ def _series_of(folder: Path, inventory: Inventory, tree: Tree) -> list[_Candidat
 
 def _folder_of(names: Iterable[str]) -> str:
     folders = {str(PurePosixPath(name).parent) for name in names}
-    return commonpath(folders) if len(folders) > 1 else folders.pop()
+    return (commonpath(folders) if len(folders) > 1 else folders.pop()) or "."
 
 
 def _choose(candidates: list[_Candidate], tree: Tree) -> list[_Candidate]:

@@ -253,15 +253,22 @@ def _measure(plan: Plan, job: ScanJob, folder: Path
     scan = read_scan(job.image, case_id=job.case_id, series=job.series, force=plan.force)
     if more:
         series_datasets(scan)  # what DICOM can't be made for is said before the work
-    expert, binary = None, job.binary
+    expert, binary, fault = None, job.binary, ""
     if job.mask is not None:
         codes = {1: GGO.code} if binary else dict(job.mask_codes) if job.mask_codes else None
-        expert = read_mask(job.mask, scan, codes)
-        if binary is None:  # nobody said so: a mask of ones alone tells no classes apart
+        try:
+            expert = read_mask(job.mask, scan, codes)
+        except ScanError as error:  # the CT is none the worse for it
+            fault = without_names(f"the expert's mask can't be used: {error}", job)
+        if binary is None and expert is not None:
+            # Nobody said so: a mask of ones alone tells no classes apart.
             binary = int(expert.labels.max()) <= GGO.code
     result = segmenter(scan, job.lung_mask, case_id=job.case_id, force=plan.force, progress=False)
     structures = ("lesion",) if binary else LESION_STRUCTURES
     rows = _rows_of(plan, job, result, expert, structures)
+    if fault:
+        rows += rows_for(plan, job, "expert", [{"structure": name, "note": " ".join(fault.split())}
+                                               for name in LESION_STRUCTURES], "failed")
     write_segmentation(result, outputs, overwrite=True)
     return rows, {path.name: sha256_of(path) for path in outputs}
 

@@ -29,6 +29,9 @@ PLAIN_WORDS = {"images", "image", "masks", "mask", "scans", "scan", "data", "lun
                "tmp", "case", "cases", "series", "file", "files"}
 """Names of folders that name nobody, and stand in errors as words."""
 
+UID, OF_A_SERIES = re.compile(r"\b\d+(\.\d+){5,}"), re.compile(r"\s*\d+: \d+ images?, ")
+"""Of a DICOM object; a line of `list_series`, which holds free text of its header."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -193,7 +196,9 @@ def failed_rows(plan: Plan, job: ScanJob, reason: str) -> list[dict[str, Any]]:
 
 
 def without_names(text: str, job: ScanJob) -> str:
-    """Words without the names of the scan's folders and files, which name patients."""
+    """Words without what names patients: folders, files, UIDs, descriptions of series."""
+    text = "\n".join(line for line in text.splitlines() if not OF_A_SERIES.match(line))
+    text = UID.sub("…", text)
     for what, path in inputs_of(job).items():
         if not text:
             break
