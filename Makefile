@@ -66,7 +66,8 @@ test-all: env browser
 	$(TESTS) $(OTHERS)
 
 reproduce: env
-	$(PYTHON) -m deeplung_nb reproduce --profile "$(PROFILE)" --results "$(RESULTS)" $(if $(DATA),--data "$(DATA)")
+	$(PYTHON) -m deeplung_nb reproduce --profile "$(PROFILE)" --results "$(RESULTS)" $(if $(DATA),--data "$(DATA)") \
+	  $(if $(WORKERS),--workers "$(WORKERS)")
 
 docs: env
 	$(PYTHON) tools/make_site.py

@@ -13,6 +13,7 @@ from typing import Any
 from deeplung_nb import __version__, how_to_install
 from deeplung_nb.cohorts.command_line import add_fetch, add_manifest
 from deeplung_nb.files import explain
+from deeplung_nb.learning.command_line import add_ablate, add_train, add_train_packaged
 from deeplung_nb.scaling.command_line import add_cohort
 
 # Read when torch is loaded: its threads then sleep while ours (network.fused) compute.
@@ -22,7 +23,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 def _reproduce(options: argparse.Namespace) -> None:
     from deeplung_nb.reproduce import reproduce
 
-    reproduce(options.profile, options.data, options.results)
+    reproduce(options.profile, options.data, options.results, options.workers)
 
 
 def _segment(options: argparse.Namespace) -> None:
@@ -114,21 +115,6 @@ def _digest(options: argparse.Namespace) -> None:
     print(write_digest(table, limits=limits))
 
 
-def _train_packaged(options: argparse.Namespace) -> None:
-    from deeplung_nb.learning.release import train_packaged
-
-    print(train_packaged(options.data, options.output, networks=options.networks,
-                         results=options.results))
-
-
-def _ablate(options: argparse.Namespace) -> None:
-    from deeplung_nb.learning.ablation import ablate, summarise
-    from deeplung_nb.runs import open_run
-
-    run = open_run("public", options.data, options.results)
-    print(summarise(ablate(run, options.seeds)).round(3).to_string(index=False))
-
-
 def _benchmark(options: argparse.Namespace) -> None:
     if options.cohort:
         from deeplung_nb.scaling.benchmark import cost_of_handing_out, what_workers_bring
@@ -136,6 +122,11 @@ def _benchmark(options: argparse.Namespace) -> None:
         for name, value in cost_of_handing_out().items():
             print(f"{name:<18}{value:10,.1f}")
         print(what_workers_bring().round(1).to_string(index=False))
+        return
+    if options.study:
+        from deeplung_nb.scaling.benchmark import what_training_gains
+
+        print(what_training_gains().round(1).to_string(index=False))
         return
     from deeplung_nb.learning.benchmark import benchmark
 
@@ -220,6 +211,8 @@ def _add_reproduce(commands: Any) -> None:
                          ".json file")
     command.add_argument("--data", help="folder of the CTs (profiles public and paper)")
     command.add_argument("--results", help="folder for runs (default: results/)")
+    command.add_argument("--workers", type=int, metavar="N", help="processes that train folds and "
+                         "measure cases side by side (default: 1); the results are the same")
     command.set_defaults(run=_reproduce)
 
 
@@ -269,34 +262,9 @@ def _add_benchmark(commands: Any) -> None:
                          help="slices of a training step (default: 8 32)")
     command.add_argument("--cohort", action="store_true", help="instead: what handing out 10,000 "
                          "scans costs, and what a second worker brings")
+    command.add_argument("--study", action="store_true", help="instead: what folds side by side, "
+                         "and a team of two for each, bring")
     command.set_defaults(run=_benchmark)
-
-
-def _add_train_packaged(commands: Any) -> None:
-    command = commands.add_parser(
-        "train-packaged", help="train the network that comes with the package anew",
-        description="Train the folds of the profile 'public' (or take those that 'reproduce' has "
-                    "trained), test each on the patients it never saw, and write "
-                    "deeplung_nb/weights/. An interrupted training goes on where it stopped.")
-    command.add_argument("--data", type=Path, required=True,
-                         help="folder with the cohorts of the profile 'public' and encoders/")
-    command.add_argument("--output", type=Path, help="folder of the weights (default: the package)")
-    command.add_argument("--networks", type=int, default=3,
-                         help="folds whose networks are averaged (default 3)")
-    command.add_argument("--results", type=Path, help="folder for the run (default: results/)")
-    command.set_defaults(run=_train_packaged)
-
-
-def _add_ablate(commands: Any) -> None:
-    command = commands.add_parser(
-        "ablate", help="what each part of the recipe is worth",
-        description="Train profile 'public' with one part changed at a time and test on patients "
-                    "left out; up to two hours on two cores, resumable.")
-    command.add_argument("--data", type=Path, required=True,
-                         help="folder of the profile's cohorts, and encoders/")
-    command.add_argument("--seeds", type=int, default=3, help="trainings of each (default 3)")
-    command.add_argument("--results", type=Path, help="folder for the run (default: results/)")
-    command.set_defaults(run=_ablate)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -309,7 +277,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", required=True, metavar="<command>")
     for add in (_add_segment, add_cohort, _add_followup, _add_reproduce, _add_notebooks,
                 _add_digest, _add_dashboard, _add_benchmark, add_manifest, add_fetch,
-                _add_train_packaged, _add_ablate):
+                add_train, add_train_packaged, add_ablate):
         add(commands)
     return top
 

@@ -33,10 +33,12 @@ def notebooks(run: Run) -> list[Path]:
     return sorted(shipped("notebooks").glob(pattern))
 
 
-def run_notebook(notebook: Path, run: Run, progress: Path | None = None) -> float:
+def run_notebook(notebook: Path, run: Run, progress: Path | None = None,
+                 workers: int | None = None) -> float:
     """Execute one notebook in a kernel of its own into the run folder; the seconds it took.
 
-    `progress` is a file in which its long works say how far they are.
+    `progress` is a file in which its long works say how far they are, `workers` the number of
+    processes that these may have.
     """
     start = time.perf_counter()
     content = nbformat.read(notebook, as_version=4)
@@ -49,6 +51,7 @@ def run_notebook(notebook: Path, run: Run, progress: Path | None = None) -> floa
         "PYTHONPATH": os.pathsep.join(map(str, filter(None, [
             clone(), os.environ.get("PYTHONPATH")]))),
         **({ENVIRONMENT: str(progress)} if progress is not None else {}),
+        **({"DEEPLUNG_WORKERS": str(workers)} if workers is not None else {}),
         # A frozen module's debugger warning would stand in each notebook's output.
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
@@ -135,9 +138,12 @@ class _Watch(threading.Thread):
 
 
 def reproduce(
-    profile: str | None = None, data: str | None = None, results: str | None = None
+    profile: str | None = None, data: str | None = None, results: str | None = None,
+    workers: int | None = None,
 ) -> Run:
     """The notebooks, then report.html and the checksums; says where everything lies.
+
+    `workers` is the number of processes that train and measure side by side (default: one).
 
     Raises
     ------
@@ -160,7 +166,7 @@ def reproduce(
         try:
             for notebook in notebooks(run):
                 watch.notebook = notebook.stem
-                seconds[notebook.stem] = round(run_notebook(notebook, run, path), 1)
+                seconds[notebook.stem] = round(run_notebook(notebook, run, path, workers), 1)
                 watch.finish(notebook.stem)
         finally:
             watch.stopped.set()

@@ -15,8 +15,8 @@ from deeplung_nb.cohorts.schema import COLUMNS
 from deeplung_nb.imaging.grid import Grid
 from deeplung_nb.imaging.io import write_mask, write_scan
 from deeplung_nb.imaging.scan import LesionMask, Scan
-from deeplung_nb.learning import estimate, experiment
-from deeplung_nb.learning.train import Watcher
+from deeplung_nb.learning import estimate, evaluate, experiment
+from deeplung_nb.learning.watchers import Watcher
 from deeplung_nb.runs import open_run
 from deeplung_nb.runs.config import Config, NetworkConfig, TrainingConfig, UNetConfig
 
@@ -155,7 +155,7 @@ class InPicture(Marked):
 
 @pytest.fixture
 def measured(study, trained, monkeypatch):
-    monkeypatch.setattr(experiment, "Predictor", Marked)
+    monkeypatch.setattr(evaluate, "Predictor", Marked)
     experiment.cross_validate(study, progress=False)
     experiment.validate_external(study, progress=False)
     frame = measurements.read(study.measurements_csv)
@@ -230,7 +230,7 @@ def test_the_ensemble_is_the_mean_of_all_folds_not_one_of_them(study, trained, m
                 scores[k, :, 1, top:top + 4] = 1.0
             yield scores
 
-    monkeypatch.setattr(experiment, "Predictor", Apart)
+    monkeypatch.setattr(evaluate, "Predictor", Apart)
     experiment.cross_validate(study, progress=False)
     external = experiment.validate_external(study, progress=False)
     assert found_rows(external, "fold-0") == {("site-b", "9"): 4}
@@ -272,7 +272,7 @@ def test_a_fold_tells_of_its_cases_and_stops_while_they_are_made_ready(study):
 
 
 def test_a_case_that_fails_keeps_a_row_for_every_reader_and_structure(study, trained, monkeypatch):
-    monkeypatch.setattr(experiment, "Predictor", Marked)
+    monkeypatch.setattr(evaluate, "Predictor", Marked)
     (study.data / "site-2.nii.gz").write_bytes(b"damaged")
     (study.folder / ".verified-site").write_text("")
     keys = [key for key in HU_OF if key != ("site-b", "9")]
@@ -350,7 +350,7 @@ mask_codes = { 1 = "ggo" }
 
 
 def test_isolated_slices_train_and_are_scored_apart(with_slices, trained, monkeypatch):
-    monkeypatch.setattr(experiment, "Predictor", Marked)
+    monkeypatch.setattr(evaluate, "Predictor", Marked)
     frame = experiment.cross_validate(with_slices, progress=False)
     assert set(frame.cohort) == {"site", "site-b"}
     assert len(trained[0, "deeplung"]["train"]) == 3  # two volumes and a slice; as many validate

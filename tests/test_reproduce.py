@@ -19,7 +19,7 @@ from deeplung_nb.cohorts import cases, manifest, splits
 from deeplung_nb.files import sha256_of
 from deeplung_nb.imaging.phantom.make import write_cohort
 from deeplung_nb.imaging.phantom.spec import read_specs
-from deeplung_nb.learning import experiment, train
+from deeplung_nb.learning import evaluate, experiment, train
 from deeplung_nb.reading import segment
 from deeplung_nb.reproduce import NotebookError, notebooks, reproduce, run_notebook
 from deeplung_nb.runs import open_run
@@ -224,9 +224,9 @@ def test_a_case_that_fails_stays_in_the_table_as_failed(small, run):
     whole = path.read_bytes()
     try:
         path.write_bytes(whole[:100])
-        readers = {"model": experiment.Reader("deeplung", (), 0)}
-        lines = experiment._evaluate_case(run, experiment.Work(cohort, row, readers),
-                                          experiment._Predictors(4))
+        readers = {"model": evaluate.Reader("deeplung", (), 0)}
+        lines = evaluate.evaluate_case(run, evaluate.Work(cohort, row, readers),
+                                          evaluate.Predictors(4))
     finally:
         path.write_bytes(whole)
     frame = measurements.check(pd.DataFrame(lines).reindex(columns=list(measurements.COLUMNS)))

@@ -18,7 +18,7 @@ from deeplung_nb.imaging.phantom.make import write_cohort
 from deeplung_nb.imaging.phantom.spec import read_specs
 from deeplung_nb.imaging.scan import LesionMask
 from deeplung_nb.labels import people
-from deeplung_nb.learning import experiment
+from deeplung_nb.learning import evaluate, experiment
 from deeplung_nb.report.panel_tables import format_dice_between, format_panel
 from deeplung_nb.runs import open_run
 from deeplung_nb.runs.config import load_profile
@@ -150,7 +150,7 @@ def test_the_machine_is_asked_among_the_people(study):
 
 def test_every_two_masks_are_compared(study):
     run, _ = study
-    overlap = experiment.overlap_between_readers(run)
+    overlap = evaluate.overlap_between_readers(run)
     table = dice_between_readers(overlap)
     lesion = table[table.structure == "lesion"].set_index(["first", "second"])
     assert ("expert", "reader-ann") in lesion.index

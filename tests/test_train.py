@@ -15,13 +15,13 @@ from deeplung_nb.labels import LESION_STRUCTURES
 from deeplung_nb.learning.dataset import PreparedCase
 from deeplung_nb.learning.train import (
     LAST,
-    Watcher,
     _State,
     make_optimiser,
     make_scheduler,
     train,
     train_whole,
 )
+from deeplung_nb.learning.watchers import Watcher
 from deeplung_nb.network.checkpoint import CHECKPOINT, describe_training, load_network, save_network
 from deeplung_nb.network.deeplung import DeepLungNet
 from deeplung_nb.network.device import autocast

@@ -154,7 +154,8 @@ def random_affine(n: int, size: int, config: TrainingConfig, rng: np.random.Gene
 
 
 def augment(
-    hu: Tensor, target: Tensor, config: TrainingConfig, rng: np.random.Generator
+    hu: Tensor, target: Tensor, config: TrainingConfig, rng: np.random.Generator,
+    rows: np.ndarray | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Move each window as a whole, with its target; then change its HU, as the settings say.
 
@@ -167,26 +168,37 @@ def augment(
         (B, n_slices, Y, X), HU; what comes in from beyond the image is air, -1024 HU.
     target
         (B, n_scored, Y, X), class codes; background comes in.
+    rows
+        Windows that are wanted, each as it would be among all; None: all of them.
     """
-    theta = random_affine(len(hu), hu.shape[-1], config, rng)
+    n, rows = len(hu), np.arange(len(hu)) if rows is None else rows
+    theta = random_affine(n, hu.shape[-1], config, rng)
     if config.flip:
-        mirrored = torch.from_numpy(rng.random(len(hu)) < 0.5)
+        mirrored = torch.from_numpy(rng.random(n) < 0.5)
         theta[mirrored, :, 0] *= -1.0
+    if len(rows) < n:
+        hu, target, theta = hu[rows], target[rows], theta[rows]
     grid = functional.affine_grid(theta, list(hu.shape), align_corners=False)
     air = HU_WINDOW[0]
     moved = functional.grid_sample(hu - air, grid, mode="bilinear", align_corners=False) + air
     moved_target = functional.grid_sample(
         target.float(), grid, mode="nearest", align_corners=False
     )
-    return change_hu(moved, config, rng), moved_target.to(target.dtype)
+    return change_hu(moved, config, rng, n, rows), moved_target.to(target.dtype)
 
 
-def change_hu(hu: Tensor, config: TrainingConfig, rng: np.random.Generator) -> Tensor:
-    """Contrast, offset, blur and noise of another scanner; (B, n_slices, Y, X), HU."""
-    n = len(hu)
+def change_hu(hu: Tensor, config: TrainingConfig, rng: np.random.Generator,
+              n: int | None = None, rows: np.ndarray | None = None) -> Tensor:
+    """Contrast, offset, blur and noise of another scanner; (B, n_slices, Y, X), HU.
+
+    The windows may be these `rows` of `n`, for all of which is drawn.
+    """
+    n = len(hu) if n is None else n
+    rows = np.arange(n) if rows is None else rows
 
     def draw(most: float) -> Tensor:
-        return torch.from_numpy(rng.uniform(-most, most, (n, 1, 1, 1)).astype(np.float32))
+        drawn = rng.uniform(-most, most, (n, 1, 1, 1)).astype(np.float32)
+        return torch.from_numpy(drawn[rows])
 
     if config.hu_gain > 0.0:
         hu = AERATED_HU + (hu - AERATED_HU) * (1.0 + draw(config.hu_gain))
@@ -194,9 +206,10 @@ def change_hu(hu: Tensor, config: TrainingConfig, rng: np.random.Generator) -> T
         hu = hu + draw(config.hu_offset)
     if config.blur_fraction > 0.0:
         sigmas = rng.uniform(*BLUR_PIXELS, n)
-        for k in np.flatnonzero(rng.random(n) < config.blur_fraction):
+        blurred = rng.random(n) < config.blur_fraction
+        for k in np.flatnonzero(blurred[rows]):
             at = torch.arange(-3.0, 4.0)
-            kernel = torch.exp(-0.5 * (at / float(sigmas[k])) ** 2)
+            kernel = torch.exp(-0.5 * (at / float(sigmas[rows[k]])) ** 2)
             kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
             one = functional.conv2d(hu[k].unsqueeze(1), kernel, padding=(0, 3))
             hu = hu.index_copy(0, torch.tensor([int(k)]), functional.conv2d(
@@ -204,7 +217,8 @@ def change_hu(hu: Tensor, config: TrainingConfig, rng: np.random.Generator) -> T
     if config.hu_noise > 0.0:
         amount = draw(config.hu_noise).abs()
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-        hu = hu + amount * torch.randn(hu.shape, generator=generator)
+        noise = torch.randn((n, *hu.shape[1:]), generator=generator)
+        hu = hu + amount * (noise if len(rows) == n else noise[rows])
     return hu
 
 

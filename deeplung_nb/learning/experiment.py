@@ -9,36 +9,22 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from deeplung_nb import measurements
-from deeplung_nb.cohorts.cases import (
-    Case,
-    find_volumes,
-    load_cohorts,
-    load_splits,
-    read_case,
-    read_for_training,
-)
+from deeplung_nb import measurements, workers
+from deeplung_nb.cohorts.cases import find_volumes, load_cohorts, load_splits, read_for_training
 from deeplung_nb.cohorts.manifest import Cohort
 from deeplung_nb.cohorts.splits import CaseKey, fold_cases
 from deeplung_nb.files import write_text
-from deeplung_nb.imaging import consensus
-from deeplung_nb.imaging.body import body_mask, without_outside
-from deeplung_nb.imaging.io import write_mask
 from deeplung_nb.imaging.lungs import lungs_for
-from deeplung_nb.imaging.plausibility import examine
-from deeplung_nb.imaging.preprocess import Restorer, prepare
-from deeplung_nb.imaging.regions import LungRegions
-from deeplung_nb.imaging.scan import LesionMask, Scan
-from deeplung_nb.labels import CONSENSUS, LESION_STRUCTURES, READER_PREFIX, structure_mask
 from deeplung_nb.learning.dataset import (
     PreparedCase,
     prepare_case,
@@ -46,17 +32,18 @@ from deeplung_nb.learning.dataset import (
     read_prepared,
     write_prepared,
 )
-from deeplung_nb.learning.train import Stopped, Watcher, train_whole
+from deeplung_nb.learning.evaluate import Predictors, Reader, Work, evaluate_case
+from deeplung_nb.learning.team import Team
+from deeplung_nb.learning.train import train_whole
+from deeplung_nb.learning.watchers import Stopped, Watcher
 from deeplung_nb.network.checkpoint import CHECKPOINT
 from deeplung_nb.network.deeplung import DeepLungNet
 from deeplung_nb.network.device import choose_device, use_threads
-from deeplung_nb.reading.predict import Predictor
-from deeplung_nb.reading.volumes import measure
 from deeplung_nb.runs import Run
-from deeplung_nb.runs.progress import Progress, track
-from deeplung_nb.stats import overlap
+from deeplung_nb.runs.progress import ENVIRONMENT, Progress, track
 
-FACTS = ("cohort", "role", "case_id", "patient_id", "protocol", "scanner", "centre")
+WORKERS = "DEEPLUNG_WORKERS"
+"""Environment: processes that train and measure side by side, where none is told."""
 
 
 def prepared_cases(
@@ -99,8 +86,10 @@ def train_fold(run: Run, fold: int, progress: bool = True, *, name: str = DeepLu
     """Train one fold (or go on, or find it done): its history, one row per epoch.
 
     `name` is that of the network: `deeplung`, or one of the run's baselines; `watchers` are told
-    from the first case that is made ready.
+    from the first case that is made ready. In a team (`learning.team`) all of its processes call
+    this.
     """
+    team = Team.current()
     cohorts = load_cohorts(run)
     parts = fold_cases(load_splits(run, cohorts), fold)
     ready = itertools.count(1)
@@ -111,9 +100,11 @@ def train_fold(run: Run, fold: int, progress: bool = True, *, name: str = DeepLu
         if any([watcher.prepare(n_done, n_cases) for watcher in watchers]):
             raise Stopped
 
+    progress = progress and team.is_first
     try:
-        training, validation = (prepared_cases(run, cohorts, keys, progress, tell)
-                                for keys in (parts.train, parts.validation))
+        with team.first_before_others():
+            training, validation = (prepared_cases(run, cohorts, keys, progress, tell)
+                                    for keys in (parts.train, parts.validation))
     except Stopped:  # what is ready is kept for the next time
         history = pd.DataFrame()
         history.attrs["finished"] = False
@@ -124,162 +115,21 @@ def train_fold(run: Run, fold: int, progress: bool = True, *, name: str = DeepLu
         seed=run.config.seed + fold, name=name, progress=progress, data=run.data,
         watchers=watchers, **options,
     )
+    if not team.is_first:
+        return history
     folder = run.folder / run.fold_folder(fold, name)
-    seconds = sum(pd.read_csv(path)["seconds"].sum() for path in folder.rglob("history.csv"))
-    label = f"fold_{fold}" if name == DeepLungNet.name else f"{name}_fold_{fold}"
-    run.record(f"train_{label}", device=str(choose_device()), threads=torch.get_num_threads(),
+    seconds = sum(sum(pd.read_csv(path)["seconds"]) for path in folder.rglob("history.csv"))
+    work = _work_of(fold, name)
+    run.record(work, device=str(choose_device()), threads=torch.get_num_threads(),
+               **({"processes": team.size} if team.size > 1 else {}),
                torch_cpu=torch.backends.cpu.get_cpu_capability(),
-               **{f"seconds_train_{label}": round(float(seconds), 1)})
+               **{f"seconds_{work}": round(seconds, 1)})
     return history
 
 
-def _rows(run: Run, row: pd.Series, reader: str, fold: int | None, measured: list[dict[str, Any]],
-          status: str = "ok") -> list[dict[str, Any]]:
-    facts = {name: row[name] for name in FACTS}
-    return [{"run_id": run.run_id, **facts, "fold": fold, "reader": reader, "status": status,
-             **values} for values in measured]
-
-
-def _failed(run: Run, row: pd.Series, folds: dict[str, int | None],
-            error: Exception) -> list[dict[str, Any]]:
-    """A case that failed stays in the table, as such: nothing is imputed."""
-    note = " ".join(str(error).split())[:300]
-    empty = [{"structure": structure, "note": note} for structure in LESION_STRUCTURES]
-    return [line for reader, fold in folds.items()
-            for line in _rows(run, row, reader, fold, empty, status="failed")]
-
-
-class Reader(NamedTuple):
-    """A machine reader: the mean score of some networks of one kind."""
-
-    network: str
-    """`deeplung`, or the name of a baseline."""
-    checkpoints: tuple[Path, ...]
-    fold: int | None
-
-
-class Work(NamedTuple):
-    """A case to measure, and the machine readers to measure it with: values, no live network."""
-
-    cohort: Cohort
-    row: pd.Series
-    readers: dict[str, Reader]
-
-
-class _Predictors:
-    """The predictors of a run, each loaded once."""
-
-    def __init__(self, batch: int) -> None:
-        self._load = functools.cache(
-            lambda checkpoints: Predictor.from_checkpoints(checkpoints, batch=batch))
-
-    def masks(self, readers: dict[str, Reader], scan: Scan, size: int) -> dict[str, LesionMask]:
-        """Each reader's mask of a scan; every network scores it once."""
-        prepared, box = prepare(scan, size)
-        restorers = {name: Restorer(box, scan) for name in readers}
-        for kind in dict.fromkeys(reader.network for reader in readers.values()):
-            mine = {name: reader for name, reader in readers.items() if reader.network == kind}
-            files = tuple(dict.fromkeys(
-                path for reader in mine.values() for path in reader.checkpoints))
-            predictor = self._load(files)
-            for scores in predictor.scores_per_network(prepared):
-                for name, reader in mine.items():
-                    own = [files.index(path) for path in reader.checkpoints]
-                    restorers[name].add(predictor.decide(scores[own]))
-        body = body_mask(scan)
-        return {name: without_outside(restorer.mask(), body)
-                for name, restorer in restorers.items()}
-
-
-def _evaluate_case(run: Run, work: Work, predictors: _Predictors) -> list[dict[str, Any]]:
-    """Rows of the expert and of each reader for one case; the mask of `model` is written."""
-    config = run.config
-    cohort, row = work.cohort, work.row
-    # Surface distances take long where a mask is wild, and Table 4 has none.
-    baselines = {unet.name for unet in config.baselines}
-    folds = {"expert": work.readers["model"].fold,
-             **{name: reader.fold for name, reader in work.readers.items()}}
-    try:
-        case = read_case(cohort, row.case_id)
-        odd = examine(case.scan, case.lungs)
-        regions = None if case.lungs is None else LungRegions.of(case.lungs)
-        lines = _rows(run, row, "expert", folds["expert"], measure(
-            case.scan, case.expert, case.lungs, structures=case.structures, regions=regions))
-        lines += _read_by_others(run, row, case, regions, folds["expert"])
-        masks = predictors.masks(work.readers, case.scan, config.network.image_size)
-        for name, mask in masks.items():
-            lines += _rows(run, row, name, folds[name], measure(
-                case.scan, mask, case.lungs, reference=case.expert, structures=case.structures,
-                tolerance_mm=config.nsd_tolerance_mm, surface=name not in baselines,
-                regions=regions))
-        for line in lines:
-            line["note"] = "; ".join([line["note"], *(f"implausible: {error}" for error in
-                                                      odd.errors), *odd.warnings])
-        _compare_readers(run, row, case, masks["model"])
-        write_mask(masks["model"], run.path("masks", row.cohort, f"{row.case_id}.nii.gz"))
-    except (ValueError, OSError) as error:
-        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-            raise  # a full disk is no property of the case
-        others = {f"{READER_PREFIX}{name}": folds["expert"] for name in cohort.readers}
-        return _failed(run, row, {**folds, **others}, error)
-    return lines
-
-
-def _together(case: Case) -> dict[str, LesionMask]:
-    """Everybody's mask of a case, and of three or more what they say together."""
-    people = {"expert": case.expert, **{f"{READER_PREFIX}{name}": mask
-                                        for name, mask in case.readers.items() if mask is not None}}
-    if len(people) < consensus.FEWEST:
-        return people
-    masks = list(people.values())
-    ways = (consensus.majority(masks), consensus.staple(masks))
-    return {**people, **dict(zip(CONSENSUS, ways, strict=True))}
-
-
-def _read_by_others(run: Run, row: pd.Series, case: Case, regions: LungRegions | None,
-                    fold: int | None) -> list[dict[str, Any]]:
-    """Rows of further readers and of their consensus; of one who has not read it, unread."""
-    if not case.readers:
-        return []
-    masks = _together(case)
-    wanted = [f"{READER_PREFIX}{name}" for name in case.readers]
-    wanted += CONSENSUS if len(wanted) + 1 >= consensus.FEWEST else []
-    unread = [{"structure": name, "note": "not read by this reader, or by too few for a consensus"}
-              for name in case.structures]
-    lines = [line for name in wanted if name not in masks
-             for line in _rows(run, row, name, fold, unread, status="unread")]
-    for name, mask in masks.items():
-        if name != "expert":
-            lines += _rows(run, row, name, fold, measure(
-                case.scan, mask, case.lungs, reference=case.expert, structures=case.structures,
-                tolerance_mm=run.config.nsd_tolerance_mm, regions=regions))
-    return lines
-
-
-def _compare_readers(run: Run, row: pd.Series, case: Case, model: LesionMask) -> None:
-    """Overlap of every two readers, the network and the consensus among them, beside the rows."""
-    if not case.readers:
-        return
-    masks = {**_together(case), "model": model}
-    lines = []
-    for (first, one), (second, other) in itertools.combinations(masks.items(), 2):
-        for structure in case.structures:
-            counts = overlap.confusion(structure_mask(one.labels, structure),
-                                       structure_mask(other.labels, structure))
-            size = 2 * counts.tp + counts.fp + counts.fn
-            lines.append({"cohort": row.cohort, "role": row.role, "case_id": row.case_id,
-                          "patient_id": row.patient_id, "structure": structure,
-                          "first": first, "second": second,
-                          "dice": 2 * counts.tp / size if size else None})
-    write_text(run.path("between_readers", row.role, row.cohort, f"{row.case_id}.json"),
-               json.dumps(lines))
-
-
-def overlap_between_readers(run: Run) -> pd.DataFrame:
-    """Dice of every two readers in every case: `first, second, dice`; empty of one reader."""
-    paths = sorted(run.folder.glob("between_readers/*/*/*.json"))
-    return pd.DataFrame([line for path in paths
-                         for line in json.loads(path.read_text(encoding="utf-8"))])
+def _work_of(fold: int, name: str) -> str:
+    """Under which the facts of a training are recorded, once it has ended."""
+    return f"train_fold_{fold}" if name == DeepLungNet.name else f"train_{name}_fold_{fold}"
 
 
 def _part(run: Run, role: str, row: pd.Series) -> Path:
@@ -298,21 +148,95 @@ def _collect(run: Run) -> pd.DataFrame:
     return measurements.read(measurements.write(frame, run.path("measurements.csv")))
 
 
-def _evaluate(run: Run, role: str, todo: list[Work], progress: bool) -> pd.DataFrame:
+@functools.cache
+def _kept_predictors(batch: int) -> Predictors:
+    """Of a worker, which measures one case after the other."""
+    return Predictors(batch)
+
+
+def _at_work(run: Run) -> None:
+    """What a worker does before its work: on a machine with several GPUs each takes its own."""
     use_threads(run.config.threads)
-    start = time.perf_counter()
-    parts = [_part(run, role, work.row) for work in todo]
-    left = [(work, part) for work, part in zip(todo, parts, strict=True) if not part.exists()]
-    predictors = _Predictors(run.config.batch_predict)
-    with Progress(f"measure {role}", len(todo), "case", len(todo) - len(left), progress) as bar:
-        for work, part in left:
-            write_text(part, json.dumps(_evaluate_case(run, work, predictors), default=_plain))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(workers.number() % torch.cuda.device_count())
+
+
+def _prepare_task(task: tuple[Run, CaseKey]) -> None:
+    run, key = task
+    prepared_cases(run, load_cohorts(run), [key], progress=False)
+
+
+def _train_task(task: tuple[Run, int, str]) -> None:
+    run, fold, name = task
+    _at_work(run)
+    # Their bars would lie on top of each other; a program can tell their lines apart.
+    train_fold(run, fold, progress=ENVIRONMENT in os.environ, name=name)
+
+
+def _measure_task(task: tuple[Run, str, Work]) -> None:
+    run, role, work = task
+    _at_work(run)
+    _measure(run, role, work, _kept_predictors(run.config.batch_predict))
+
+
+def _measure(run: Run, role: str, work: Work, predictors: Predictors) -> None:
+    """One case into its part of the table."""
+    lines = evaluate_case(run, work, predictors)
+    write_text(_part(run, role, work.row), json.dumps(lines, default=_plain))
+
+
+def train_side_by_side(run: Run, networks: Sequence[str], pool: workers.Pool,
+                       progress: bool = True, folds: Sequence[int] | None = None) -> None:
+    """Train folds (default: all) of these networks, as calls of `train_fold` leave them."""
+    cohorts = load_cohorts(run)
+    folds = range(run.config.n_folds) if folds is None else folds
+    tasks = [(run, fold, name) for name in networks for fold in folds]
+    left = [task for task in tasks
+            if not run.folder.joinpath("facts", f"{_work_of(*task[1:])}.json").exists()]
+    if not left:
+        return
+    splits = load_splits(run, cohorts)
+    parts = [fold_cases(splits, fold) for fold in folds]
+    keys = dict.fromkeys(key for one in parts for key in [*one.train, *one.validation])
+    missing = [(run, key) for key in keys
+               if read_prepared(key.case_id, run.folder / "prepared" / key.cohort) is None]
+    for _ in track(pool.each(_prepare_task, missing), "prepare", "case", len(missing),
+                   progress and bool(missing)):
+        pass
+    # Each of them writes progress of its own where a program follows.
+    shown = progress and ENVIRONMENT not in os.environ
+    with Progress("train", len(tasks), "network", len(tasks) - len(left), shown) as bar:
+        for _ in pool.each(_train_task, left):
             bar.update()
+
+
+def _evaluate(run: Run, role: str, todo: list[Work], progress: bool,
+              pool: workers.Pool) -> pd.DataFrame:
+    start = time.perf_counter()
+    left = [work for work in todo if not _part(run, role, work.row).exists()]
+    with Progress(f"measure {role}", len(todo), "case", len(todo) - len(left), progress) as bar:
+        if pool.n > 1:
+            for _ in pool.each(_measure_task, [(run, role, work) for work in left]):
+                bar.update()
+        else:
+            use_threads(run.config.threads)
+            predictors = Predictors(run.config.batch_predict)
+            for work in left:
+                _measure(run, role, work, predictors)
+                bar.update()
     frame = _collect(run)
     if left:
         seconds = round(time.perf_counter() - start, 1)
         run.record(f"measure_{role}", **{f"seconds_measure_{role}": seconds})
     return frame.query("role == @role").reset_index(drop=True)
+
+
+def _how_many(n_workers: int | None) -> int:
+    """As told, or as the environment says; else one."""
+    text = os.environ.get(WORKERS) or "1"
+    if n_workers is None and not text.isdecimal():
+        raise ValueError(f"{WORKERS}={text}: expected a number of processes")
+    return max(1, int(text) if n_workers is None else n_workers)
 
 
 def _plain(value: Any) -> Any:
@@ -322,8 +246,16 @@ def _plain(value: Any) -> Any:
     return value.item()
 
 
-def cross_validate(run: Run, progress: bool = True) -> pd.DataFrame:
+def cross_validate(run: Run, progress: bool = True,
+                   n_workers: int | None = None) -> pd.DataFrame:
     """Train all folds and measure each case with the networks that never saw its patient.
+
+    Parameters
+    ----------
+    n_workers
+        Processes that train folds and measure cases side by side, each with the threads of the
+        settings (or a GPU of its own): results are those of one process, to the byte, on CPUs.
+        Default: `DEEPLUNG_WORKERS` of the environment, else one.
 
     Returns
     -------
@@ -333,19 +265,22 @@ def cross_validate(run: Run, progress: bool = True) -> pd.DataFrame:
     """
     cohorts = load_cohorts(run)
     splits = load_splits(run, cohorts)
-    fold_of = splits.set_index(["cohort", "case_id"])["fold"]
+    fold_of = {(cohort, case_id): int(fold) for cohort, case_id, fold in zip(
+        splits["cohort"], splits["case_id"], splits["fold"], strict=True)}
     names = {"model": DeepLungNet.name, **{unet.name: unet.name for unet in run.config.baselines}}
-    folds = range(run.config.n_folds)
-    for name in names.values():
-        for fold in folds:
-            train_fold(run, fold, progress, name=name)
-    todo = []
-    for cohort, row in find_volumes(cohorts, "cv"):
-        fold = int(fold_of[row.cohort, row.case_id])
-        todo.append(Work(cohort, row, {
-            reader: Reader(name, _checkpoints(run, [fold], name), fold)
-            for reader, name in names.items()}))
-    return _evaluate(run, "cv", todo, progress)
+    with workers.Pool(_how_many(n_workers)) as pool:
+        if pool.n > 1:
+            train_side_by_side(run, list(names.values()), pool, progress)
+        for name in names.values():
+            for fold in range(run.config.n_folds):
+                train_fold(run, fold, progress, name=name)
+        todo = []
+        for cohort, row in find_volumes(cohorts, "cv"):
+            fold = fold_of[row.cohort, row.case_id]
+            todo.append(Work(cohort, row, {
+                reader: Reader(name, _checkpoints(run, [fold], name), fold)
+                for reader, name in names.items()}))
+        return _evaluate(run, "cv", todo, progress, pool)
 
 
 def _checkpoints(run: Run, folds: Sequence[int], name: str = DeepLungNet.name) -> tuple[Path, ...]:
@@ -366,8 +301,11 @@ def chosen_fold(run: Run) -> int:
     return int(np.nanargmin(losses))
 
 
-def validate_external(run: Run, progress: bool = True) -> pd.DataFrame:
+def validate_external(run: Run, progress: bool = True,
+                      n_workers: int | None = None) -> pd.DataFrame:
     """Measure the external cohorts with every fold's network, the chosen one and the ensemble.
+
+    `n_workers` as of `cross_validate`.
 
     Returns
     -------
@@ -387,4 +325,5 @@ def validate_external(run: Run, progress: bool = True) -> pd.DataFrame:
                "ensemble": Reader(kind, files, None)}
     run.record("choice", external_model_fold=chosen)
     todo = [Work(cohort, row, readers) for cohort, row in cases]
-    return _evaluate(run, "external", todo, progress)
+    with workers.Pool(_how_many(n_workers)) as pool:
+        return _evaluate(run, "external", todo, progress, pool)

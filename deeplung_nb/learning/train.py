@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from deeplung_nb.files import atomic_path, write_text
@@ -25,6 +27,8 @@ from deeplung_nb.learning.dataset import (
     normalise,
 )
 from deeplung_nb.learning.made import make_in_windows
+from deeplung_nb.learning.team import Team
+from deeplung_nb.learning.watchers import Bar, Stopped, Watcher, Watchers
 from deeplung_nb.network.baselines import UNet
 from deeplung_nb.network.checkpoint import (
     CHECKPOINT,
@@ -35,71 +39,12 @@ from deeplung_nb.network.checkpoint import (
     save_network,
     save_tensors,
 )
-from deeplung_nb.network.deeplung import DeepLungNet, probabilities
+from deeplung_nb.network.deeplung import DeepLungNet, Scores, probabilities
 from deeplung_nb.network.device import autocast, choose_device, keep_freed_memory, use_threads
 from deeplung_nb.network.losses import LungLoss, SegmentationLoss
 from deeplung_nb.runs.config import Config, TrainingConfig
-from deeplung_nb.runs.progress import Progress
 
 LAST = "last.pt"
-
-
-class Watcher:
-    """Somebody who follows a training; each method may be left as it is.
-
-    `prepare`, `step` and `epoch` may return True to ask for a stop. The training then ends at once;
-    what its last whole epoch left goes on, the next time, as if nothing had happened: the steps of
-    an unfinished epoch are done again.
-    """
-
-    def prepare(self, n_done: int, n_cases: int) -> bool | None:
-        """While cases are made ready, before the training: how many of them are."""
-
-    def start(self, n_steps: int, n_done: int) -> None:
-        """Before the first step: steps planned in all, and done in earlier calls."""
-
-    def step(self, epoch: int, loss: float) -> bool | None:
-        """After each step."""
-
-    def epoch(self, row: dict[str, Any], network: Network) -> bool | None:
-        """After each epoch, once its files are written: its row of history.csv."""
-
-    def end(self, finished: bool) -> None:
-        """When the training is left: whether nothing is left to do. Also after an error."""
-
-
-class _Bar(Watcher):
-    """The progress bar."""
-
-    def __init__(self, label: str, shown: bool) -> None:
-        self.label, self.shown = label, shown
-
-    def start(self, n_steps: int, n_done: int) -> None:
-        self.bar = Progress(self.label, n_steps, "step", n_done, shown=self.shown)
-
-    def step(self, epoch: int, loss: float) -> None:
-        self.bar.update(epoch=epoch, loss=f"{loss:.3f}")
-
-    def end(self, finished: bool) -> None:
-        if finished:  # on a plateau, before all planned steps
-            self.bar.update(self.bar.state.total - self.bar.state.done)
-        self.bar.close()
-
-
-class Stopped(Exception):
-    """A watcher asked for a stop."""
-
-
-class _Watchers:
-    """Tells all of them, and stops where one asks."""
-
-    def __init__(self, watchers: Sequence[Watcher]) -> None:
-        self.watchers = watchers
-
-    def tell(self, event: str, *facts: Any) -> None:
-        # Each hears of it, even where the first has asked for a stop.
-        if any([getattr(watcher, event)(*facts) for watcher in self.watchers]):
-            raise Stopped
 
 
 def make_optimiser(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
@@ -136,11 +81,11 @@ def make_scheduler(
 @torch.no_grad()
 def validate(
     network: Network, cases: Sequence[PreparedCase], config: TrainingConfig,
-    loss_function: SegmentationLoss, device: torch.device,
+    loss_function: SegmentationLoss, device: torch.device, team: Team,
 ) -> dict[str, float]:
     """Loss (mean over batches) and pooled Dice per structure, on the network's grid.
 
-    All NaN without cases.
+    All NaN without cases. The batches are shared out among the team.
     """
     network.eval()
     picks = [(i, z) for i, case in enumerate(cases) for z in range(len(case.hu))]
@@ -151,8 +96,9 @@ def validate(
     overlap = dict.fromkeys(LESION_STRUCTURES, 0)
     extent = dict.fromkeys(LESION_STRUCTURES, 0)
     losses: list[float] = []
-    for start in range(0, len(picks), config.batch_slices):
-        chosen = picks[start:start + config.batch_slices]
+    batches = [picks[start:start + config.batch_slices]
+               for start in range(0, len(picks), config.batch_slices)]
+    for chosen in batches[team.rank::team.size]:
         hu, target = cut_windows(cases, chosen, network.sees, network.scores)
         target = target.flatten(0, 1)
         with autocast(device, config.precision):
@@ -165,11 +111,13 @@ def validate(
             b = structure_mask(predicted, structure) & known
             overlap[structure] += int((a & b).sum())
             extent[structure] += int(a.sum() + b.sum())
+    total, *counts = team.sum([sum(losses), *overlap.values(), *extent.values()])
+    n = len(LESION_STRUCTURES)
     dice = {
-        f"dice_{name}": 2 * overlap[name] / extent[name] if extent[name] else float("nan")
-        for name in LESION_STRUCTURES
+        f"dice_{name}": 2 * both / either if either else float("nan")
+        for name, both, either in zip(LESION_STRUCTURES, counts[:n], counts[n:], strict=True)
     }
-    loss = sum(losses) / len(losses) if losses else float("nan")
+    loss = total / len(batches) if batches else float("nan")
     return {"validation_loss": loss, **dice}
 
 
@@ -186,13 +134,46 @@ def predict_slice(network: Network, case: PreparedCase, z: int) -> np.ndarray:
     return scores[place].argmax(dim=0).cpu().numpy().astype(np.uint8)
 
 
+def _draw_batch(
+    network: Network, sampler: SliceSampler, picks: list[tuple[int, int]],
+    rng: np.random.Generator, rows: np.ndarray,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Windows, targets and lungs of `rows` of a step's picks, drawn as if for all of them."""
+    config = sampler.config
+    hu, target = cut_windows(sampler.cases, picks, network.sees, network.scores)
+    if config.made_fraction > 0.0:
+        make_in_windows(hu, target, sampler.cases, picks, network.sees, network.scores,
+                        config, rng)
+    lungs = cut_lungs(sampler.cases, picks, network.scores)
+    hu, both = augment(hu, torch.cat([target, lungs], dim=1), config, rng, rows)
+    target, lungs = both.split(len(network.scores), dim=1)
+    return hu, target, lungs
+
+
+def _loss_of(scores: Scores, target: Tensor, lungs: Tensor, loss_function: SegmentationLoss,
+             config: TrainingConfig, team: Team) -> Tensor:
+    """The loss over the scores of the whole team."""
+    wanted = team.gather(target.flatten(0, 1))
+    loss = loss_function(team.gather(scores.fused), wanted)
+    if config.main_branch_loss > 0.0 and scores.main is not None:
+        loss = loss + config.main_branch_loss * loss_function(team.gather(scores.main), wanted)
+    if config.lung_weight > 0.0 and scores.lungs is not None:
+        loss = loss + config.lung_weight * LungLoss()(
+            team.gather(scores.lungs), team.gather(lungs.flatten(0, 1)))
+    return loss
+
+
 def train_epoch(
     network: Network, sampler: SliceSampler, epoch: int, optimiser: torch.optim.Optimizer,
-    loss_function: SegmentationLoss, device: torch.device, watchers: _Watchers,
-    average: AveragedModel | None = None,
+    loss_function: SegmentationLoss, device: torch.device, watchers: Watchers,
+    average: AveragedModel | None = None, forward: nn.Module | None = None,
 ) -> float:
-    """One epoch of steps; the mean training loss. `average` follows the weights."""
-    config = sampler.config
+    """One epoch of steps; the mean training loss.
+
+    `average` follows the weights; `forward` is the network as a team trains it (`Team.join`).
+    """
+    config, team = sampler.config, watchers.team
+    forward = forward or network
     network.train()
     total = 0.0
     for number, (picks, rng) in enumerate(sampler.batches(epoch), epoch * sampler.steps + 1):
@@ -200,22 +181,25 @@ def train_epoch(
         if n_scored > 1:  # as many slices in a step, to the slab
             n_slabs = max(1, len(picks) // n_scored)
             picks = [picks[k] for k in rng.choice(len(picks), n_slabs, replace=False)]
-        hu, target = cut_windows(sampler.cases, picks, network.sees, network.scores)
-        if config.made_fraction > 0.0:
-            make_in_windows(hu, target, sampler.cases, picks, network.sees, network.scores,
-                            config, rng)
-        lungs = cut_lungs(sampler.cases, picks, network.scores)
-        hu, both = augment(hu, torch.cat([target, lungs], dim=1), config, rng)
-        wanted, lungs = (part.flatten(0, 1).to(device) for part in both.split(n_scored, dim=1))
+        parts = [part for part in np.array_split(np.arange(len(picks)), config.accumulate)
+                 if len(part)]
+        mine = [team.share(part) for part in parts]
+        batch = _draw_batch(network, sampler, picks, rng, np.concatenate(mine))
         optimiser.zero_grad(set_to_none=True)
-        with autocast(device, config.precision):
-            scores = network(normalise(hu).to(device))
-        loss = loss_function(scores.fused, wanted)
-        if config.main_branch_loss > 0.0 and scores.main is not None:
-            loss = loss + config.main_branch_loss * loss_function(scores.main, wanted)
-        if config.lung_weight > 0.0 and scores.lungs is not None:
-            loss = loss + config.lung_weight * LungLoss()(scores.lungs, lungs)
-        loss.backward()
+        loss, begin = 0.0, 0
+        for part, own in zip(parts, mine, strict=True):
+            rows = slice(begin, begin := begin + len(own))
+            hu, target, lungs = (tensor[rows].to(device) for tensor in batch)
+            # Gradients of a team are brought together once, after the last part.
+            with (forward.no_sync() if isinstance(forward, DistributedDataParallel)
+                  and part is not parts[-1] else contextlib.nullcontext()):
+                with autocast(device, config.precision):
+                    scores = forward(normalise(hu))
+                share = len(part) / len(picks)
+                part_loss = share * _loss_of(scores, target, lungs, loss_function, config, team)
+                # DistributedDataParallel takes the mean over the team; each has a part of the sum.
+                (part_loss * team.size).backward()
+            loss += part_loss.item()
         if config.gradient_norm is not None:
             nn.utils.clip_grad_norm_(network.parameters(), config.gradient_norm)
         rate = optimiser.param_groups[0]["lr"]
@@ -225,8 +209,8 @@ def train_epoch(
         optimiser.param_groups[0]["lr"] = rate
         if average is not None:
             average.update_parameters(network)
-        total += loss.item()
-        watchers.tell("step", epoch, loss.item())
+        total += loss
+        watchers.tell("step", epoch, loss)
     return total / sampler.steps
 
 
@@ -328,7 +312,9 @@ def train(
     After each epoch `folder` holds `checkpoint.pt` (the weights to predict with: see `keep`),
     `last.pt` (everything needed to go on) and `history.csv`; each is written whole. A training
     that was interrupted goes on from there and ends with the weights of an uninterrupted one; one
-    that had ended returns its history at once.
+    that had ended returns its history at once. In a team (`learning.team`) the first process
+    writes, and the weights are those of one process, to rounding; a training may go on with another
+    number of processes or another kind of device than it began with.
 
     Parameters
     ----------
@@ -367,9 +353,10 @@ def train(
     sampler = SliceSampler(training, settings, seed)
     if (folder / LAST).exists():
         state.load(folder / LAST, device)
+    team = Team.current()
     label = progress if isinstance(progress, str) else f"train {name} {folder.name}"
-    everybody = [_Bar(label, bool(progress)), *watchers]
-    told = _Watchers(everybody)
+    everybody = [Bar(label, bool(progress)), *watchers] if team.is_first else []
+    told, forward = Watchers(everybody, team), team.join(state.network)
     n_steps = settings.max_epochs * sampler.steps
     told.tell("start", n_steps, n_steps if state.ended else len(state.history) * sampler.steps)
     try:
@@ -377,19 +364,23 @@ def train(
             started, epoch = time.perf_counter(), len(state.history)
             rate = state.optimiser.param_groups[0]["lr"]
             train_loss = train_epoch(state.network, sampler, epoch, state.optimiser,
-                                     loss_function, device, told, state.average)
-            scores = validate(state.kept, validation, settings, loss_function, device)
-            if state.note(scores, rate, train_loss, sampler.steps, started):
+                                     loss_function, device, told, state.average, forward)
+            scores = validate(state.kept, validation, settings, loss_function, device, team)
+            keeps = state.note(scores, rate, train_loss, sampler.steps, started)
+            if keeps and team.is_first:
                 save_network(state.kept, folder / CHECKPOINT, describe_training(config),
                              epoch=epoch, validation_loss=scores["validation_loss"])
-            state.save(folder / LAST)
-            write_text(folder / "history.csv", pd.DataFrame(state.history).to_csv(index=False))
+            if team.is_first:
+                state.save(folder / LAST)
+                write_text(folder / "history.csv",
+                           pd.DataFrame(state.history).to_csv(index=False))
             told.tell("epoch", state.history[-1], state.kept)
     except Stopped:
         pass
     finally:
         for watcher in everybody:
             watcher.end(state.ended)
+    team.wait()  # until what comes next finds the files
     table = pd.DataFrame(state.history)
     table.attrs["finished"] = state.ended
     return table

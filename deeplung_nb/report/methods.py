@@ -75,7 +75,8 @@ def _augmentation(fit: TrainingConfig) -> str:
 
 def _draw(fit: TrainingConfig) -> str:
     """Which slices make a batch, and what is made in them."""
-    said = [f"Batches had {fit.batch_slices} slices, "
+    parts = f" (in {fit.accumulate} parts, each with a loss of its own)"
+    said = [f"Batches had {fit.batch_slices} slices{parts if fit.accumulate > 1 else ''}, "
             + (f"{fit.steps_per_epoch} steps an epoch" if fit.steps_per_epoch
                else "every training slice once an epoch")]
     if fit.lesion_fraction is not None:

@@ -92,6 +92,10 @@ class TrainingConfig:
     steps_per_epoch: int | None = None
     """None: as many steps as show every training slice once."""
     batch_slices: int = 32
+    accumulate: int = 1
+    """Parts in which a step's slices go through the network, where memory does not hold them all.
+    Loss and batch norm are those of each part, the step takes the mean: not quite the same step as
+    in one part."""
     lesion_fraction: float | None = None
     """Share of lesion slices in a batch; None: as they come. Slices with high opacity, the rarer
     class, make up half of them."""

@@ -5,15 +5,20 @@ Scans are phantoms; ways take turns, so that a machine that grows slower does so
 
 from __future__ import annotations
 
+import json
 import os
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
+from deeplung_nb.runs.config import load_profile
 from deeplung_nb.runs.registry import cohort_files
 from deeplung_nb.scaling.engine import make_plan, measure_cohort
 from deeplung_nb.scaling.record import Outcome, Plan
@@ -69,4 +74,40 @@ def what_workers_bring(ways: Sequence[int] = (0, 1, 2), n_scans: int = 8, n_slic
                     rows.append({"workers": workers, "round": number, "n_scans": n_scans,
                                  "done": report.counts.get("done", 0),
                                  "seconds": time.monotonic() - begin})
+    return pd.DataFrame(rows)
+
+
+WAYS_TO_TRAIN: dict[str, tuple[int, list[str], list[str]]] = {
+    "one process, two threads": (2, [], []),
+    "one process, one thread": (1, [], []),
+    "two folds side by side, one thread each": (1, [], ["--workers", "2"]),
+    "a team of two, one thread each": (1, ["-m", "torch.distributed.run", "--standalone",
+                                           "--local-addr", "127.0.0.1", "--nproc-per-node", "2"],
+                                       []),
+}
+"""Threads, what starts the command `train`, and its options."""
+
+
+def what_training_gains(repeats: int = 2, n_steps: int = 96) -> pd.DataFrame:
+    """Seconds to train two folds of the profile quick, by way: `way, round, seconds`.
+
+    Each way is a call of its own, imports and the reading of cases included; `n_steps` a fold.
+    """
+    quick = load_profile("quick")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(repeats + 1):  # the first compiles and makes the phantoms
+            for way, (threads, starter, options) in WAYS_TO_TRAIN.items():
+                config = replace(quick, threads=threads, first=None, training=replace(
+                    quick.training, max_epochs=1, steps_per_epoch=n_steps))
+                profile = Path(folder) / f"{threads}.json"
+                profile.write_text(json.dumps(config.to_dict()), encoding="utf-8")
+                with tempfile.TemporaryDirectory(dir=folder) as results:
+                    begin = time.monotonic()
+                    subprocess.run([sys.executable, *starter, "-m", "deeplung_nb", "train",
+                                    "--profile", profile, "--results", results, "--fold", "0",
+                                    "--fold", "1", *options], check=True, capture_output=True)
+                    if number:
+                        rows.append({"way": way, "round": number,
+                                     "seconds": time.monotonic() - begin})
     return pd.DataFrame(rows)

@@ -17,7 +17,6 @@ import multiprocessing
 import os
 import secrets
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -31,10 +30,17 @@ from deeplung_nb.scaling import one, tables
 from deeplung_nb.scaling.record import Outcome, Plan
 from deeplung_nb.scaling.scans import ScanJob
 from deeplung_nb.scaling.tally import WELL, Tally
+from deeplung_nb.workers import (
+    CONNECT_SECONDS,
+    SETTINGS,
+    available_cores,
+    ended,
+    local_cluster,
+)
 
 GB_A_WORKER = 3.0
 """Memory that a scan of 500 slices takes a worker, and some room."""
-CONNECT_SECONDS, EVERY_SECONDS = 30, 2.0
+EVERY_SECONDS = 2.0
 WORKERS_SECONDS = 600
 """A cluster's queue may let the first worker wait so long."""
 AT_LEAST = 16
@@ -76,8 +82,7 @@ def memory_bytes() -> int:
 
 def default_workers() -> int:
     """As many as there are cores, and as memory allows."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(cores or 1, int(memory_bytes() / 1e9 / GB_A_WORKER)))
+    return max(1, min(available_cores(), int(memory_bytes() / 1e9 / GB_A_WORKER)))
 
 
 def make_plan(output: str | os.PathLike, checkpoints: Sequence[str | os.PathLike] | None = None,
@@ -220,28 +225,17 @@ def _by_dask(jobs: Sequence[ScanJob], plan: Plan, take: Callable[[Outcome], None
              measure: Callable[..., Any], workers: int, scheduler: str | None,
              security: dict[str, str] | None, memory_gb: float | None) -> None:
     from dask import config
-    from distributed import Client, LocalCluster, as_completed
+    from distributed import Client, as_completed
     from distributed.security import Security
 
-    settings = {
-        "distributed.scheduler.allowed-failures": 10 * one.MOST_DEATHS,  # we count ourselves
-        "distributed.nanny.pre-spawn-environ": ONE_THREAD,
-        "distributed.worker.memory.target": False, "distributed.worker.memory.spill": False,
-        "distributed.worker.memory.pause": False, "distributed.worker.memory.terminate": 0.95,
-        "distributed.admin.tick.limit": "1h",
-        "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s",
-    }
+    # Deaths of a scan are counted by ourselves.
+    settings = {**SETTINGS, "distributed.scheduler.allowed-failures": 10 * one.MOST_DEATHS}
     with contextlib.ExitStack() as stack:
         stack.enter_context(config.set(settings))
+        place: Any = scheduler
         if scheduler is None:
-            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="deeplung-"))
-            no_page: Any = None
-            place: Any = stack.enter_context(LocalCluster(
-                n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1",
-                memory_limit=int((memory_gb or GB_A_WORKER) * 1e9), dashboard_address=no_page,
-                local_directory=scratch, silence_logs=50))
-        else:
-            place = scheduler
+            place = stack.enter_context(local_cluster(workers, memory_gb or GB_A_WORKER,
+                                                      ONE_THREAD))
         try:
             client = stack.enter_context(Client(
                 place, security=Security(require_encryption=True, **security) if security else None,
@@ -284,10 +278,7 @@ def _hand_out(jobs: Sequence[ScanJob], plan: Plan, take: Callable[[Outcome], Non
 
     most, asked = 2 * workers, -math.inf
     coming = as_completed(next_ones(), loop=client.loop)
-    for future in coming:
-        if future.status == "pending":  # its worker died before it had told the outcome
-            coming.add(future)
-            continue
+    for future in ended(coming):
         job = running.pop(future.key)
         if future.status == "finished":
             outcome = future.result()

@@ -55,7 +55,7 @@ def dice_between_readers(overlap: pd.DataFrame) -> pd.DataFrame:
     ----------
     overlap
         `cohort, role, case_id, structure, first, second, dice`, of
-        `learning.experiment.overlap_between_readers`; a Dice of two empty masks is empty.
+        `learning.evaluate.overlap_between_readers`; a Dice of two empty masks is empty.
 
     Returns
     -------

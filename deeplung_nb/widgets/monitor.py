@@ -18,7 +18,8 @@ import pandas as pd
 import traitlets
 
 from deeplung_nb.learning.dataset import PreparedCase
-from deeplung_nb.learning.train import Watcher, predict_slice
+from deeplung_nb.learning.train import predict_slice
+from deeplung_nb.learning.watchers import Watcher
 from deeplung_nb.network.checkpoint import Network
 from deeplung_nb.report.counts import read_history
 from deeplung_nb.report.training_plots import draw_training

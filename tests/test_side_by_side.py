@@ -1,0 +1,142 @@
+"""A study whose folds are trained, and whose cases are measured, by several processes."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+from test_experiment import study  # noqa: F401
+
+from deeplung_nb import workers
+from deeplung_nb.learning import experiment
+from deeplung_nb.runs import open_run
+from deeplung_nb.runs.config import TrainingConfig, UNetConfig
+
+SIZE = 32
+
+
+@pytest.fixture
+def small(study):  # noqa: F811
+    """Three folds of two networks on seven chests, really trained, with one thread."""
+    return dataclasses.replace(
+        study.config, threads=1, network=dataclasses.replace(study.config.network, image_size=SIZE),
+        training=TrainingConfig(optimiser="sgd", schedule="cosine", keep="last", max_epochs=3,
+                                steps_per_epoch=2, batch_slices=4),
+        baselines=(UNetConfig("unet2d", 2),)), study.data
+
+
+def new_run(small, folder):
+    config, data = small
+    return open_run(config=config, data=data, results=folder)
+
+
+def whole_study(run, n_workers):
+    experiment.cross_validate(run, progress=False, n_workers=n_workers)
+    experiment.validate_external(run, progress=False, n_workers=n_workers)
+
+
+def left(run):
+    """The bytes of tables and masks, and the weights."""
+    files = {path.relative_to(run.folder).as_posix(): path.read_bytes()
+             for pattern in ("measurements.csv", "measured/**/*.json", "masks/**/*.nii.gz")
+             for path in run.folder.glob(pattern)}
+    networks = {path.parent.relative_to(run.folder).as_posix():
+                torch.load(path, weights_only=True)["state"]
+                for path in run.folder.glob("**/checkpoint.pt")}
+    return files, networks
+
+
+def assert_same(one, other):
+    (files, networks), (their_files, their_networks) = left(one), left(other)
+    assert files == their_files
+    assert networks.keys() == their_networks.keys()
+    assert len(networks) == 6
+    for name, state in networks.items():
+        assert all(torch.equal(state[key], their_networks[name][key]) for key in state), name
+
+
+CLIENT = """
+import sys
+from deeplung_nb.learning import experiment
+from deeplung_nb.runs import read_run
+if __name__ == "__main__":
+    run = read_run(sys.argv[1], data=sys.argv[2])
+    experiment.cross_validate(run, progress=False, n_workers=2)
+    experiment.validate_external(run, progress=False, n_workers=2)
+"""
+
+
+def kill_the_busiest(pid):
+    """SIGKILL for the worker of a process that has done most; all processes that it has started."""
+    started = psutil.Process(pid).children(recursive=True)
+    max(started, key=lambda process: process.cpu_times().user).kill()
+    return started
+
+
+def is_left(process):
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def test_two_workers_leave_the_bytes_of_one_process_though_one_is_killed(small, tmp_path):
+    one, two = new_run(small, tmp_path / "one"), new_run(small, tmp_path / "two")
+    whole_study(one, 1)
+    program = tmp_path / "client.py"
+    program.write_text(CLIENT)
+    client = subprocess.Popen([sys.executable, program, two.folder, two.data], text=True,
+                              stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 300
+    while not list(two.folder.glob("**/last.pt")):  # until a network has an epoch
+        assert client.poll() is None, client.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    started = kill_the_busiest(client.pid)
+    _, errors = client.communicate(timeout=500)
+    assert client.returncode == 0, errors[-3000:]
+    assert_same(one, two)
+    assert not [process for process in started if is_left(process)]
+    facts = json.loads((two.folder / "facts" / "train_fold_0.json").read_text())
+    assert facts["threads"] == 1
+
+
+def test_what_is_done_is_not_handed_out_again(small, tmp_path, monkeypatch):
+    run = new_run(small, tmp_path / "run")
+    whole_study(run, 1)
+    monkeypatch.setattr(workers, "local_cluster", lambda *_, **__: pytest.fail("a cluster began"))
+    before = left(run)
+    whole_study(run, 2)
+    assert left(run)[0] == before[0]
+
+
+def test_an_error_of_a_worker_is_raised_here(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        with workers.Pool(2) as pool:
+            list(pool.each(one_divided_by, [1, 0, 2]))
+
+
+def one_divided_by(n):
+    return 1 / n
+
+
+def end(n):
+    os._exit(n)
+
+
+def test_work_that_ends_its_processes_is_given_up_with_a_remedy():
+    with pytest.raises(workers.WorkersError, match="with fewer workers"):
+        with workers.Pool(2) as pool:
+            list(pool.each(end, [1]))
+
+
+def test_the_number_of_workers_comes_from_the_environment(monkeypatch):
+    assert experiment._how_many(None) == 1
+    monkeypatch.setenv(experiment.WORKERS, "3")
+    assert experiment._how_many(None) == 3
+    assert experiment._how_many(2) == 2
+    monkeypatch.setenv(experiment.WORKERS, "many")
+    with pytest.raises(ValueError, match="DEEPLUNG_WORKERS=many: expected a number"):
+        experiment._how_many(None)
