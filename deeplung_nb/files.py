@@ -23,6 +23,8 @@ JOURNAL = f"{PART}journal.json"
 """Lists the files that are being placed: there for the moment that this takes, or after a kill."""
 LOCK = f"{PART}lock"
 LOCK_SECONDS = 60.0
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What a disk that knows no locks answers."""
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.\-]*\Z"
 """What may name a case, and so a file: it never leaves its folder, on any system."""
 LONGEST_NAME = 100
@@ -114,7 +116,7 @@ def _locked(folder: Path) -> Iterator[None]:
             time.sleep(0.02)
             continue
         except OSError as error:  # a disk that knows no locks
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            if error.errno not in NO_LOCKS:
                 raise
         # Another one may have removed the name that was opened: then the lock is of no file.
         with contextlib.suppress(FileNotFoundError):
@@ -126,6 +128,42 @@ def _locked(folder: Path) -> Iterator[None]:
     finally:
         lock.unlink(missing_ok=True)
         stream.close()
+
+
+class TakenError(OSError):
+    """Another process works in a folder: says which one."""
+
+
+@contextlib.contextmanager
+def only_one(folder: str | os.PathLike, work: str) -> Iterator[None]:
+    """One process at a time does a work in a folder, which is made; the lock goes with it.
+
+    Parameters
+    ----------
+    work
+        What it does, as `measures a cohort`.
+
+    Raises
+    ------
+    TakenError
+        Another one is at it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            raise TakenError(f"{folder}: {stream.read().strip() or 'another process'} {work} "
+                             "there. Wait for it, end it, or choose another folder") from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} on {socket.gethostname()}")
+        stream.flush()
+        yield
 
 
 def _listed(journal: Path) -> list[tuple[str, str]]:

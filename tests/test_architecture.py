@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "deeplung_nb"
-LEVELS = {"imaging": 1, "workers": 1, "cohorts": 2, "stats": 2, "course": 3, "network": 3,
-          "reading": 4, "learning": 5, "report": 6, "scaling": 7, "widgets": 8, "reproduce": 9,
-          "__main__": 10}
+LEVELS = {"imaging": 1, "workers": 1, "corrections": 2, "cohorts": 2, "stats": 2,
+          "course": 3, "network": 3, "reading": 4, "learning": 5, "report": 6, "scaling": 7,
+          "widgets": 8, "reproduce": 9, "__main__": 10}
 HEAVY = {  # third-party packages that only these rooms may import
     "torch": {"network", "reading", "learning"}, "monai": {"network"},
     "SimpleITK": {"imaging", "cohorts"}, "pydicom": {"imaging"}, "highdicom": {"imaging"},

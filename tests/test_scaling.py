@@ -19,7 +19,7 @@ import SimpleITK as sitk
 
 from deeplung_nb import measurements
 from deeplung_nb.__main__ import main
-from deeplung_nb.files import sha256_of
+from deeplung_nb.files import only_one, sha256_of
 from deeplung_nb.imaging.grid import Grid
 from deeplung_nb.imaging.io import read_scan, write_mask, write_scan
 from deeplung_nb.imaging.scan import LesionMask, Scan
@@ -259,7 +259,8 @@ def test_a_full_disk_stops_the_cohort_and_loses_nothing(cohort, serial, checkpoi
 
 
 def test_two_calls_do_not_work_in_one_folder(cohort, copy, checkpoint_file):
-    with engine._alone(copy), pytest.raises(CohortError, match=f"process {os.getpid()} on"):
+    with only_one(copy, "measures a cohort"), \
+            pytest.raises(CohortError, match=f"process {os.getpid()} on"):
         go_on(cohort, copy, checkpoint_file)
     assert go_on(cohort, copy, checkpoint_file).counts == {"kept": N}
 

@@ -8,7 +8,6 @@ workers with is a failure with that reason (`one.measure_one` counts).
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import json
@@ -16,16 +15,14 @@ import math
 import multiprocessing
 import os
 import secrets
-import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from deeplung_nb.files import check_writable
+from deeplung_nb.files import TakenError, check_writable, only_one
 from deeplung_nb.scaling import one, tables
 from deeplung_nb.scaling.record import Outcome, Plan
 from deeplung_nb.scaling.scans import ScanJob
@@ -45,7 +42,6 @@ WORKERS_SECONDS = 600
 """A cluster's queue may let the first worker wait so long."""
 AT_LEAST = 16
 """Workers that a cluster is thought to have, until it says how many."""
-LOCK = ".lock"
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
                                      "NUMBA_NUM_THREADS")}
 
@@ -94,46 +90,42 @@ def make_plan(output: str | os.PathLike, checkpoints: Sequence[str | os.PathLike
     FileNotFoundError, ValueError
         A file is missing or no checkpoint of this package.
     """
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
-        network = child.submit(one.describe_networks, checkpoints).result()  # torch stays there
+    network = _in_a_child(one.describe_networks, checkpoints)  # torch stays there
     plan = Plan(os.path.abspath(output), run_id="", code=one.code_digest(),
                     token=secrets.token_hex(8), **network, **options)
     key = json.dumps([plan.network_sha256, plan.code, plan.force])
     return replace(plan, run_id=f"cohort-{short_hash(key)}")
 
 
+def _in_a_child(work: Callable[[Any], Any], given: Any) -> Any:
+    """What a process of its own makes of something: one that ends by itself, if this one dies."""
+    context = multiprocessing.get_context("spawn")
+    answer, end = context.Pipe(duplex=False)
+    child = context.Process(target=_answer, args=(end, work, given))
+    child.start()
+    end.close()
+    try:
+        result, error = answer.recv()
+    except EOFError:
+        raise CohortError("the process that reads the networks ended, as when memory runs out. "
+                          "Close other programs, and give the same command again") from None
+    finally:
+        child.join()
+    if error is not None:
+        raise error
+    return result
+
+
+def _answer(end: Any, work: Callable[[Any], Any], given: Any) -> None:
+    try:
+        end.send((work(given), None))
+    except Exception as error:
+        end.send((None, error))
+
+
 def short_hash(text: str) -> str:
     """Twelve digits that stand for a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-@contextlib.contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """One call at a time in a folder; the lock goes with its process.
-
-    Raises
-    ------
-    CohortError
-        Another one works there.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    with (output / LOCK).open("a+", encoding="utf-8") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in one.NO_LOCKS:
-                yield
-                return
-            if not isinstance(error, BlockingIOError):
-                raise
-            stream.seek(0)
-            raise CohortError(f"{output}: {stream.read().strip() or 'another process'} measures a "
-                              "cohort there. Wait for it, end it, or choose another --output"
-                              ) from None
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {socket.gethostname()}")
-        stream.flush()
-        yield
 
 
 def _take(tally: Tally, failures: dict[str, Outcome], outcome: Outcome) -> None:
@@ -182,7 +174,11 @@ def measure_cohort(jobs: Sequence[ScanJob], plan: Plan, *, workers: int | None =
     output = Path(plan.output)
     check_writable(output)
     begin = time.monotonic()
-    with _alone(output):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(only_one(output, "measures a cohort"))
+        except TakenError as error:
+            raise CohortError(str(error)) from None
         if scheduler is not None:
             shown = f"the workers of {without_secrets(scheduler)}"
         elif workers == 0:

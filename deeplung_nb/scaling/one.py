@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deeplung_nb.files import explain, recover, remove_leftovers, sha256_of, write_text
+from deeplung_nb.files import NO_LOCKS, explain, recover, remove_leftovers, sha256_of, write_text
 from deeplung_nb.imaging.errors import ScanError
 from deeplung_nb.labels import GGO, LESION_STRUCTURES
 from deeplung_nb.runs.code import digest_of_rooms
@@ -45,8 +45,6 @@ MOST_DEATHS = 3
 """A scan that ends so many workers is a failure."""
 OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Errors that every other scan would meet too; others do so only in the folder of the results."""
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
-"""What a disk that knows no locks answers."""
 
 
 @functools.cache
