@@ -67,7 +67,9 @@ def local_cluster(n: int, memory_gb: float | None = None,
 def ended(coming: Any) -> Iterator[Future]:
     """The futures of an `as_completed` that have come to an end, more of which may be added."""
     for future in coming:
-        if future.status == "pending":  # its worker died before it had told the outcome
+        # Its worker died, before it had told that it had an outcome or before that was fetched: the
+        # scheduler has the work done again.
+        if future.status in ("pending", "lost"):
             coming.add(future)
         else:
             yield future

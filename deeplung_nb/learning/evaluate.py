@@ -26,11 +26,10 @@ from deeplung_nb.imaging.regions import LungRegions
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.labels import CONSENSUS, LESION_STRUCTURES, READER_PREFIX, structure_mask
 from deeplung_nb.reading.predict import Predictor
+from deeplung_nb.reading.table import FACTS
 from deeplung_nb.reading.volumes import measure
 from deeplung_nb.runs import Run
 from deeplung_nb.stats import overlap
-
-FACTS = ("cohort", "role", "case_id", "patient_id", "protocol", "scanner", "centre")
 
 
 def _rows(run: Run, row: pd.Series, reader: str, fold: int | None, measured: list[dict[str, Any]],

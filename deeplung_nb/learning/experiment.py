@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +22,6 @@ from deeplung_nb import measurements, workers
 from deeplung_nb.cohorts.cases import find_volumes, load_cohorts, load_splits, read_for_training
 from deeplung_nb.cohorts.manifest import Cohort
 from deeplung_nb.cohorts.splits import CaseKey, fold_cases
-from deeplung_nb.files import write_text
 from deeplung_nb.imaging.lungs import lungs_for
 from deeplung_nb.learning.dataset import (
     PreparedCase,
@@ -39,6 +37,7 @@ from deeplung_nb.learning.watchers import Stopped, Watcher
 from deeplung_nb.network.checkpoint import CHECKPOINT
 from deeplung_nb.network.deeplung import DeepLungNet
 from deeplung_nb.network.device import choose_device, use_threads
+from deeplung_nb.reading.table import collect, write_rows
 from deeplung_nb.runs import Run
 from deeplung_nb.runs.progress import ENVIRONMENT, Progress, track
 
@@ -136,18 +135,6 @@ def _part(run: Run, role: str, row: pd.Series) -> Path:
     return run.path("measured", role, row.cohort, f"{row.case_id}.json")
 
 
-def _collect(run: Run) -> pd.DataFrame:
-    """measurements.csv from all parts there are."""
-    lines = [line for path in sorted(run.folder.glob("measured/*/*/*.json"))
-             for line in json.loads(path.read_text(encoding="utf-8"))]
-    frame = pd.DataFrame(lines)
-    for name in measurements.COLUMNS:
-        if name not in frame:
-            frame[name] = np.nan
-    frame = frame[list(measurements.COLUMNS)]
-    return measurements.read(measurements.write(frame, run.path("measurements.csv")))
-
-
 @functools.cache
 def _kept_predictors(batch: int) -> Predictors:
     """Of a worker, which measures one case after the other."""
@@ -181,8 +168,7 @@ def _measure_task(task: tuple[Run, str, Work]) -> None:
 
 def _measure(run: Run, role: str, work: Work, predictors: Predictors) -> None:
     """One case into its part of the table."""
-    lines = evaluate_case(run, work, predictors)
-    write_text(_part(run, role, work.row), json.dumps(lines, default=_plain))
+    write_rows(evaluate_case(run, work, predictors), _part(run, role, work.row))
 
 
 def train_side_by_side(run: Run, networks: Sequence[str], pool: workers.Pool,
@@ -224,7 +210,7 @@ def _evaluate(run: Run, role: str, todo: list[Work], progress: bool,
             for work in left:
                 _measure(run, role, work, predictors)
                 bar.update()
-    frame = _collect(run)
+    frame = collect(run)
     if left:
         seconds = round(time.perf_counter() - start, 1)
         run.record(f"measure_{role}", **{f"seconds_measure_{role}": seconds})
@@ -237,13 +223,6 @@ def _how_many(n_workers: int | None) -> int:
     if n_workers is None and not text.isdecimal():
         raise ValueError(f"{WORKERS}={text}: expected a number of processes")
     return max(1, int(text) if n_workers is None else n_workers)
-
-
-def _plain(value: Any) -> Any:
-    """numpy's scalars and pandas' missing values for JSON."""
-    if value is pd.NA:
-        return None
-    return value.item()
 
 
 def cross_validate(run: Run, progress: bool = True,

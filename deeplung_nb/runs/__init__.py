@@ -48,9 +48,9 @@ MEASURING_CODE = (
     "stats/surface.py", "network/baselines.py", "network/checkpoint.py", "network/convlstm.py",
     "network/deeplung.py", "network/device.py", "network/fast.py", "network/fused.py",
     "network/fused_training.py", "network/losses.py", "network/pretrained.py",
-    "network/trunks.py", "reading/predict.py", "reading/volumes.py", "learning/dataset.py",
-    "learning/evaluate.py", "learning/experiment.py", "learning/made.py", "learning/team.py",
-    "learning/train.py",
+    "network/trunks.py", "reading/predict.py", "reading/table.py", "reading/volumes.py",
+    "learning/dataset.py", "learning/evaluate.py", "learning/experiment.py", "learning/made.py",
+    "learning/team.py", "learning/train.py",
 )
 """Code that can change measurements.csv, and `imaging/phantom/` where phantoms are used."""
 
@@ -58,6 +58,8 @@ WITHOUT_NUMBERS = ("files.py", "pseudonyms.py", "measurements/readings.py", "run
                    "runs/code.py", "runs/config.py",
                    "runs/progress.py", "runs/registry.py", "runs/resources.py",
                    "workers.py", "learning/watchers.py",
+                   "corrections/drawing.py", "corrections/journal.py", "corrections/reading.py",
+                   "corrections/tools.py",
                    "imaging/errors.py", "stats/_results.py")
 """What that code imports besides and that changes no number; `config` enters by its values, the
 registry by `manifest_digest`."""

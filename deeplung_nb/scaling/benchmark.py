@@ -88,7 +88,7 @@ WAYS_TO_TRAIN: dict[str, tuple[int, list[str], list[str]]] = {
 """Threads, what starts the command `train`, and its options."""
 
 
-def what_training_gains(repeats: int = 2, n_steps: int = 96) -> pd.DataFrame:
+def what_training_gains(repeats: int = 2, n_steps: int = 48) -> pd.DataFrame:
     """Seconds to train two folds of the profile quick, by way: `way, round, seconds`.
 
     Each way is a call of its own, imports and the reading of cases included; `n_steps` a fold.

@@ -8,7 +8,7 @@ import importlib
 from typing import Any
 
 _HOMES = {"AgreementExplorer": "explorer", "CTViewer": "viewer", "CohortBrowser": "browser",
-          "CohortMonitor": "cohort_monitor",
+          "CohortMonitor": "cohort_monitor", "Corrector": "corrector", "correct": "corrector",
           "TrainingMonitor": "monitor", "link_views": "viewer", "view_case": "viewer",
           "view_ct": "viewer", "view_surface": "rendering", "show_dashboard": "dashboard"}
 __all__ = sorted(_HOMES)

@@ -16,9 +16,9 @@ DPI = 110
 """Of a figure in a widget: crisp at the width of a notebook."""
 
 
-def script(name: str) -> str:
-    """The JavaScript of a widget of ours, with what all of them share."""
-    return "".join((STATIC / part).read_text(encoding="utf-8") for part in ("still.js", name))
+def script(*names: str) -> str:
+    """The JavaScript of a widget of ours, in one piece with what all of them share."""
+    return "".join((STATIC / part).read_text(encoding="utf-8") for part in ("still.js", *names))
 
 
 class WithStill:

@@ -77,7 +77,7 @@ class CTViewer(WithStill, anywidget.AnyWidget):
         A line of words under the pictures, such as where a linked scan ends.
     """
 
-    _esm = script("viewer.js")
+    _esm = script("viewer.js", "view.js")
     _css = STATIC / "viewer.css"
 
     info = traitlets.Dict().tag(sync=True)
@@ -143,11 +143,21 @@ class CTViewer(WithStill, anywidget.AnyWidget):
         self.send({"kind": "slices", "slices": found}, buffers=data)
 
     @traitlets.validate("cursor")
-    def _inside(self, proposal: Any) -> list[int]:
-        for value, n, axis in zip(proposal["value"], self.scan.shape, "zyx", strict=True):
+    def _cursor_inside(self, proposal: Any) -> list[int]:
+        return self.inside(proposal["value"])
+
+    def inside(self, voxel: list[int]) -> list[int]:
+        """A voxel (z, y, x) of the scan, as it was given.
+
+        Raises
+        ------
+        TraitError
+            It is none.
+        """
+        for value, n, axis in zip(voxel, self.scan.shape, "zyx", strict=True):
             if not 0 <= value < n:
                 raise traitlets.TraitError(f"cursor: {axis} is {value}, expected 0 to {n - 1}")
-        return proposal["value"]
+        return voxel
 
     @traitlets.validate("slice_index")
     def _in_scan(self, proposal: Any) -> int:
@@ -186,7 +196,14 @@ class CTViewer(WithStill, anywidget.AnyWidget):
                            agreement=agreement, pair=self.pair, note=self.note)
 
 
-def _labels(name: str, mask: Any, scan: Scan) -> np.ndarray:
+def as_labels(name: str, mask: Any, scan: Scan) -> np.ndarray:
+    """The codes [z, y, x] of a mask, its path, an array or the lungs, on the scan's grid.
+
+    Raises
+    ------
+    ValueError
+        Another grid, or codes that are not known.
+    """
     if isinstance(mask, (str, os.PathLike)):
         mask = read_mask(mask, scan)
     if isinstance(mask, LungMask):
@@ -203,7 +220,14 @@ def _labels(name: str, mask: Any, scan: Scan) -> np.ndarray:
     return labels.astype(np.uint8, copy=False)
 
 
-def _scan(scan: Any, series: str | None) -> Scan:
+def as_scan(scan: Any, series: str | None = None) -> Scan:
+    """A scan, or the one at a path.
+
+    Raises
+    ------
+    ValueError
+        It is neither, or holds values that are no numbers.
+    """
     if isinstance(scan, (str, os.PathLike)):
         return read_scan(scan, series=series)
     if not isinstance(scan, Scan):
@@ -252,19 +276,19 @@ def view_ct(
         A mask on another grid or with unknown codes, an unusable scan, too many masks, unknown
         names; the message says which, what was expected, and the remedy.
     """
-    scan = _scan(scan, series)
+    scan = as_scan(scan, series)
     if masks is None:
         masks = {}
     elif not isinstance(masks, Mapping):
         masks = {"mask": masks}
-    labels = {str(name): _labels(str(name), mask, scan) for name, mask in masks.items()}
+    labels = {str(name): as_labels(str(name), mask, scan) for name, mask in masks.items()}
     if reference is not None and reference not in labels:
         raise ValueError(f"reference {reference!r}: expected one of {', '.join(labels) or 'none'}")
     names = list(labels)
     if reference is not None:
         names.sort(key=lambda name: name != reference)
     if lungs is not None:
-        labels[LUNGS] = _labels(LUNGS, lungs, scan)
+        labels[LUNGS] = as_labels(LUNGS, lungs, scan)
     if len(labels) > MOST_MASKS:
         raise ValueError(f"{len(labels)} masks ({', '.join(labels)}): expected at most "
                          f"{MOST_MASKS}. Leave some out")

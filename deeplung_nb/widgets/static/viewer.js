@@ -40,11 +40,12 @@ class Store {
     this.wanted = ["axial", 0];
     this.patience = PATIENCE_MS;
     this.lost = false; // the kernel's side was cut off
-    this.listener = async (content, buffers) => {
+    this.turn = Promise.resolve();
+    this.listener = (content, buffers) => {
       if (content.kind !== "slices") return;
       this.lost = false;
       this.patience = PATIENCE_MS;
-      await this.take(content.slices, buffers);
+      this.inTurn(() => this.take(content.slices, buffers));
     };
     this.cut = () => { this.lost = true; this.onSlice(); };
     model.on("msg:custom", this.listener);
@@ -56,6 +57,20 @@ class Store {
     this.model.off("msg:custom", this.listener);
     this.model.off("comm_live_update", this.cut);
     this.slices.clear();
+  }
+  // Unpacking takes a while: what comes later must not be overtaken.
+  inTurn(work) {
+    this.turn = this.turn.then(work);
+    return this.turn;
+  }
+  send(content) { // whether it could be sent
+    try {
+      this.model.send(content);
+      return true;
+    } catch {
+      this.lost = true;
+      return false;
+    }
   }
   get(plane, index) { return this.slices.get(plane + index); }
   get kernel() { // as the page's widget manager knows it; "unknown" where it tells nothing
@@ -97,7 +112,7 @@ class Store {
     if (!missing.length) return;
     const now = performance.now();
     missing.forEach((i) => this.asked.set(plane + i, now));
-    this.model.send({ kind: "slices", plane, indices: missing });
+    this.send({ kind: "slices", plane, indices: missing });
   }
   show(cursor, plane) {
     this.cursor = cursor;
@@ -421,6 +436,7 @@ class Picture {
       context.stroke();
       write("5 cm", w - bar / 2 - 12 * unit, h - 34 * unit);
     }
+    this.viewer.pen?.marks(this, context, w / columns, h / rows);
     if (ruler && ruler.plane === this.plane && ruler.index === this.shown.index) {
       const [[r0, c0], [r1, c1]] = [ruler.from, ruler.to];
       const p = [c0, r0, c1, r1].map((v, k) => (v * (k % 2 ? h : w)) / (k % 2 ? rows : columns));
@@ -464,6 +480,7 @@ class Picture {
       if (!event.isPrimary) { start = null; return; } // a second finger: the page's zoom
       viewer.root.focus({ preventScroll: true });
       canvas.setPointerCapture(event.pointerId);
+      if (viewer.pen?.down(this, event)) { start = null; return; }
       start = { x: event.clientX, y: event.clientY, at: this.at(event), moved: false,
         finger: event.pointerType === "touch", index: viewer.model.get("cursor")[this.axis],
         window: [...viewer.model.get("window")], windowing: event.button === 2 || event.shiftKey };
@@ -471,6 +488,7 @@ class Picture {
     canvas.addEventListener("pointermove", (event) => {
       const at = this.at(event);
       viewer.report(this, this.voxel(...at.map(Math.floor)));
+      if (viewer.pen?.move(this, event)) return;
       if (!start || !event.isPrimary) return;
       const [dx, dy] = [event.clientX - start.x, event.clientY - start.y];
       start.moved = start.moved || Math.hypot(dx, dy) > (start.finger ? 8 : 3);
@@ -489,6 +507,7 @@ class Picture {
       } else viewer.moveTo(this.voxel(...at.map(Math.floor)));
     });
     const end = (event) => {
+      if (viewer.pen?.up(this, event)) return;
       if (start && event.isPrimary && !start.moved && !start.windowing) {
         viewer.moveTo(this.voxel(...this.at(event).map(Math.floor)));
       }
@@ -496,7 +515,10 @@ class Picture {
       viewer.save();
     };
     canvas.addEventListener("pointerup", end);
-    canvas.addEventListener("pointercancel", () => { start = null; });
+    canvas.addEventListener("pointercancel", (event) => {
+      viewer.pen?.up(this, event);
+      start = null;
+    });
   }
 }
 
@@ -525,14 +547,20 @@ class Viewer {
     this.arrange();
     const first = model.get("first");
     this.store.show(model.get("cursor"), model.get("plane"));
-    this.store.take(first, first.map((s) => s.data)).then(() => this.changes());
+    this.store.inTurn(() => this.store.take(first, first.map((s) => s.data))).then(() => this.changes());
   }
   close() {
     this.store.close();
     this.observer.disconnect();
     for (const name of FOLLOWED) this.model.off(`change:${name}`, this.changes);
   }
-  set(name, value) { this.model.set(name, value); }
+  set(name, value) {
+    this.model.set(name, value);
+    // The kernel hears of both at once: a place of another plane's axis would move the cursor.
+    if (name === "plane") {
+      this.model.set("slice_index", this.model.get("cursor")[PLANES.indexOf(value)]);
+    }
+  }
   save() { // the kernel hears of it once things are quiet, not at each turn of the wheel
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.model.save_changes(), 120);
@@ -870,6 +898,7 @@ class Viewer {
     if (!this.measuring) { this.ruler = null; this.draw(); }
   }
   key(event) {
+    if (this.pen?.key(event)) return;
     if (["SELECT", "INPUT"].includes(event.target.tagName) && event.target.type !== "checkbox") {
       return; // they have keys of their own
     }
@@ -918,8 +947,8 @@ class Viewer {
   }
 }
 
-function render({ model, el }) {
-  const viewer = new Viewer(model, el);
+function show({ model, el }, Kind) {
+  const viewer = new Kind(model, el);
   const showStill = hideStill(model);
   el.viewer = viewer;
   return () => {
@@ -934,5 +963,3 @@ function render({ model, el }) {
     viewer.close();
   };
 }
-
-export default { render };

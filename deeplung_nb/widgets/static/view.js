@@ -1,0 +1,2 @@
+
+export default { render: (context) => show(context, Viewer) };

@@ -1,0 +1,267 @@
+"""A reader study: a plan that is frozen, an order that hides, and sums with a known truth."""
+
+import dataclasses
+import json
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from deeplung_nb.corrections.journal import read_journal
+from deeplung_nb.corrections.reading import Reading, ReadingError
+from deeplung_nb.corrections.study import ReaderStudy, StudyCase, StudyError
+from deeplung_nb.imaging.grid import Grid
+from deeplung_nb.imaging.scan import LesionMask, Scan
+from deeplung_nb.reading.study_table import study_table
+from deeplung_nb.stats import reader_study as sums
+
+SHAPE = (4, 12, 12)
+CASES = [f"case-{k}" for k in range(6)]
+READERS = ["AB", "CD"]
+
+
+def load(name):
+    """A chest of noise, whose automatic marks are a square of so many rows as the case's number."""
+    number = int(name[-1])
+    hu = np.random.default_rng(number).integers(-900, 0, SHAPE).astype(np.int16)
+    scan = Scan(hu, Grid.upright(SHAPE, (5.0, 10.0, 10.0)), name, notes=("of a hospital",))
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[1, 2:4 + number, 2:6] = 1
+    return StudyCase(scan, LesionMask.like(scan, labels))
+
+
+def plan(folder, **options):
+    given = {"seed": 3, "repeats": 0.3, "washout_days": 0.0, **options}
+    return ReaderStudy(folder, given.pop("cases", CASES), given.pop("readers", READERS), load,
+                       **given)
+
+
+def test_each_reader_reads_each_case_once_in_each_arm_and_some_again(tmp_path):
+    study = plan(tmp_path)
+    for reader in READERS:
+        mine = pd.DataFrame(map(dataclasses.asdict, study.of(reader)))
+        first = mine[mine.occasion == 1]
+        assert sorted(zip(first.case, first.arm, strict=True)) == sorted(
+            (case, arm) for case in CASES for arm in ("unaided", "correcting"))
+        assert first.groupby("block").case.nunique().tolist() == [6, 6]
+        assert first.groupby(["block", "arm"]).size().tolist() == [3, 3, 3, 3]
+        again = mine[mine.occasion == 2]
+        assert len(again) == 2  # 30 % of six, rounded up
+        assert set(again.block) == {3}
+        assert again.case.is_unique
+        assert mine.name.is_unique
+        assert not any(case in name for case in CASES for name in mine.name)
+    one, two = ([(s.case, s.arm) for s in study.of(reader)] for reader in READERS)
+    assert one != two
+
+
+def test_arms_turn_from_reader_to_reader(tmp_path):
+    study = plan(tmp_path, cases=[f"c{k}" for k in range(40)], seed=1)
+    arms = [{s.case: s.arm for s in study.of(reader) if s.block == 1} for reader in READERS]
+    for of_reader in arms:
+        assert list(of_reader.values()).count("unaided") == 20
+    together = pd.crosstab(pd.Series(arms[0]), pd.Series(arms[1])).to_numpy()
+    assert together.min() > 0  # who reads a case unaided first does not go by the case
+
+
+def test_a_plan_is_frozen_with_its_hypothesis(tmp_path):
+    first = plan(tmp_path, hypothesis="correcting is faster", margin="10 mL")
+    again = plan(tmp_path, hypothesis="correcting is faster", margin="10 mL")
+    assert first.sha256 == again.sha256
+    kept = json.loads((tmp_path / "plan.json").read_text())
+    assert kept["plan"]["margin"] == "10 mL"
+    assert kept["sha256"] == first.sha256
+    with pytest.raises(StudyError, match=r"planned otherwise \(margin changed\) and frozen at 20"):
+        plan(tmp_path, hypothesis="correcting is faster", margin="20 mL")
+    with pytest.raises(StudyError, match="seed, sessions changed"):
+        plan(tmp_path, hypothesis="correcting is faster", margin="10 mL", seed=4)
+    assert plan(tmp_path / "other", seed=4).sha256 != first.sha256
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"readers": ["AB", "AB"]}, "each once"), ({"cases": ["a"]}, "expected 2 or more"),
+    ({"arms": ("helped",)}, "expected of unaided, aided, correcting"),
+    ({"repeats": 1.5}, "a share from 0 to 1"), ({"washout_days": -1}, "days from 0 on"),
+    ({"readers": ["a/b"]}, "reader"), ({"cases": [f"c{k}" for k in range(400)]}, "more than 900")])
+def test_what_is_no_plan_is_told_and_leaves_no_folder(tmp_path, options, words):
+    with pytest.raises(ValueError, match=words):
+        plan(tmp_path / "study", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def read(study, session, rows, seconds=10.0):
+    """A reader who marks a square of so many rows."""
+    reading, shown = study.open(session)
+    with reading:
+        if reading.labels.any():
+            reading.draw({"tool": "polygon", "plane": "axial", "index": 1, "code": 0,
+                          "path": [[-1, -1], [-1, 13], [13, 13], [13, -1]]})
+        reading.draw({"tool": "polygon", "plane": "axial", "index": 1, "code": 1,
+                      "path": [[1.5, 1.5], [1.5, 5.5], [1.5 + rows, 5.5], [1.5 + rows, 1.5]]},
+                     seconds=seconds)
+        reading.finish()
+    return shown
+
+
+def test_the_automatic_marks_are_nowhere_where_they_are_hidden(tmp_path):
+    study = plan(tmp_path, arms=("unaided", "aided", "correcting"))
+    seen = {}
+    for session in study.of("AB"):
+        reading, shown = study.open(session)
+        with reading:
+            automatic = load(session.case).automatic.labels
+            seen[session.arm] = (shown.keys(), reading.labels.any())
+            assert reading.scan.case_id == session.name
+            assert reading.scan.notes == ()
+            if session.arm == "unaided":
+                assert not reading.labels.any()
+            elif session.arm == "correcting":
+                assert np.array_equal(reading.labels, automatic)
+            events = read_journal(reading.folder / "journal.jsonl")[0]
+            assert events[0]["facts"]["arm"] == session.arm
+            assert events[0]["facts"]["study"] == study.sha256
+            assert events[1]["event"] == "shown"
+            assert session.case not in json.dumps(events)
+    assert seen == {"unaided": (set(), False), "aided": ({"automatic"}, False),
+                    "correcting": (set(), True)}
+
+
+def test_a_study_goes_on_where_it_was_left_and_says_who_has_read_what(tmp_path):
+    study = plan(tmp_path)
+    for _ in range(3):
+        session = study.next("AB")
+        read(study, session, 3)
+    half, _ = study.open(study.next("AB"))
+    half.draw({"tool": "brush", "plane": "axial", "index": 0, "path": [[3, 3]], "radius_mm": 9,
+               "code": 2}, seconds=4.0)
+    half.close()
+    again = plan(tmp_path)
+    assert again.next("AB").number == 4
+    reading, _ = again.open(again.next("AB"))
+    with reading:
+        assert reading.labels.any()  # the half-drawn one
+    status = again.status().set_index("reader")
+    assert status.loc["AB"].tolist() == [14, 3, 4, 34.0]
+    assert status.loc["CD"].tolist() == [14, 0, 0, 0.0]
+    with pytest.raises(StudyError, match="expected one of AB, CD"):
+        again.next("XY")
+
+
+def test_the_next_block_waits_for_the_washout(tmp_path):
+    study = plan(tmp_path, washout_days=14)
+    for session in study.of("AB")[:6]:
+        assert study.next("AB") == session
+        read(study, session, 3)
+    with pytest.raises(StudyError, match="finished block 1: the next one begins"):
+        study.next("AB")
+    assert study.next("AB", datetime.now(UTC) + timedelta(days=15)).block == 2
+    assert study.next("CD").block == 1
+
+
+def test_a_reading_of_another_study_is_none_of_this_one(tmp_path):
+    study = plan(tmp_path)
+    session = study.next("AB")
+    case = load(session.case)
+    scan = dataclasses.replace(case.scan, case_id=session.name)
+    Reading.open(scan, "AB", study.place(session).parent).close()
+    with pytest.raises(ReadingError, match="a reading of another study"):
+        study.open(session)
+
+
+# ---- the sums ----
+
+
+@pytest.fixture(scope="module")
+def pilot(tmp_path_factory):
+    """Six cases, two readers, all read: CD marks a row more, correcting takes half the time."""
+    study = plan(tmp_path_factory.mktemp("pilot"), repeats=0.5)
+    for reader in READERS:
+        while (session := study.next(reader)) is not None:
+            rows = 2 + int(session.case[-1]) + (reader == "CD") + (session.occasion == 2)
+            read(study, session, rows, seconds=60.0 if session.arm == "unaided" else 30.0)
+    return study
+
+
+ML_A_ROW = 4 * 5.0 * 10.0 * 10.0 / 1000
+
+
+def test_the_table_measures_what_was_drawn(pilot):
+    truth = {name: load(name).automatic for name in CASES}
+    table = study_table(pilot, truth)
+    assert len(table) == 2 * (12 + 3) * 3
+    lesion = table[table.structure == "lesion"]
+    for row in lesion.itertuples():
+        number = int(row.case_id[-1])
+        more = (row.reader == "CD") + (row.occasion == 2)
+        assert row.automatic_ml == pytest.approx((2 + number) * ML_A_ROW)
+        assert row.volume_ml == pytest.approx((2 + number + more) * ML_A_ROW)
+        assert row.added_ml == pytest.approx(more * ML_A_ROW)
+        assert row.removed_ml == 0
+        assert row.slices_changed == (more > 0)
+        assert row.dice_after == pytest.approx(2 * (2 + number) / (4 + 2 * number + more))
+        assert row.dice_before == 1
+    assert table[table.structure == "high_opacity"].dice_after.isna().all()
+
+
+def test_readers_repeat_themselves_as_they_did(pilot):
+    found = sums.within_readers(study_table(pilot))
+    lesion = found[found.structure == "lesion"]
+    assert lesion.groupby("reader").n.sum().tolist() == [3, 3]
+    assert np.allclose(lesion.mean_difference, ML_A_ROW)
+    three = sums.within_readers(pd.DataFrame({
+        "case_id": list("abcabc"), "reader": "R", "arm": "unaided", "occasion": [1] * 3 + [2] * 3,
+        "structure": "lesion", "volume_ml": [10.0, 20, 30, 12, 18, 30]})).iloc[0]
+    # By hand: differences 2, -2, 0 give a within-subject variance of (4 + 4 + 0) / 2 / 3.
+    assert three.within_sd == pytest.approx((8 / 6) ** 0.5)
+    assert three.coefficient == pytest.approx(1.959964 * 2 ** 0.5 * (8 / 6) ** 0.5, rel=1e-5)
+
+
+def test_readers_differ_from_each_other_and_the_machine_from_them(pilot):
+    found = sums.between_readers(study_table(pilot)).set_index(["arm", "structure"])
+    row = found.loc["unaided", "lesion"]
+    assert (row.n, row.readers) == (6, 2)
+    # AB marks what the machine does, CD a row more: readers differ by a row, the machine by half.
+    assert row.difference == pytest.approx(-ML_A_ROW / 2)
+    values = np.array([[2 + k, 3 + k] for k in range(6)], float)
+    ms = values.mean(axis=1).var(ddof=1) * 2
+    mc = values.mean(axis=0).var(ddof=1) * 6
+    assert row.icc == pytest.approx(ms / (ms + 2 * mc / 6), rel=1e-9)
+    assert np.isnan(found.loc["correcting", "lesion"].difference)  # they have seen its marks
+
+
+def test_time_is_compared_by_case_and_reader(pilot):
+    row = sums.time_saved(study_table(pilot)).iloc[0]
+    assert (row.arm, row.n, row.cases, row.readers) == ("correcting", 12, 6, 2)
+    assert (row.mean_without, row.mean_with) == (60.0, 30.0)
+    assert row.ratio == pytest.approx(0.5)
+    assert row.ratio_low <= 0.5 + 1e-9
+    assert row.p == pytest.approx(2 / 2 ** 6)  # all six cases on one side
+
+
+def test_what_was_corrected_is_summed(pilot):
+    row = sums.corrections(study_table(pilot)).set_index("structure").loc["lesion"]
+    table = study_table(pilot)
+    mine = table[(table.arm == "correcting") & (table.structure == "lesion")]
+    assert row.n == len(mine)
+    assert row.added_ml == pytest.approx(mine.added_ml.mean())
+
+
+def test_a_pilot_says_how_many_cases_are_needed():
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(50, 300, 20)
+    rows = [{"case_id": str(k), "reader": reader, "arm": "unaided", "occasion": 1,
+             "structure": "lesion", "volume_ml": truth[k] + rng.normal(0, 8),
+             "automatic_ml": truth[k] + 2.0} for k in range(20) for reader in ("a", "b", "c")]
+    frame = pd.DataFrame(rows)
+    some, few = sums.cases_needed(frame, 3.0), sums.cases_needed(frame, 10.0)
+    assert some.n > few.n >= 2
+    with pytest.raises(ValueError, match="expected 3 and two or more"):
+        sums.cases_needed(frame[frame.reader == "a"], 3.0)
+
+
+@pytest.mark.parametrize("sums_of", [sums.within_readers, sums.between_readers, sums.time_saved,
+                                     sums.corrections])
+def test_another_table_is_told_so(sums_of):
+    with pytest.raises(ValueError, match=r"column\(s\) .* are missing"):
+        sums_of(pd.DataFrame({"x": [1]}))
