@@ -26,6 +26,25 @@ OPEN = """
 v = correct("{code}.nii.gz", reader="{reader}", folder="{folder}")
 v
 """
+PILOT = """
+import numpy as np
+from deeplung_nb.corrections.study import ReaderStudy, StudyCase
+from deeplung_nb.imaging.grid import Grid
+from deeplung_nb.imaging.scan import LesionMask, Scan
+from deeplung_nb.widgets import ReadingDesk
+
+def load(name):
+    hu = np.random.default_rng(ord(name[-1])).integers(-900, 0, (4, 30, 40)).astype(np.int16)
+    scan = Scan(hu, Grid.upright(hu.shape, (5.0, 2.0, 2.0)), name)
+    labels = np.zeros(hu.shape, np.uint8)
+    labels[1:3, 5:25, 5:35] = 1
+    return StudyCase(scan, LesionMask.like(scan, labels))
+
+def sit(reader):
+    study = ReaderStudy("study", ["patient-smith-a", "patient-smith-b"], ["AB", "CD"], load,
+                        seed=1, arms=("unaided", "aided"), repeats=0.5, washout_days=0)
+    return ReadingDesk(study, reader)
+"""
 KILL = "import os; os._exit(1)"
 PLANES = {"axial": (0, "a"), "coronal": (1, "c"), "sagittal": (2, "s")}
 
@@ -48,6 +67,9 @@ def lab(folder):
     for reader in ("AB", "CD"):
         write_notebook(folder / f"both-{reader}.ipynb", scan + OPEN.format(
             code="LPS", reader=reader, folder="both"))
+    (folder / "pilot.py").write_text(PILOT)
+    write_notebook(folder / "blind.ipynb", "from pilot import sit\ndesk = sit('AB')\ndesk",
+                   "sorted({s.arm for s in desk.study.finished()})")
     with server(folder, "lab") as address:
         yield address
 
@@ -228,3 +250,42 @@ def test_two_readers_draw_at_once_and_one_reader_in_one_place(lab, browser, fold
     for page in (one, two):
         assert page.messages == []
         page.page.close()
+
+
+def test_a_blinded_reader_gets_nothing_of_the_automatic_marks(lab, browser, folder):
+    """Neither by picture nor by what comes over the line; nor the case's name, nor the arm's."""
+    seen = Drawn(browser)
+    received = []
+    seen.page.on("websocket", lambda line: line.on(
+        "framereceived", lambda data: received.append(
+            data if isinstance(data, bytes) else data.encode())))
+    seen.run_cells(lab, "blind.ipynb")
+    seen.page.get_by_role("button", name="Next case").wait_for()
+    hidden = []
+    for number in range(1, 6):
+        seen.page.get_by_role("button", name="Next case").click()
+        seen.wait_for("Reading of AB: 0 strokes, all on disk")
+        seen.wait_for_viewer()
+        readers = seen.viewer("v.info.readers")
+        for z in range(4):
+            seen.viewer(f"v.moveTo([{z}, 10, 10])")
+            seen.page.wait_for_function(
+                "(z) => document.querySelector('.dl-canvas').dataset.index === String(z)", arg=z)
+        marks = seen.viewer("[...v.store.slices.values()].reduce((n, s) => n + "
+                            "s.labels.filter((l) => l).length, 0)")
+        assert (marks == 0) == (readers == ["AB"]), number
+        assert seen.viewer("v.info.case_id").startswith("reading-")
+        hidden.append(readers == ["AB"])
+        seen.page.mouse.click(*seen.page.locator(".dl-canvas").first.evaluate(
+            "(c) => { const b = c.getBoundingClientRect(); return [b.x + 50, b.y + 50]; }"))
+        seen.wait_for("Reading of AB: 1 stroke, all on disk")
+        seen.page.get_by_role("button", name="Finish reading").click()
+        seen.wait_for("finished and locked")
+    assert sum(hidden) in (2, 3)  # two cases, and perhaps the repeated one
+    seen.page.get_by_role("button", name="Next case").click()
+    seen.page.get_by_text("all is read, thank you").wait_for()
+    assert received
+    for words in (b"patient-smith", b"unaided", b"aided"):
+        assert not any(words in data for data in received), words
+    assert seen.messages == []
+    seen.page.close()

@@ -14,6 +14,7 @@ from deeplung_nb.corrections.study import ReaderStudy, StudyCase, StudyError
 from deeplung_nb.imaging.grid import Grid
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.reading.study_table import study_table
+from deeplung_nb.report import reader_study as words
 from deeplung_nb.stats import reader_study as sums
 
 SHAPE = (4, 12, 12)
@@ -265,3 +266,39 @@ def test_a_pilot_says_how_many_cases_are_needed():
 def test_another_table_is_told_so(sums_of):
     with pytest.raises(ValueError, match=r"column\(s\) .* are missing"):
         sums_of(pd.DataFrame({"x": [1]}))
+
+
+# ---- in words ----
+
+
+def test_the_methods_paragraph_says_what_was_planned(tmp_path):
+    text = words.methods_text(plan(tmp_path, washout_days=21, hypothesis="correcting is faster",
+                                   margin="10 mL"))
+    for said in ("2 readers (AB, CD) read 6 cases in 2 arms", "at least 21 days apart", "seed 3",
+                 "2 cases came again", "28 readings, 0 of them read so far",
+                 "Hypothesis declared beforehand: correcting is faster.", "Margin declared"):
+        assert said in text, said
+    assert "came again" not in words.methods_text(plan(tmp_path / "b", repeats=0.0))
+
+
+def test_the_results_are_the_sums_in_words(pilot):
+    table = study_table(pilot, {name: load(name).automatic for name in CASES})
+    text = words.results_text(table)
+    row = sums.between_readers(table).set_index(["arm", "structure"]).loc["unaided", "lesion"]
+    assert f"was {row.icc:.2f} (95 % CI {row.icc_low:.2f} to {row.icc_high:.2f})" in text
+    assert f"by {row.difference:.1f} (95 % CI" in text
+    assert "a reading took 30 s, without 60 s: a ratio of 0.50" in text
+    assert "Dice went from 1.000 to" in text
+    assert words.results_text(table[table.case_id == "case-0"]).startswith("Any lesion. Correcting")
+    few = table[(table.case_id == "case-0") & (table.arm == "unaided")]
+    assert words.results_text(few).startswith("Too few readings")
+
+
+def test_the_items_of_grras_are_answered_or_left_to_the_authors(pilot, tmp_path):
+    table = words.grras_table(pilot, study_table(pilot)).set_index("item").says
+    assert table.index.tolist() == list(range(1, 16))
+    assert "30 readings of 6 cases, 6 of them repeats" in table[11]
+    assert table[3] == words.AUTHOR
+    assert "intraclass correlation" in table[13]
+    new = words.grras_table(plan(tmp_path), pd.DataFrame()).set_index("item").says
+    assert new[13] == "nothing is read yet"

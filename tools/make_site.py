@@ -17,8 +17,8 @@ from deeplung_nb.reproduce import run_notebook
 from deeplung_nb.runs import read_run
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("docs/widgets.md", "docs/statistics.md", "docs/segment.md", "docs/privacy.md",
-         "docs/numbers.md",
+PAGES = ("docs/widgets.md", "docs/corrections.md", "docs/statistics.md", "docs/segment.md",
+         "docs/privacy.md", "docs/numbers.md",
          "docs/glossary.md", "docs/teaching.md", "docs/gallery.md", "docs/paper.md",
          "docs/model_card.md", "docs/ablation.md",
          "docs/anatomy.md", "docs/variants.md", "docs/phantoms.md", "docs/performance.md",
@@ -31,7 +31,8 @@ ROOMS = {"": "The way in", "measurements": "Tables of readings", "runs": "Runs",
          "imaging": "From files to scans", "cohorts": "Cohorts", "stats": "Statistics",
          "network": "The network", "reading": "One CT, read",
          "learning": "Training and the study", "report": "Figures, tables, words",
-         "scaling": "Many CTs", "widgets": "Widgets", "course": "Exercises"}
+         "scaling": "Many CTs", "corrections": "Drawing, and reader studies",
+         "workers": "Processes", "widgets": "Widgets", "course": "Exercises"}
 PACKAGES_OF_FUNCTIONS = ("deeplung_nb.measurements", "deeplung_nb.runs")
 CONF = '''
 project, author, version = "deeplung_nb", "the deeplung_nb maintainers", {version!r}

@@ -9,6 +9,7 @@ from typing import Any
 
 _HOMES = {"AgreementExplorer": "explorer", "CTViewer": "viewer", "CohortBrowser": "browser",
           "CohortMonitor": "cohort_monitor", "Corrector": "corrector", "correct": "corrector",
+          "ReadingDesk": "reading_desk",
           "TrainingMonitor": "monitor", "link_views": "viewer", "view_case": "viewer",
           "view_ct": "viewer", "view_surface": "rendering", "show_dashboard": "dashboard"}
 __all__ = sorted(_HOMES)

@@ -1,0 +1,142 @@
+"""A reader study in words: the paragraph for Methods, its results, and the items of GRRAS."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from deeplung_nb import __version__
+from deeplung_nb.corrections.study import ARMS, PLAN, ReaderStudy
+from deeplung_nb.labels import TITLES, counted
+from deeplung_nb.stats import reader_study as sums
+
+AUTHOR = "only the authors can say"
+
+
+def _frozen(study: ReaderStudy) -> str:
+    return json.loads((study.folder / PLAN).read_text(encoding="utf-8"))["frozen"]
+
+
+def _done(study: ReaderStudy) -> str:
+    done, planned = len(study.finished()), len(study.sessions)
+    return "all of them read" if done == planned else f"{done} of them read so far"
+
+
+def methods_text(study: ReaderStudy) -> str:
+    """The study's design for a Methods section, from its frozen plan alone."""
+    plan = study.plan
+    arms = "; ".join(f"{arm}: {words}" for arm, words in plan["arms"].items())
+    n_again = sum(session.occasion == 2 for session in study.of(plan["readers"][0]))
+    declared = " ".join(f"{name.capitalize()} declared beforehand: {plan[name]}."
+                        for name in ("hypothesis", "margin") if plan[name])
+    repeats = (f" Of these, {counted(n_again, 'case')} came again in one arm to each reader, in a "
+               "block of their own.") if n_again else ""
+    return (
+        f"{counted(len(plan['readers']), 'reader')} ({', '.join(plan['readers'])}) read "
+        f"{counted(len(plan['cases']), 'case')} in {counted(len(plan['arms']), 'arm')} ({arms}), "
+        "each case once in each arm, in blocks at least "
+        f"{plan['washout_days']:g} days apart. The order was random for each reader (seed "
+        f"{plan['seed']}), the arms were spread over the cases of a block and turned from reader "
+        f"to reader.{repeats} The page named no case by its own name and showed no colleague's "
+        f"marks{', nor that a case came again' if n_again else ''}. Marks were drawn on all planes "
+        f"with deeplung_nb {__version__}, every stroke kept with its time; time at work counts "
+        f"pauses of up to 30 seconds. The plan ({counted(len(study.sessions), 'reading')}, "
+        f"{_done(study)}) was frozen at {_frozen(study)} (SHA-256 {study.sha256[:16]}…), before "
+        "the first reading."
+        + (f" {declared}" if declared else ""))
+
+
+def _interval(row: dict[str, Any], name: str, digits: int) -> str:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return f"{row[name]:.{digits}f} (95 % CI {low:.{digits}f} to {high:.{digits}f})"
+
+
+def _rows(table: pd.DataFrame, structure: str | None = None) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [dict(zip(table.columns, values, strict=True))
+                                  for values in table.itertuples(index=False, name=None)]
+    return [row for row in rows if structure is None or row["structure"] == structure]
+
+
+def results_text(table: pd.DataFrame, structure: str = "lesion") -> str:
+    """What was found of a structure, in sentences; what too few readings carry is not said.
+
+    Parameters
+    ----------
+    table
+        Of `reading.study_table`.
+    """
+    said = []
+    between = sums.between_readers(table)
+    for row in _rows(between, structure):
+        said.append(f"Between readers ({row['arm']}, {counted(int(row['n']), 'case')}) the "
+                    f"intraclass correlation was {_interval(row, 'icc', 2)}.")
+        if np.isfinite(row.get("difference", np.nan)):
+            said.append("The machine differed from a reader by "
+                        f"{_interval(row, 'difference', 1)} mL more than readers from each other.")
+    within = sums.within_readers(table)
+    for row in _rows(within, structure):
+        if np.isfinite(row.get("coefficient", np.nan)):
+            said.append(f"{row['reader']} repeated {counted(int(row['n']), 'case')} ({row['arm']}) "
+                        f"with a repeatability coefficient of {_interval(row, 'coefficient', 1)} "
+                        "mL.")
+    for row in _rows(sums.time_saved(table)):
+        said.append(f"With the machine ({row['arm']}) a reading took {row['mean_with']:.0f} s, "
+                    f"without {row['mean_without']:.0f} s: a ratio of {_interval(row, 'ratio', 2)},"
+                    f" p = {row['p']:.3f} (cases as clusters).")
+    changed = sums.corrections(table)
+    for row in _rows(changed, structure):
+        words = (f"Correcting added {row['added_ml']:.1f} mL and removed {row['removed_ml']:.1f} "
+                 f"mL on average, in {row['slices_changed']:.1f} slices")
+        if np.isfinite(row.get("dice_after", np.nan)):
+            words += f"; Dice went from {row['dice_before']:.3f} to {row['dice_after']:.3f}"
+        said.append(words + ".")
+    if not said:
+        return "Too few readings for any statement: at least three cases, and two readers or arms."
+    return f"{TITLES[structure]}. " + " ".join(said)
+
+
+def grras_table(study: ReaderStudy, table: pd.DataFrame) -> pd.DataFrame:
+    """The fifteen items of GRRAS: what this study says to each, and what only its authors can.
+
+    In our own words, after Kottner et al. 2011, J Clin Epidemiol 64:96.
+
+    Returns
+    -------
+    DataFrame
+        `item, asks, says`.
+    """
+    plan = study.plan
+    done = study.finished()
+    repeats = sum(session.occasion == 2 for session in done)
+    process = (f"arms {', '.join(f'{arm} ({ARMS[arm]})' for arm in plan['arms'])}; blocks "
+               f"{plan['washout_days']:g} days apart; order by seed {plan['seed']}; made names")
+    items: list[tuple[str, str]] = [
+        ("title or abstract name the study of agreement", AUTHOR),
+        ("the instrument is named and described", f"deeplung_nb {__version__}, brush and tools of "
+         "corrections.tools, strokes in journals"),
+        ("the population of subjects", AUTHOR),
+        ("the population of raters", f"{len(plan['readers'])} readers; who they are: {AUTHOR}"),
+        ("what is known of agreement, and why it is studied", plan["hypothesis"] or AUTHOR),
+        ("how many raters, subjects and repeats were planned, and why", f"{len(plan['readers'])} "
+         f"readers, {len(plan['cases'])} cases, {plan['repeats']:.0%} of them repeated; why: "
+         + (f"margin {plan['margin']}" if plan["margin"] else AUTHOR)),
+        ("how subjects and raters were sampled", AUTHOR),
+        ("the rating process: intervals, what was known, blinding", process),
+        ("whether ratings were independent", "each reader had a folder of their own; nobody's "
+         "marks were shown to another; the automatic ones by arm, which the journals keep"),
+        ("the statistics", "stats.reader_study: two-way ICC, repeatability, interchangeability, "
+         "time by cases as clusters"),
+        ("how many raters, subjects and repeats there were", f"{len(done)} readings of "
+         f"{len({session.case for session in done})} cases, {repeats} of them repeats"),
+        ("the raters' and subjects' characteristics", AUTHOR),
+        ("estimates of agreement with their uncertainty", results_text(table) if len(table)
+         else "nothing is read yet"),
+        ("what the results mean in practice", AUTHOR),
+        ("detailed results", "the table of the study, a row for each reading and structure"),
+    ]
+    rows: list[dict[str, Any]] = [{"item": number, "asks": asks, "says": says}
+                                  for number, (asks, says) in enumerate(items, 1)]
+    return pd.DataFrame(rows)
