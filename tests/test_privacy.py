@@ -19,7 +19,7 @@ from deeplung_nb import pseudonyms
 from deeplung_nb.__main__ import main
 from deeplung_nb.imaging.dicom import read_series
 from deeplung_nb.imaging.io import read_scan, write_scan
-from deeplung_nb.reading.provenance import default_case_id, public_case_id
+from deeplung_nb.reading.names import default_case_id, public_case_id
 from tests.test_dicom_objects import write_chest
 
 TAGS = {  # standard attributes that name a person, a place or a visit

@@ -8,14 +8,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from deeplung_nb import measurements
+from deeplung_nb.cohorts import cases, manifest, splits
 from deeplung_nb.corrections.journal import read_journal
 from deeplung_nb.corrections.reading import Reading, ReadingError
 from deeplung_nb.corrections.study import ReaderStudy, StudyCase, StudyError
 from deeplung_nb.imaging.grid import Grid
+from deeplung_nb.imaging.io import write_mask
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.reading.study_table import study_table
+from deeplung_nb.reading.table import collect, write_rows
+from deeplung_nb.reading.volumes import measure
 from deeplung_nb.report import reader_study as words
+from deeplung_nb.runs import open_run
+from deeplung_nb.runs.config import load_profile
+from deeplung_nb.runs.registry import manifest_folder
 from deeplung_nb.stats import reader_study as sums
+from deeplung_nb.widgets import ReadingDesk, correct
 
 SHAPE = (4, 12, 12)
 CASES = [f"case-{k}" for k in range(6)]
@@ -302,3 +311,108 @@ def test_the_items_of_grras_are_answered_or_left_to_the_authors(pilot, tmp_path)
     assert "intraclass correlation" in table[13]
     new = words.grras_table(plan(tmp_path), pd.DataFrame()).set_index("item").says
     assert new[13] == "nothing is read yet"
+
+
+# ---- in a notebook ----
+
+
+def hear(widget, **content):
+    """What a page would send; and the words of a refusal, if it was one."""
+    said = []
+    widget.send = lambda content, buffers=None: said.append(content)
+    widget._answer(widget, content, [])
+    return next((one.get("why") for one in said if one["kind"] == "refused"), None)
+
+
+STROKE = {"tool": "brush", "plane": "axial", "index": 1, "path": [[3, 3]], "radius_mm": 12.0,
+          "code": 2}
+
+
+def test_a_finished_correction_is_a_reader_of_the_runs_table(tmp_path, monkeypatch):
+    run = make_run(tmp_path, monkeypatch)
+    before = measurements.read(run.measurements_csv)
+    widget = correct(run, "P001", reader="AB")
+    automatic = widget.reading.labels.copy()
+    assert hear(widget, kind="stroke", number=1, stroke=STROKE, seconds=9.0) is None
+    assert hear(widget, kind="stroke", number=2, stroke={**STROKE, "index": 999}) \
+        .startswith("index 999")
+    assert hear(widget, kind="finish", seconds=1.0) is None
+    assert hear(widget, kind="stroke", number=3, stroke=STROKE).startswith("the reading of AB is")
+    table = measurements.read(run.measurements_csv)
+    mine = table[table.reader == "reader-AB"].set_index("structure")
+    assert len(table) == len(before) + 4
+    n = int((widget.reading.labels == 2).sum())
+    assert mine.loc["high_opacity"].n_voxels == n > int((automatic == 2).sum())
+    assert mine.loc["lesion"].seconds == 10.0
+    assert mine.loc["lesion"].note == "drawn by hand from automatic, 1 strokes"
+    assert 0 < mine.loc["lesion"].dice < 1
+    widget.reading.close()
+    with pytest.raises(ValueError, match=r"case 'P999': expected a case of the run: phantom/P001"):
+        correct(run, "P999", reader="AB")
+    with pytest.raises(ValueError, match="start 'model': expected one of automatic, expert"):
+        correct(run, "P001", reader="AB", start="model")
+
+
+def make_run(tmp_path, monkeypatch):
+    """A run of three phantoms whose automatic masks are the experts', a slice moved."""
+    source = manifest_folder()
+    manifests = tmp_path / "manifests"
+    manifests.mkdir()
+    table = pd.read_csv(source / "phantom.csv", dtype=str, keep_default_na=False)
+    table[table.case_id.isin(["P001", "P002", "P003"])].to_csv(manifests / "phantom.csv", index=False)
+    lines = (source / "cohorts.toml").read_text().splitlines()
+    (manifests / "cohorts.toml").write_text(
+        "\n".join(line for line in lines if not line.startswith("expected")))
+    monkeypatch.setenv("DEEPLUNG_MANIFESTS", str(manifests))
+    frame = manifest.read_manifest(manifests / "phantom.csv").frame
+    splits.write_splits(splits.make_splits(frame, 3, 1, 0.3), manifests / "splits_phantom.csv")
+    config = dataclasses.replace(load_profile("quick"), n_folds=3)
+    run = open_run(config=config, results=tmp_path / "results")
+    cohort, = cases.load_cohorts(run)
+    for case_id in ("P001", "P002"):
+        case = cases.read_case(cohort, case_id)
+        moved = LesionMask.like(case.scan, np.roll(case.expert.labels, 1, axis=0))
+        write_mask(moved, run.path("masks", "phantom", f"{case_id}.nii.gz"))
+        row = {"run_id": run.run_id, "cohort": "phantom", "role": "cv", "case_id": case_id,
+               "patient_id": case_id, "protocol": "unknown", "fold": 0, "status": "ok"}
+        write_rows([{**row, "reader": reader, **values} for reader, mask in
+                    (("expert", case.expert), ("model", moved))
+                    for values in measure(case.scan, mask, case.lungs)],
+                   run.path("measured", "cv", "phantom", f"{case_id}.json"))
+    collect(run)
+    return run
+
+
+def test_a_scan_is_read_under_a_name_that_is_no_folders(tmp_path):
+    case = load("case-1")
+    scan = dataclasses.replace(case.scan, case_id="SMITH^JOHN", source=str(tmp_path / "SMITH^JOHN"))
+    (tmp_path / "SMITH^JOHN").mkdir()
+    widget = correct(scan, reader="AB", folder=tmp_path / "r", start=case.automatic)
+    assert "SMITH" not in (widget.reading.folder / "journal.jsonl").read_text()
+    assert "SMITH" not in json.dumps(widget.info)
+    assert np.array_equal(widget.reading.labels, case.automatic.labels)
+    widget.reading.close()
+    with pytest.raises(ValueError, match="only a run has cases"):
+        correct(scan, "P001", reader="AB")
+    with pytest.raises(ValueError, match="names of what is drawn itself"):
+        correct(scan, reader="AB", folder=tmp_path / "r", show={"AB": case.automatic})
+
+
+def test_a_desk_leads_through_the_plan(tmp_path):
+    study = plan(tmp_path, cases=CASES[:2], repeats=0.0, arms=("unaided",))
+    desk = ReadingDesk(study, "AB")
+    for _ in range(2):
+        desk.go_on()
+        assert desk._next.disabled  # a case is open
+        assert hear(desk.corrector, kind="stroke", number=1, stroke=STROKE) is None
+        assert hear(desk.corrector, kind="finish") is None
+        assert not desk._next.disabled
+    desk.go_on()
+    assert "2 of 2 readings finished · all is read" in desk._words.value
+    late = ReadingDesk(plan(tmp_path / "late", washout_days=9), "CD")
+    for _ in range(6):
+        late.go_on()
+        hear(late.corrector, kind="finish")
+    late.go_on()
+    assert "the next one begins" in late._words.value
+    late.close()

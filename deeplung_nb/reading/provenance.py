@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deeplung_nb.files import safe_name, sha256_of
-from deeplung_nb.imaging.io import IMAGE_SUFFIXES, case_name, scan_files
+from deeplung_nb.files import sha256_of
+from deeplung_nb.imaging.io import IMAGE_SUFFIXES, scan_files
 from deeplung_nb.imaging.scan import Scan
 from deeplung_nb.network.checkpoint import read_checkpoint
 from deeplung_nb.network.packaged import read_card
@@ -64,30 +64,6 @@ def describe_network(checkpoints: Sequence[Path]) -> dict[str, Any]:
         "trained_with": sorted({str(one.get("software", "unknown")) for one in saved}),
         "training_ranges": card.get("training_ranges"), "unseen": card.get("unseen"),
     }
-
-
-def default_case_id(path: Path) -> str:
-    """What a scan is called where nobody named it: an image file by its name, a folder by none.
-
-    Hospitals call folders after patients, so a folder, a zip or a DICOM file gets a made name
-    (`pseudonyms`).
-    """
-    if not path.is_dir() and path.name.lower().endswith(IMAGE_SUFFIXES):
-        return safe_name(case_name(path))
-    return pseudonym(str(path.resolve()))
-
-
-def public_case_id(scan: Scan) -> str:
-    """What the outputs call a scan: its own name, but never that of the folder it lay in."""
-    source = Path(scan.source)
-    if not scan.source or not source.exists():
-        return scan.case_id
-    is_image = source.is_file() and source.name.lower().endswith(IMAGE_SUFFIXES)
-    if is_image and scan.case_id == source.parent.name != case_name(source):
-        return default_case_id(source.parent)  # a folder with one image was given
-    if not is_image and scan.case_id in (source.name, source.stem):
-        return default_case_id(source)
-    return scan.case_id
 
 
 def describe_source(scan: Scan) -> dict[str, Any]:

@@ -34,8 +34,8 @@ from deeplung_nb.imaging.integrity import require_plain_file
 from deeplung_nb.imaging.io import case_name, read_scan, write_mask
 from deeplung_nb.imaging.regions import LOBE_CODES, read_lobes
 from deeplung_nb.reading.followup import FollowUp, detectable_factor, follow
+from deeplung_nb.reading.names import default_case_id
 from deeplung_nb.reading.preview import draw_preview
-from deeplung_nb.reading.provenance import default_case_id
 from deeplung_nb.reading.segment import Segmentation, Segmenter, default_checkpoints
 
 ENDINGS = {"mask": "lesions.nii.gz", "table": "measurements.csv", "provenance": "provenance.json",

@@ -32,8 +32,9 @@ from deeplung_nb.measurements.contract import HU_PERCENTILES
 from deeplung_nb.network.checkpoint import CHECKPOINT
 from deeplung_nb.network.packaged import packaged_checkpoints
 from deeplung_nb.reading.familiarity import describe_scan, distances, warnings_of
+from deeplung_nb.reading.names import public_case_id
 from deeplung_nb.reading.predict import Predictor
-from deeplung_nb.reading.provenance import describe_network, describe_source, public_case_id
+from deeplung_nb.reading.provenance import describe_network, describe_source
 from deeplung_nb.reading.uncertainty import likely_volume
 from deeplung_nb.reading.volumes import lesion_facts, measure, outside_lungs, severity
 from deeplung_nb.runs import package_versions, read_run, results_folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from deeplung_nb.corrections.tools import StrokeError
 from deeplung_nb.files import explain
 from deeplung_nb.imaging.lungs import LungMask, segment_lungs
 from deeplung_nb.imaging.scan import Scan
+from deeplung_nb.reading.names import public_case_id
 from deeplung_nb.reading.table import add_reading
 from deeplung_nb.runs import Run
 from deeplung_nb.widgets.picture import script
@@ -138,7 +140,7 @@ def correct(source: Run | Scan | str | os.PathLike, case: str | None = None, *, 
         Who reads: initials or a made name.
     folder
         Of all readings of this scan. Default: `readings/<cohort>/<case>/` in the run's folder, else
-        `readings/<case>/` here.
+        `readings/<case>/` here, where a DICOM folder's case has a made name.
     start
         The marks to begin with: of a run `automatic` (default), `expert` or `nothing`; of a scan a
         mask, its path, or nothing (default). A reading that was begun keeps its own.
@@ -162,10 +164,11 @@ def correct(source: Run | Scan | str | os.PathLike, case: str | None = None, *, 
     if case is not None:
         raise ValueError(f"case {case!r}: only a run has cases, this is a scan")
     scan = as_scan(source, series)
+    scan = replace(scan, case_id=public_case_id(scan))
     given, whose = None, NOTHING
     if start is not None and start is not NOTHING:
         given = as_labels("start", start, scan)
-        whose = Path(start).name if isinstance(start, (str, os.PathLike)) else "a mask"
+        whose = "a mask"
     if lungs is None:
         lungs = _found(scan)
     place = Path("readings", scan.case_id) if folder is None else Path(folder)
