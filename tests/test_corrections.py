@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deeplung_nb.corrections import reading as readings
+from deeplung_nb.corrections import tools
 from deeplung_nb.corrections.drawing import Drawing
 from deeplung_nb.corrections.journal import Journal, JournalError, read_journal
 from deeplung_nb.corrections.reading import Reading, ReadingError, read_finished
@@ -471,3 +472,27 @@ def test_a_stroke_on_a_large_slice_is_the_work_of_a_small_box():
                              "path": [[300, 300], [310, 320]], "radius_mm": 6.0},
                             np.zeros(scan.shape, np.uint8), scan)
     assert np.prod([part.stop - part.start for part in box]) < 2000
+
+
+def test_a_reading_goes_on_with_the_lungs_it_was_begun_with(tmp_path):
+    stroke = {**STROKES[0], "radius_mm": 60.0, "in_lungs": True}
+    with Reading.open(SCAN, "AB", tmp_path, lungs=LUNGS) as reading:
+        reading.draw(stroke)
+        drawn = reading.labels.copy()
+    with Reading.open(SCAN, "AB", tmp_path, lungs=~LUNGS) as again:
+        assert np.array_equal(again.labels, drawn)
+        assert np.array_equal(again.drawing.lungs, LUNGS)
+    (tmp_path / "AB" / "lungs.nii.gz").write_bytes((tmp_path / "AB" / "start.nii.gz").read_bytes())
+    with pytest.raises(ReadingError, match="not the lungs that the reading began with"):
+        Reading.open(SCAN, "AB", tmp_path)
+
+
+def test_a_stroke_that_another_version_would_draw_otherwise_is_found(tmp_path, monkeypatch):
+    with Reading.open(SCAN, "AB", tmp_path) as reading:
+        reading.draw(STROKES[1])
+        reading.draw({"tool": "undo"})
+    kept = tools.TOOLS["brush"]
+    monkeypatch.setitem(tools.TOOLS, "brush", lambda stroke, *rest: kept(
+        {**stroke, "radius_mm": stroke["radius_mm"] + 2}, *rest))
+    with pytest.raises(ReadingError, match="stroke 1 changes other voxels than it did"):
+        Reading.open(SCAN, "AB", tmp_path)

@@ -359,7 +359,8 @@ def make_run(tmp_path, monkeypatch):
     manifests = tmp_path / "manifests"
     manifests.mkdir()
     table = pd.read_csv(source / "phantom.csv", dtype=str, keep_default_na=False)
-    table[table.case_id.isin(["P001", "P002", "P003"])].to_csv(manifests / "phantom.csv", index=False)
+    table = table[table.case_id.isin(["P001", "P002", "P003"])]
+    table.to_csv(manifests / "phantom.csv", index=False)
     lines = (source / "cohorts.toml").read_text().splitlines()
     (manifests / "cohorts.toml").write_text(
         "\n".join(line for line in lines if not line.startswith("expected")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -20,6 +21,11 @@ class Step(NamedTuple):
     """Flat indices of the voxels that changed."""
     before: np.ndarray
     after: np.ndarray
+
+    @property
+    def check(self) -> int:
+        """A number that another change has not: CRC-32 of places and new codes."""
+        return zlib.crc32(self.after.tobytes(), zlib.crc32(self.where.astype("<i8").tobytes()))
 
     def box(self, shape: tuple[int, ...]) -> list[tuple[int, int]] | None:
         """First and last index along z, y, x; None where nothing changed."""
@@ -53,11 +59,12 @@ class Drawing:
         """Whether a step was taken back since the last stroke."""
         return bool(self._undone)
 
-    def apply(self, stroke: Mapping[str, Any], keep: Callable[[], object] = lambda: None) -> Step:
+    def apply(self, stroke: Mapping[str, Any], keep: Callable[[Step], object] = lambda _: None
+              ) -> Step:
         """A stroke of `tools`, or `{"tool": "undo"}`, or `{"tool": "redo"}`.
 
-        `keep` is called when it is known to be one, before anything changes: what it raises leaves
-        the drawing as it was.
+        `keep` is called with what it will do, before anything changes: what it raises leaves the
+        drawing as it was.
 
         Raises
         ------
@@ -71,13 +78,13 @@ class Drawing:
             if not source:
                 raise StrokeError(f"{tool}: there is nothing to {tool}")
             step = source[-1]
-            keep()
-            target.append(source.pop())
             if tool == UNDO:
                 step = Step(step.where, step.after, step.before)
+            keep(step)
+            target.append(source.pop())
         else:
             step = self._find(stroke)
-            keep()
+            keep(step)
             self._done.append(step)
             self._undone.clear()
         self.labels.reshape(-1)[step.where] = step.after

@@ -26,7 +26,8 @@ from deeplung_nb.files import TakenError, check_name, only_one, sha256_of, write
 from deeplung_nb.imaging.io import read_mask, write_mask
 from deeplung_nb.imaging.scan import LesionMask, Scan
 
-START, JOURNAL, MASK, RECORD = "start.nii.gz", "journal.jsonl", "mask.nii.gz", "reading.json"
+START, LUNGS, JOURNAL = "start.nii.gz", "lungs.nii.gz", "journal.jsonl"
+MASK, RECORD = "mask.nii.gz", "reading.json"
 VERSION = 1
 MOST_SECONDS = 300.0
 """More time between two strokes was no work at this reading."""
@@ -89,7 +90,7 @@ class Reading:
             The marks that it begins with (none: empty), and whose they are, such as `automatic`.
             A reading that was begun keeps its own.
         lungs
-            Mask [z, y, x] for tools that stay in them.
+            Mask [z, y, x] for tools that stay in them; a reading that was begun keeps its own.
         facts
             What else the record should say: plain values.
 
@@ -130,9 +131,12 @@ class Reading:
             labels = np.zeros(scan.shape, np.uint8) if labels is None else labels
             scan.require_shape(labels, "start")
             write_mask(LesionMask.like(scan, labels.astype(np.uint8)), place / START)
+            if lungs is not None:
+                write_mask(LesionMask.like(scan, lungs.astype(np.uint8)), place / LUNGS)
             journal.write({"event": "begin", "version": VERSION, "reader": reader,
                            "case_id": scan.case_id, "scan_sha256": of_scan,
                            "start_sha256": _labels_digest(labels), "start_from": start_from,
+                           "lungs_sha256": None if lungs is None else _labels_digest(lungs),
                            "at": _now(), "package": __version__, "facts": dict(facts or {})})
         begin = journal.events[0]
         if begin.get("event") != "begin" or begin.get("version") != VERSION:
@@ -146,14 +150,24 @@ class Reading:
         if _labels_digest(labels) != begin["start_sha256"]:
             raise ReadingError(f"{place / START}: not the marks that the reading began with. "
                                "Restore the file from a copy")
-        drawing = Drawing(scan, labels, lungs)
-        try:
-            for event in journal.events:
-                if event["event"] == "stroke":
-                    drawing.apply(event["stroke"])
-        except StrokeError as error:
-            raise ReadingError(f"{place / JOURNAL}: a stroke can't be drawn again ({error}). Open "
-                               "the reading with the lungs it was drawn with") from None
+        kept_lungs = None
+        if begin["lungs_sha256"] is not None:  # those of the day when it was begun
+            kept_lungs = read_mask(place / LUNGS, scan).labels.astype(bool)
+            if _labels_digest(kept_lungs) != begin["lungs_sha256"]:
+                raise ReadingError(f"{place / LUNGS}: not the lungs that the reading began with. "
+                                   "Restore the file from a copy")
+        drawing = Drawing(scan, labels, kept_lungs)
+        strokes = [event for event in journal.events if event["event"] == "stroke"]
+        for number, event in enumerate(strokes, 1):
+            try:
+                step = drawing.apply(event["stroke"])
+            except StrokeError as error:
+                raise ReadingError(f"{place / JOURNAL}: stroke {number} can't be drawn again "
+                                   f"({error})") from None
+            if step.check != event["check"]:
+                raise ReadingError(f"{place / JOURNAL}: stroke {number} changes other voxels than "
+                                   f"it did with deeplung_nb {begin['package']}, which drew it. "
+                                   "Open the reading with that version")
         return cls(place, drawing, journal, stack)
 
     def _follow(self, event: Mapping[str, Any]) -> None:
@@ -199,8 +213,9 @@ class Reading:
         """
         self._require_open()
         spent = min(max(float(seconds), 0.0), MOST_SECONDS)
-        return self.drawing.apply(stroke, lambda: self._write(
-            {"event": "stroke", "stroke": dict(stroke), "seconds": round(spent, 1)}))
+        return self.drawing.apply(stroke, lambda step: self._write(
+            {"event": "stroke", "stroke": dict(stroke), "seconds": round(spent, 1),
+             "check": step.check}))
 
     def undo(self) -> Step:
         """Take the last stroke back."""

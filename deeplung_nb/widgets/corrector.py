@@ -193,7 +193,7 @@ def _open(scan: Scan, reader: str, folder: Path, start: Any, start_from: str,
         raise ValueError(f"show: {len(others)} masks, expected at most {MOST_MASKS - 2}")
     inside = None if lungs is None else as_labels(LUNGS, lungs, scan).astype(bool)
     reading = Reading.open(scan, reader, folder, start=start, start_from=start_from, lungs=inside)
-    return Corrector(reading, others, inside, note, on_finish)
+    return Corrector(reading, others, reading.drawing.lungs, note, on_finish)
 
 
 def _find_case(run: Run, case: str | None) -> tuple[str, str]:
