@@ -6,6 +6,7 @@ Tools are compared with plain definitions over every voxel, which know nothing o
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -313,6 +314,68 @@ def test_a_journal_that_was_tampered_with_is_not_believed(whole, harm):
         Reading.open(SCAN, "AB", folder.parent)
 
 
+def test_a_whole_last_line_that_was_changed_is_not_taken_for_a_cut_one(whole):
+    folder, _ = whole
+    path = folder / "journal.jsonl"
+    content = path.read_bytes()
+    path.write_bytes(content[:-9] + b"X" + content[-8:])
+    with pytest.raises(ReadingError, match="line 8: not as it was written"):
+        Reading.open(SCAN, "AB", folder.parent)
+    assert len(path.read_bytes()) == len(content)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_interrupt_leaves_a_stroke_on_disk_and_in_the_marks_or_in_neither(tmp_path, monkeypatch,
+                                                                             when):
+    """Jupyter's stop button, as an exception in the middle of a write and as a signal."""
+    reading = Reading.open(SCAN, "AB", tmp_path)
+    reading.draw(STROKES[0])
+    sync = os.fsync
+
+    def stopped(number):
+        if when == "after":
+            sync(number)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            reading.draw(STROKES[1])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            reading.draw(STROKES[2])
+    reading.draw(STROKES[3])
+    drawn, n = reading.labels.copy(), reading.n_strokes
+    reading.close()
+    with Reading.open(SCAN, "AB", tmp_path) as again:
+        assert np.array_equal(again.labels, drawn)
+        assert again.n_strokes == n == 3
+
+
+def test_a_reading_that_was_killed_while_it_was_finished_is_finished(tmp_path, monkeypatch):
+    with Reading.open(SCAN, "AB", tmp_path) as reading:
+        reading.draw(STROKES[0])
+        drawn = reading.labels.copy()
+        with monkeypatch.context() as patch:
+            patch.setattr(reading, "_record", lambda: (_ for _ in ()).throw(OSError(28, "full")))
+            with pytest.raises(OSError, match="full"):
+                reading.finish()
+    with Reading.open(SCAN, "AB", tmp_path) as again:
+        assert again.finished
+    mask, record = read_finished(tmp_path / "AB", SCAN)
+    assert np.array_equal(mask.labels, drawn)
+    assert record["finished"]
+
+
+def test_an_old_window_that_closes_leaves_the_new_one_open(tmp_path):
+    old = Reading.open(SCAN, "AB", tmp_path)
+    new = Reading.open(SCAN, "AB", tmp_path)
+    old.close()
+    new.draw(STROKES[0])
+    Reading.open(SCAN, "AB", tmp_path).close()  # not "open elsewhere, by this very process"
+
+
 def test_a_full_disk_leaves_journal_and_marks_as_they_were(tmp_path, monkeypatch):
     reading = Reading.open(SCAN, "AB", tmp_path)
     reading.draw(STROKES[0])
@@ -397,7 +460,7 @@ def test_a_finished_reading_is_kept_as_it_is_until_it_is_reopened_with_a_reason(
     start[2, 3:6, 3:6] = 1
     with Reading.open(SCAN, "AB", tmp_path, start=start, start_from="automatic") as reading:
         reading.draw(STROKES[0], seconds=12.5)
-        reading.note("looked", seconds=7.5)
+        reading.work(7.5)
         path = reading.finish()
         with pytest.raises(ReadingError, match="is finished: reopen it with a reason"):
             reading.draw(STROKES[1])
@@ -463,7 +526,11 @@ def test_a_long_sitting_without_a_stroke_counts_for_little(tmp_path):
     with Reading.open(SCAN, "AB", tmp_path) as reading:
         reading.draw(STROKES[0], seconds=4000)
         reading.draw(STROKES[1], seconds=-3)
-        assert reading.seconds == readings.MOST_SECONDS
+        reading.work(9000)
+        assert reading.seconds == 2 * readings.MOST_SECONDS
+        reading.finish()
+        reading.work(50)  # looking at a finished reading is no work
+        assert reading.seconds == 2 * readings.MOST_SECONDS
 
 
 def test_a_stroke_on_a_large_slice_is_the_work_of_a_small_box():

@@ -71,8 +71,9 @@ def test_arms_turn_from_reader_to_reader(tmp_path):
     arms = [{s.case: s.arm for s in study.of(reader) if s.block == 1} for reader in READERS]
     for of_reader in arms:
         assert list(of_reader.values()).count("unaided") == 20
-    together = pd.crosstab(pd.Series(arms[0]), pd.Series(arms[1])).to_numpy()
-    assert together.min() > 0  # who reads a case unaided first does not go by the case
+    assert all(arms[0][case] != arms[1][case] for case in arms[0])
+    orders = [[s.case for s in study.of(reader) if s.block == 1] for reader in READERS]
+    assert orders[0] != orders[1]
 
 
 def test_a_plan_is_frozen_with_its_hypothesis(tmp_path):
@@ -87,6 +88,10 @@ def test_a_plan_is_frozen_with_its_hypothesis(tmp_path):
     with pytest.raises(StudyError, match="seed, sessions changed"):
         plan(tmp_path, hypothesis="correcting is faster", margin="10 mL", seed=4)
     assert plan(tmp_path / "other", seed=4).sha256 != first.sha256
+    (tmp_path / "plan.json").write_text((tmp_path / "plan.json").read_text().replace(
+        "10 mL", "99 mL"))
+    with pytest.raises(StudyError, match="changed since it was frozen"):
+        plan(tmp_path, hypothesis="correcting is faster", margin="10 mL")
 
 
 @pytest.mark.parametrize(("options", "words"), [
@@ -116,7 +121,7 @@ def read(study, session, rows, seconds=10.0):
 
 def test_the_automatic_marks_are_nowhere_where_they_are_hidden(tmp_path):
     study = plan(tmp_path, arms=("unaided", "aided", "correcting"))
-    seen = {}
+    seen, scans = {}, []
     for session in study.of("AB"):
         reading, shown = study.open(session)
         with reading:
@@ -133,8 +138,11 @@ def test_the_automatic_marks_are_nowhere_where_they_are_hidden(tmp_path):
             assert events[0]["facts"]["study"] == study.sha256
             assert events[1]["event"] == "shown"
             assert session.case not in json.dumps(events)
+            assert "occasion" not in json.dumps(events)
+            scans.append(events[0]["scan_sha256"])
     assert seen == {"unaided": (set(), False), "aided": ({"automatic"}, False),
                     "correcting": (set(), True)}
+    assert len(set(scans)) == len(scans)  # nothing shows that two of them are one CT
 
 
 def test_a_study_goes_on_where_it_was_left_and_says_who_has_read_what(tmp_path):
@@ -257,6 +265,14 @@ def test_what_was_corrected_is_summed(pilot):
     assert row.added_ml == pytest.approx(mine.added_ml.mean())
 
 
+def test_a_dice_is_compared_where_there_is_one_before_and_after():
+    frame = pd.DataFrame({"arm": "correcting", "structure": "lesion", "added_ml": 0.0,
+                          "removed_ml": 1.0, "slices_changed": 1, "dice_automatic": [1.0, np.nan],
+                          "dice_before": [0.8, 0.0], "dice_after": [0.8, np.nan]})
+    row = sums.corrections(frame).iloc[0]
+    assert (row.n, row.n_dice, row.dice_before, row.dice_after) == (2, 1, 0.8, 0.8)
+
+
 def test_a_pilot_says_how_many_cases_are_needed():
     rng = np.random.default_rng(0)
     truth = rng.uniform(50, 300, 20)
@@ -294,13 +310,22 @@ def test_the_results_are_the_sums_in_words(pilot):
     table = study_table(pilot, {name: load(name).automatic for name in CASES})
     text = words.results_text(table)
     row = sums.between_readers(table).set_index(["arm", "structure"]).loc["unaided", "lesion"]
-    assert f"was {row.icc:.2f} (95 % CI {row.icc_low:.2f} to {row.icc_high:.2f})" in text
+    assert f"was {row.icc:.2f} (no interval: these readings don't differ enough)" in text
+    rough = table.assign(volume_ml=table.volume_ml + 0.3 * np.sin(np.arange(len(table))))
+    row = sums.between_readers(rough).set_index(["arm", "structure"]).loc["unaided", "lesion"]
+    assert f"was {row.icc:.2f} (95 % CI {row.icc_low:.2f} to {row.icc_high:.2f})" \
+        in words.results_text(rough)
+    row = sums.between_readers(table).set_index(["arm", "structure"]).loc["unaided", "lesion"]
     assert f"by {row.difference:.1f} (95 % CI" in text
     assert "a reading took 30 s, without 60 s: a ratio of 0.50" in text
     assert "Dice went from 1.000 to" in text
     assert words.results_text(table[table.case_id == "case-0"]).startswith("Any lesion. Correcting")
     few = table[(table.case_id == "case-0") & (table.arm == "unaided")]
     assert words.results_text(few).startswith("Too few readings")
+    assert "nan" not in words.results_text(table.assign(volume_ml=0.0, automatic_ml=0.0))
+    same = table.assign(volume_ml=table.automatic_ml)
+    assert "(no interval" in words.results_text(same)
+    assert "nan" not in words.results_text(same)
 
 
 def test_the_items_of_grras_are_answered_or_left_to_the_authors(pilot, tmp_path):
@@ -397,6 +422,18 @@ def test_a_scan_is_read_under_a_name_that_is_no_folders(tmp_path):
         correct(scan, "P001", reader="AB")
     with pytest.raises(ValueError, match="names of what is drawn itself"):
         correct(scan, reader="AB", folder=tmp_path / "r", show={"AB": case.automatic})
+
+
+def test_a_case_that_cannot_be_read_is_not_named_to_its_reader(tmp_path):
+    def fail(name):
+        raise FileNotFoundError(2, "No such file", f"/data/{name}.nii.gz")
+    study = ReaderStudy(tmp_path, CASES, READERS, fail, seed=1)
+    desk = ReadingDesk(study, "AB")
+    desk.go_on()
+    assert "can't be read (FileNotFoundError): ask who runs the study" in desk._words.value
+    assert "case-" not in desk._words.value
+    assert study_table(study).empty
+    assert words.results_text(study_table(study)).startswith("Too few readings")
 
 
 def test_a_desk_leads_through_the_plan(tmp_path):

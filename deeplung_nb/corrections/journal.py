@@ -1,8 +1,8 @@
 """A file that only grows: one line an event, on disk before anybody hears that it happened.
 
 Each line carries a digest over itself and the one before it. A process that is killed while it
-writes leaves a cut line, which the next one takes away; a line that was changed, lost or exchanged
-afterwards is found.
+writes leaves a cut line, which the next one takes away; a line that was changed or exchanged
+afterwards is found, and one that was lost, but at the end.
 """
 
 from __future__ import annotations
@@ -36,17 +36,16 @@ def read_journal(path: Path) -> tuple[list[dict[str, Any]], int, str]:
     Raises
     ------
     JournalError
-        A line is not as it was written, and others follow it.
+        A whole line is not as it was written.
     """
     content = path.read_bytes()
     events, end, check = [], 0, ""
     for number, raw in enumerate(content.splitlines(keepends=True), 1):
         event = _event(raw, check)
         if event is None:
-            if end + len(raw) < len(content):
-                raise JournalError(f"{path}, line {number}: not as it was written, though others "
-                                   "follow. Restore the file from a copy, or begin the reading "
-                                   "anew in another folder")
+            if raw.endswith(b"\n"):  # the last byte of a line: it was whole once
+                raise JournalError(f"{path}, line {number}: not as it was written. Restore the "
+                                   "file from a copy, or begin the reading anew in another folder")
             break
         events.append(event)
         check, end = raw[:DIGITS].decode(), end + len(raw)
@@ -79,7 +78,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.events: list[dict[str, Any]] = []
-        self._check, end = "", 0
+        self._check, end, self._broken = "", 0, False
         if path.exists():
             self.events, end, self._check = read_journal(path)
         self._stream = path.open("r+b" if path.exists() else "w+b", buffering=0)
@@ -93,7 +92,11 @@ class Journal:
         ------
         OSError
             The disk is full; the journal is as it was.
+        JournalError
+            An earlier line could neither be written nor taken back.
         """
+        if self._broken:
+            raise JournalError(f"{self.path}: can't be written any more. Open the reading again")
         line, check = _line(event, self._check)
         place = self._stream.tell()
         try:
@@ -101,10 +104,11 @@ class Journal:
             while written < len(line):
                 written += self._stream.write(line[written:])
             os.fsync(self._stream.fileno())
-        except OSError:
-            with contextlib.suppress(OSError):
-                self._stream.truncate(place)
-                self._stream.seek(place)
+        except BaseException:  # an interrupt too: what follows must fit what stands there
+            self._broken = True
+            self._stream.truncate(place)
+            self._stream.seek(place)
+            self._broken = False
             raise
         self._check = check
         self.events.append(dict(event))

@@ -11,7 +11,9 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,9 +40,14 @@ class ReadingError(ValueError):
     """A reading that can't be opened, or not be changed: says why, and what to do."""
 
 
-def scan_digest(scan: Scan) -> str:
-    """SHA-256 over a scan's voxels and where they lie: the same for the same CT in another file."""
+def scan_digest(scan: Scan, name: str) -> str:
+    """SHA-256 over a scan's voxels, where they lie, and the name it is read under.
+
+    The same for the same CT in another file; two readings of one CT under two names don't show
+    that it is one.
+    """
     digest = hashlib.sha256(np.ascontiguousarray(scan.hu, "<i2").data)
+    digest.update(name.encode())
     digest.update(np.round(scan.affine, 3).astype("<f8").tobytes())
     return digest.hexdigest()
 
@@ -49,8 +56,29 @@ def _labels_digest(labels: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(labels, np.uint8).data).hexdigest()
 
 
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """An interrupt (Jupyter's stop button) waits: a stroke is on disk and in the marks, or neither.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[object] = []
+    before = signal.signal(signal.SIGINT, lambda *_: caught.append(_))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        raise KeyboardInterrupt
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _spent(seconds: float) -> float:
+    return round(min(max(float(seconds), 0.0), MOST_SECONDS), 1)
 
 
 class Reading:
@@ -123,7 +151,6 @@ class Reading:
               stack: contextlib.ExitStack) -> Reading:
         if lungs is not None:
             scan.require_shape(lungs, "lungs")
-        of_scan = scan_digest(scan)
         journal = Journal(place / JOURNAL)
         stack.callback(journal.close)
         if not journal.events:
@@ -134,7 +161,8 @@ class Reading:
             if lungs is not None:
                 write_mask(LesionMask.like(scan, lungs.astype(np.uint8)), place / LUNGS)
             journal.write({"event": "begin", "version": VERSION, "reader": reader,
-                           "case_id": scan.case_id, "scan_sha256": of_scan,
+                           "case_id": scan.case_id,
+                           "scan_sha256": scan_digest(scan, scan.case_id),
                            "start_sha256": _labels_digest(labels), "start_from": start_from,
                            "lungs_sha256": None if lungs is None else _labels_digest(lungs),
                            "at": _now(), "package": __version__, "facts": dict(facts or {})})
@@ -142,7 +170,7 @@ class Reading:
         if begin.get("event") != "begin" or begin.get("version") != VERSION:
             raise ReadingError(f"{place / JOURNAL}: of version {begin.get('version')!r}, expected "
                                f"{VERSION}. Open it with the package that wrote it")
-        if begin["scan_sha256"] != of_scan:
+        if begin["scan_sha256"] != scan_digest(scan, begin["case_id"]):
             raise ReadingError(f"{place}: a reading of another scan (case {begin['case_id']!r}): "
                                "voxels or geometry differ. Open the scan it was drawn on, or "
                                "choose another folder")
@@ -168,7 +196,19 @@ class Reading:
                 raise ReadingError(f"{place / JOURNAL}: stroke {number} changes other voxels than "
                                    f"it did with deeplung_nb {begin['package']}, which drew it. "
                                    "Open the reading with that version")
-        return cls(place, drawing, journal, stack)
+        reading = cls(place, drawing, journal, stack)
+        if reading.finished:
+            reading._complete()
+        return reading
+
+    def _complete(self) -> None:
+        """What finishing leaves, where it was killed on the way."""
+        path = self.folder / RECORD
+        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if kept.get("finished") and kept.get("mask_sha256") == _labels_digest(self.labels):
+            return
+        write_mask(self.mask, self.folder / MASK)
+        self._record()
 
     def _follow(self, event: Mapping[str, Any]) -> None:
         self.seconds += float(event.get("seconds", 0.0))
@@ -212,10 +252,10 @@ class Reading:
             It is no stroke, or there is nothing to take back.
         """
         self._require_open()
-        spent = min(max(float(seconds), 0.0), MOST_SECONDS)
-        return self.drawing.apply(stroke, lambda step: self._write(
-            {"event": "stroke", "stroke": dict(stroke), "seconds": round(spent, 1),
-             "check": step.check}))
+        with _uninterrupted():
+            return self.drawing.apply(stroke, lambda step: self._write(
+                {"event": "stroke", "stroke": dict(stroke), "seconds": _spent(seconds),
+                 "check": step.check}))
 
     def undo(self) -> Step:
         """Take the last stroke back."""
@@ -226,8 +266,14 @@ class Reading:
         return self.draw({"tool": REDO})
 
     def note(self, what: str, **facts: Any) -> None:
-        """Write into the journal what was shown, or how long was looked (`seconds`)."""
-        self._write({"event": what, **facts})
+        """Write into the journal what was shown."""
+        with _uninterrupted():
+            self._write({"event": what, **facts})
+
+    def work(self, seconds: float) -> None:
+        """So much more work was done without a stroke; none at a finished reading."""
+        if not self.finished and _spent(seconds) > 0:
+            self.note("active", seconds=_spent(seconds))
 
     def finish(self) -> Path:
         """Write mask and record; nothing is drawn any more, unless it is reopened with a reason."""
@@ -278,7 +324,8 @@ class Reading:
 
     def close(self) -> None:
         """Let go of the folder; the reading can be opened again, here or elsewhere."""
-        _open.pop(self.folder, None)
+        if _open.get(self.folder) is self:
+            del _open[self.folder]
         self._stack.close()
 
     def __enter__(self) -> Reading:
@@ -303,7 +350,7 @@ def read_finished(folder: str | os.PathLike, scan: Scan) -> tuple[LesionMask, di
     record = json.loads(path.read_text(encoding="utf-8"))
     if not record["finished"]:
         raise ReadingError(f"{folder}: reopened and not finished again")
-    if record["scan_sha256"] != scan_digest(scan):
+    if record["scan_sha256"] != scan_digest(scan, record["case_id"]):
         raise ReadingError(f"{folder}: a reading of another scan (case {record['case_id']!r})")
     mask = read_mask(folder / MASK, scan)
     if _labels_digest(mask.labels) != record["mask_sha256"]:

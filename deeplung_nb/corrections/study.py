@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from deeplung_nb import __version__
-from deeplung_nb.corrections.journal import read_journal
+from deeplung_nb.corrections.journal import JournalError, read_journal
 from deeplung_nb.corrections.reading import JOURNAL, Reading, ReadingError
 from deeplung_nb.files import check_name, write_text
 from deeplung_nb.imaging.scan import LesionMask, Scan
@@ -61,18 +61,23 @@ class Session:
     """What the reader knows the case by."""
 
 
+def _digest(plan: dict[str, Any]) -> str:
+    text = json.dumps(plan, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 class StudyError(ValueError):
     """A study that can't be planned, or not go on like this: says why, and what to do."""
 
 
-def _plan_sessions(cases: list[str], reader: str, place: int, arms: Sequence[str],
-                   repeats: float, rng: np.random.Generator) -> list[Session]:
+def _plan_sessions(cases: list[str], turned: np.ndarray, reader: str, place: int,
+                   arms: Sequence[str], repeats: float, rng: np.random.Generator) -> list[Session]:
     """The blocks of a reader: each case in each arm, then some of them again.
 
-    In a block the arms are spread over the cases, and turned from block to block and from reader
-    to reader, so that neither order nor case goes with an arm.
+    In a block the arms are spread over the cases (by `turned`, a number for each case, of all
+    readers), and turned from block to block and from reader to reader: who of two readers sees a
+    case in which arm first is exchanged.
     """
-    turned = rng.permutation(len(cases))
     todo: list[tuple[int, str, str, int]] = []
     for block in range(len(arms)):
         for k in rng.permutation(len(cases)).tolist():
@@ -139,9 +144,10 @@ class ReaderStudy:
         if len(cases) * (len(arms) + 1) > 900:
             raise StudyError(f"{len(cases)} cases in {len(arms)} arms: more than 900 readings each")
         ordered = sorted(cases)
+        turned = np.random.default_rng(seed).permutation(len(ordered))
         sessions = [session for place, reader in enumerate(readers)
                     for session in _plan_sessions(
-                        ordered, reader, place, arms, repeats,
+                        ordered, turned, reader, place, arms, repeats,
                         np.random.default_rng([seed, place]))]
         self.plan: dict[str, Any] = {
             "cases": ordered, "readers": list(readers), "arms": {arm: ARMS[arm] for arm in arms},
@@ -149,8 +155,7 @@ class ReaderStudy:
             "hypothesis": hypothesis, "margin": margin,
             "sessions": [dataclasses.asdict(session) for session in sessions]}
         self.sessions = sessions
-        text = json.dumps(self.plan, sort_keys=True, separators=(",", ":"))
-        self.sha256 = hashlib.sha256(text.encode()).hexdigest()
+        self.sha256 = _digest(self.plan)
         self._freeze()
 
     def _freeze(self) -> None:
@@ -162,6 +167,8 @@ class ReaderStudy:
                 indent=1, sort_keys=True) + "\n")
             return
         kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["sha256"] != _digest(kept["plan"]):
+            raise StudyError(f"{path}: changed since it was frozen. Restore it from a copy")
         if kept["sha256"] == self.sha256:
             return
         changed = [name for name in self.plan if self.plan[name] != kept["plan"].get(name)]
@@ -175,7 +182,10 @@ class ReaderStudy:
 
     def _events(self, session: Session) -> list[dict[str, Any]]:
         path = self.place(session) / JOURNAL
-        return read_journal(path)[0] if path.exists() else []
+        try:
+            return read_journal(path)[0] if path.exists() else []
+        except JournalError as error:
+            raise StudyError(str(error)) from None
 
     def finished_at(self, session: Session) -> datetime | None:
         """When a session was finished; None where it is not."""
@@ -228,8 +238,19 @@ class ReaderStudy:
         """Begin a session, or go on with it: its reading, and the marks that may be shown beside.
 
         The scan bears the made name; in an arm that hides the automatic marks they are in neither.
+
+        Raises
+        ------
+        StudyError
+            The case can't be read; it is not named, since a reader sees this.
+        ReadingError
+            Its reading is open elsewhere, or damaged.
         """
-        case = self.load(session.case)
+        try:
+            case = self.load(session.case)
+        except Exception as error:
+            raise StudyError(f"{session.name} can't be read ({type(error).__name__}): ask who runs "
+                             "the study, whose plan has the case's own name") from None
         scan = dataclasses.replace(case.scan, case_id=session.name, source="", notes=())
         start, shown = None, {}
         if session.arm == "correcting":
@@ -239,8 +260,7 @@ class ReaderStudy:
         reading = Reading.open(
             scan, session.reader, self.place(session).parent, start=start,
             start_from="automatic" if start is not None else "nothing", lungs=case.lungs,
-            facts={"study": self.sha256, "session": session.number, "block": session.block,
-                   "arm": session.arm, "occasion": session.occasion})
+            facts={"study": self.sha256, "session": session.number, "arm": session.arm})
         if reading.begin["facts"].get("study") != self.sha256:
             reading.close()
             raise ReadingError(f"{reading.folder}: a reading of another study")

@@ -14,6 +14,10 @@ from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
 from deeplung_nb.stats import overlap
 
+COLUMNS = ("case_id", "reader", "arm", "occasion", "block", "number", "seconds", "strokes",
+           "structure", "volume_ml", "automatic_ml", "added_ml", "removed_ml", "slices_changed",
+           "dice_automatic")
+
 
 def _dice(one: np.ndarray, other: np.ndarray) -> float:
     counts = overlap.confusion(one, other)
@@ -71,4 +75,4 @@ def study_table(study: ReaderStudy, truth: Mapping[str, LesionMask] | None = Non
                  "seconds": record["active_seconds"], "strokes": record["strokes"]}
         known = (truth or {}).get(session.case)
         rows += [{**facts, **row} for row in _rows(case.scan, mask, case.automatic, known)]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(COLUMNS))

@@ -51,6 +51,8 @@ def methods_text(study: ReaderStudy) -> str:
 
 def _interval(row: dict[str, Any], name: str, digits: int) -> str:
     low, high = row[f"{name}_low"], row[f"{name}_high"]
+    if not np.isfinite([low, high]).all():
+        return f"{row[name]:.{digits}f} (no interval: these readings don't differ enough)"
     return f"{row[name]:.{digits}f} (95 % CI {low:.{digits}f} to {high:.{digits}f})"
 
 
@@ -71,8 +73,9 @@ def results_text(table: pd.DataFrame, structure: str = "lesion") -> str:
     said = []
     between = sums.between_readers(table)
     for row in _rows(between, structure):
-        said.append(f"Between readers ({row['arm']}, {counted(int(row['n']), 'case')}) the "
-                    f"intraclass correlation was {_interval(row, 'icc', 2)}.")
+        if np.isfinite(row["icc"]):
+            said.append(f"Between readers ({row['arm']}, {counted(int(row['n']), 'case')}) "
+                        f"the intraclass correlation was {_interval(row, 'icc', 2)}.")
         if np.isfinite(row.get("difference", np.nan)):
             said.append("The machine differed from a reader by "
                         f"{_interval(row, 'difference', 1)} mL more than readers from each other.")
@@ -91,7 +94,8 @@ def results_text(table: pd.DataFrame, structure: str = "lesion") -> str:
         words = (f"Correcting added {row['added_ml']:.1f} mL and removed {row['removed_ml']:.1f} "
                  f"mL on average, in {row['slices_changed']:.1f} slices")
         if np.isfinite(row.get("dice_after", np.nan)):
-            words += f"; Dice went from {row['dice_before']:.3f} to {row['dice_after']:.3f}"
+            words += (f"; Dice went from {row['dice_before']:.3f} to {row['dice_after']:.3f} "
+                      f"(n = {row['n_dice']})")
         said.append(words + ".")
     if not said:
         return "Too few readings for any statement: at least three cases, and two readers or arms."

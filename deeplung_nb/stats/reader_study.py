@@ -138,16 +138,22 @@ def corrections(frame: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         `structure, n, added_ml, removed_ml, slices_changed, dice_automatic`, and where the truth is
-        known `dice_before, dice_after`.
+        known `n_dice, dice_before, dice_after`, of the readings in which both are defined.
     """
     _need(frame, "arm", "structure", "added_ml", "removed_ml", "slices_changed", "dice_automatic")
-    part = frame[frame["arm"] == "correcting"]
-    names = [name for name in ("added_ml", "removed_ml", "slices_changed", "dice_automatic",
-                               "dice_before", "dice_after") if name in part]
+    part = frame.loc[frame["arm"] == "correcting"]
+    rows: list[dict[str, Any]] = []
     groups: Any = part.groupby("structure", sort=False)
-    table = groups[names].mean()
-    table.insert(0, "n", groups.size())
-    return table.reset_index()
+    for structure, some in groups:
+        row = {"structure": structure, "n": len(some),
+               **{name: some[name].mean() for name in ("added_ml", "removed_ml", "slices_changed",
+                                                       "dice_automatic")}}
+        if "dice_before" in some:
+            both = some[["dice_before", "dice_after"]].astype(float).dropna()
+            row |= {"n_dice": len(both), "dice_before": both["dice_before"].mean(),
+                    "dice_after": both["dice_after"].mean()}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def cases_needed(frame: pd.DataFrame, margin_ml: float, *, structure: str = "lesion",

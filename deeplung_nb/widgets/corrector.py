@@ -18,7 +18,7 @@ from deeplung_nb.files import explain
 from deeplung_nb.imaging.lungs import LungMask, segment_lungs
 from deeplung_nb.imaging.scan import Scan
 from deeplung_nb.reading.names import public_case_id
-from deeplung_nb.reading.table import add_reading
+from deeplung_nb.reading.table import ROWS, add_reading
 from deeplung_nb.runs import Run
 from deeplung_nb.widgets.picture import script
 from deeplung_nb.widgets.planes import MOST_MASKS, PLANES, encode, profile
@@ -70,10 +70,9 @@ class Corrector(CTViewer):
             elif kind == "fresh":
                 self._send_drawn(content, [(0, n - 1) for n in self.scan.shape])
             elif kind == "active":
-                self.reading.note("active", seconds=_seconds(content))
+                self.reading.work(_seconds(content))
             elif kind == "finish":
-                if _seconds(content):
-                    self.reading.note("active", seconds=_seconds(content))
+                self.reading.work(_seconds(content))
                 self.reading.finish()
                 if self.on_finish is not None:
                     self.on_finish(self.reading)
@@ -90,7 +89,11 @@ class Corrector(CTViewer):
         stroke = content.get("stroke")
         if not isinstance(stroke, dict):
             raise StrokeError("a stroke is a set of names and values")
-        step = self.reading.draw(stroke, _seconds(content))
+        try:
+            step = self.reading.draw(stroke, _seconds(content))
+        except StrokeError:
+            self.reading.work(_seconds(content))
+            raise
         self._send_drawn(content, step.box(self.scan.shape))
 
     def _send_drawn(self, content: dict[str, Any], box: list[tuple[int, int]] | None) -> None:
@@ -193,6 +196,8 @@ def _open(scan: Scan, reader: str, folder: Path, start: Any, start_from: str,
         raise ValueError(f"show: {len(others)} masks, expected at most {MOST_MASKS - 2}")
     inside = None if lungs is None else as_labels(LUNGS, lungs, scan).astype(bool)
     reading = Reading.open(scan, reader, folder, start=start, start_from=start_from, lungs=inside)
+    if reading.finished and on_finish is not None and not (reading.folder / ROWS).exists():
+        on_finish(reading)  # killed between the two
     return Corrector(reading, others, reading.drawing.lungs, note, on_finish)
 
 

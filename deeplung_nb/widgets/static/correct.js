@@ -53,6 +53,7 @@ class Pen {
     return spent;
   }
   tell() {
+    if (this.state.finished) this.worked = 0;
     if (this.worked > 500 && !this.dead) this.viewer.store.send({ kind: "active", seconds: this.seconds() });
   }
   // ---- to the kernel and back ----
@@ -169,8 +170,12 @@ class Pen {
         || this.viewer.measuring
         || picture.shown?.index !== this.model.get("cursor")[picture.axis]) return false;
     const at = picture.at(event);
-    if (this.tool === "polygon") this.corner(picture, this.place(picture, at), event.detail > 1);
-    else if (this.tool === "brush" || this.tool === "erase") {
+    if (this.tool === "polygon") {
+      const last = this.clicked; // a second click at the same place closes it
+      this.clicked = { at: performance.now(), x: event.clientX, y: event.clientY };
+      this.corner(picture, this.place(picture, at), last && this.clicked.at - last.at < 400
+        && Math.hypot(event.clientX - last.x, event.clientY - last.y) < 5);
+    } else if (this.tool === "brush" || this.tool === "erase") {
       this.stroke = { picture, stroke: { ...this.begin(picture), tool: "brush",
         radius_mm: this.radius, path: [this.round(this.place(picture, at))] } };
       this.preview(this.stroke.stroke);
@@ -448,7 +453,7 @@ class Pen {
     const kept = finished ? "finished and locked" : n ? `${n} not on disk yet` : "all on disk";
     const words = this.dead
       ? "The kernel is gone: nothing more is drawn. Run this cell again, and go on: what was drawn "
-        + "before is on disk"
+        + `before is on disk${n ? `, but for the last ${n === 1 ? "stroke" : `${n} strokes`}` : ""}`
       : `${this.why ? `${this.why} · ` : ""}Reading of ${reader}: ${strokes} `
         + `${strokes === 1 ? "stroke" : "strokes"}, ${kept}`;
     if (this.words.textContent !== words) this.words.textContent = words;
