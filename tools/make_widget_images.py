@@ -1,7 +1,7 @@
 """Pictures of the widgets for the docs: .venv/bin/python tools/make_widget_images.py RUN
 
 In JupyterLab, light and dark, of a synthetic run: the viewer as overlay and as agreement map, the
-explorer, the cohort browser, the training monitor. Needs Debian's chromium.
+explorer, the cohort browser, the training monitor, the brush. Needs Debian's chromium.
 """
 
 import io
@@ -43,10 +43,22 @@ MONITOR = """
 from deeplung_nb.widgets import TrainingMonitor
 TrainingMonitor.from_history({run!r} + "/fold-0/history.csv")
 """
+CORRECTOR = """
+from deeplung_nb.imaging.lungs import LungMask
+from deeplung_nb.imaging.phantom.make import make_phantom
+from deeplung_nb.imaging.phantom.spec import read_specs
+from deeplung_nb.runs.registry import cohort_files
+from deeplung_nb.widgets import correct
+p = make_phantom(read_specs(cohort_files("phantom")[0])[11])
+c = correct(p.scan, reader="AB", folder="readings", start=p.expert, show={{"colleague": p.truth}},
+            lungs=LungMask.like(p.scan, p.lungs, "reference"))
+c
+"""
 LIGHT, DARK = "JupyterLab Light", "JupyterLab Dark"
 PICTURES = {
     "viewer_light": (LIGHT, VIEWER, "overlay", ".dl-viewer"),
     "viewer_dark": (DARK, VIEWER, "agreement", ".dl-viewer"),
+    "corrector": (DARK, CORRECTOR, "", ".dl-viewer"),
     "explorer": (LIGHT, EXPLORER, "", ".dl-explorer"),
     "cohort_browser": (DARK, BROWSER, "", ".dl-explorer"),
     "monitor": (LIGHT, MONITOR, "", ".dl-explorer"),
