@@ -27,7 +27,7 @@ from deeplung_nb.scaling import engine, one
 from deeplung_nb.scaling.engine import CohortError, make_plan, measure_cohort, without_secrets
 from deeplung_nb.scaling.scans import list_scans
 from deeplung_nb.scaling.tally import Tally
-from deeplung_nb.widgets import CohortMonitor
+from deeplung_nb.widgets import CohortMonitor, view_measured
 from tests.scaling_faults import measure_with_faults
 
 N = 6
@@ -256,6 +256,20 @@ def test_a_full_disk_stops_the_cohort_and_loses_nothing(cohort, serial, checkpoi
     report = go_on(cohort, run, checkpoint_file)
     assert report.counts["done"] + report.counts["kept"] == N
     require_same(run, serial)
+
+
+def test_a_measured_scan_opens_in_the_viewer_with_both_marks(cohort, serial):
+    viewer = view_measured(cohort, serial, "s01")
+    assert list(viewer.masks) == ["expert", "automatic"]
+    assert viewer.scan.case_id == "s01"
+    rows = measurements.read(serial / "measurements.csv").query(
+        "case_id == 's01' and structure == 'lesion'").set_index("reader").n_voxels
+    assert [int((mask > 0).sum()) for mask in viewer.masks.values()] == [
+        rows["expert"], rows["model"]]
+    with pytest.raises(ValueError, match="case 's99': expected one of s00, s01"):
+        view_measured(cohort, serial, "s99")
+    with pytest.raises(FileNotFoundError, match=r"s01_lesions.*is not measured. See failures.csv"):
+        view_measured(cohort, serial / "elsewhere", "s01")
 
 
 def test_two_calls_do_not_work_in_one_folder(cohort, copy, checkpoint_file):

@@ -11,6 +11,7 @@ _HOMES = {"AgreementExplorer": "explorer", "CTViewer": "viewer", "CohortBrowser"
           "CohortMonitor": "cohort_monitor", "Corrector": "corrector", "correct": "corrector",
           "ReadingDesk": "reading_desk",
           "TrainingMonitor": "monitor", "link_views": "viewer", "view_case": "viewer",
+          "view_measured": "cohort_monitor",
           "view_ct": "viewer", "view_surface": "rendering", "show_dashboard": "dashboard"}
 __all__ = sorted(_HOMES)
 

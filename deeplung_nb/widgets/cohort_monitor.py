@@ -7,6 +7,7 @@ while the work runs elsewhere.
 from __future__ import annotations
 
 import json
+import os
 import threading
 from html import escape
 from pathlib import Path
@@ -14,8 +15,14 @@ from typing import Any
 
 import ipywidgets
 
+from deeplung_nb.imaging.errors import ScanError
+from deeplung_nb.imaging.io import read_mask, read_scan
+from deeplung_nb.labels import GGO
 from deeplung_nb.runs.progress import words_for
+from deeplung_nb.scaling.record import SCANS
+from deeplung_nb.scaling.scans import list_scans
 from deeplung_nb.scaling.tally import PROGRESS
+from deeplung_nb.widgets.viewer import view_ct
 
 EVERY_SECONDS = 2.0
 KINDS = {"done": "measured", "kept": "kept from before", "refused": "refused: no plausible chest "
@@ -87,3 +94,41 @@ class CohortMonitor(ipywidgets.VBox):
         self._counts.value = (f"<table>{rows}</table><small>{escape(self.told['workers'])}"
                               f"{'; why: failures.csv' if n_failed else ''}</small>")
         return state
+
+
+def view_measured(source: str | os.PathLike, output: str | os.PathLike, case_id: str,
+                  data: str | os.PathLike | None = None, **options: Any) -> Any:
+    """A scan that `deeplung-nb cohort` has measured, with the marks it found and the expert's.
+
+    Parameters
+    ----------
+    source, output, data
+        As the command was given them: its results name no file, the list does.
+    case_id
+        As in measurements.csv.
+
+    Raises
+    ------
+    ValueError
+        The list has no such scan.
+    FileNotFoundError
+        It is not measured: failures.csv says why, if it was tried.
+    """
+    jobs = {job.case_id: job for job in list_scans(source, data)[0]}
+    if case_id not in jobs:
+        few = ", ".join(list(jobs)[:6])
+        raise ValueError(f"case {case_id!r}: expected one of {few}{' …' * (len(jobs) > 6)}")
+    job = jobs[case_id]
+    found = Path(output, SCANS, case_id, f"{case_id}_lesions.nii.gz")
+    if not found.exists():
+        raise FileNotFoundError(f"{found}: is missing, the scan is not measured. See failures.csv, "
+                                "or give the command again")
+    scan = read_scan(job.image, case_id=case_id, series=job.series)
+    masks: dict[str, Any] = {"automatic": read_mask(found, scan)}
+    if job.mask is not None:
+        codes = {1: GGO.code} if job.binary else dict(job.mask_codes) if job.mask_codes else None
+        try:
+            masks = {"expert": read_mask(job.mask, scan, codes), **masks}
+        except ScanError as error:
+            options.setdefault("note", f"the expert's mask can't be used: {error}")
+    return view_ct(scan, masks, **options)
