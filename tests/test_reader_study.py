@@ -13,11 +13,12 @@ from deeplung_nb.cohorts import cases, manifest, splits
 from deeplung_nb.corrections.journal import read_journal
 from deeplung_nb.corrections.reading import Reading, ReadingError
 from deeplung_nb.corrections.study import ReaderStudy, StudyCase, StudyError
+from deeplung_nb.imaging.errors import ScanError
 from deeplung_nb.imaging.grid import Grid
 from deeplung_nb.imaging.io import write_mask
 from deeplung_nb.imaging.scan import LesionMask, Scan
 from deeplung_nb.reading.study_table import study_table
-from deeplung_nb.reading.table import collect, write_rows
+from deeplung_nb.reading.table import collect, import_reading, write_rows
 from deeplung_nb.reading.volumes import measure
 from deeplung_nb.report import reader_study as words
 from deeplung_nb.runs import open_run
@@ -305,6 +306,25 @@ def test_a_finished_correction_is_a_reader_of_the_runs_table(tmp_path, monkeypat
         correct(run, "P999", reader="AB")
     with pytest.raises(ValueError, match="start 'model': expected one of automatic, expert"):
         correct(run, "P001", reader="AB", start="model")
+
+
+def test_a_mask_of_another_tool_comes_in_as_a_reader(tmp_path, monkeypatch):
+    run = make_run(tmp_path, monkeypatch)
+    cohort, = cases.load_cohorts(run)
+    case = cases.read_case(cohort, "P002")
+    write_mask(case.expert, tmp_path / "slicer.nrrd")
+    import_reading(run, "phantom", "P002", "slicer", tmp_path / "slicer.nrrd")
+    table = measurements.read(run.measurements_csv).query("case_id == 'P002'")
+    mine = table[table.reader == "reader-slicer"].set_index("structure")
+    assert mine.loc["lesion"].dice == 1.0
+    assert mine.loc["lesion"].note.startswith("drawn by hand from a mask of another tool")
+    with pytest.raises(ReadingError, match="slicer has read this case already"):
+        import_reading(run, "phantom", "P002", "slicer", tmp_path / "slicer.nrrd")
+    other = cases.read_case(cohort, "P001").scan
+    write_mask(LesionMask.like(other, np.zeros(other.shape, np.uint8)), tmp_path / "other.nrrd")
+    with pytest.raises(ScanError):
+        import_reading(run, "phantom", "P002", "itksnap", tmp_path / "other.nrrd")
+    assert not (run.folder / "readings" / "phantom" / "P002" / "itksnap").exists()
 
 
 def make_run(tmp_path, monkeypatch):

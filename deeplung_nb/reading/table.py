@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from deeplung_nb import measurements
-from deeplung_nb.cohorts.cases import Case
-from deeplung_nb.corrections.reading import Reading
+from deeplung_nb.cohorts.cases import Case, read_reading
+from deeplung_nb.corrections.reading import JOURNAL, Reading, ReadingError
 from deeplung_nb.files import write_text
+from deeplung_nb.imaging.io import read_mask
 from deeplung_nb.imaging.regions import LungRegions
 from deeplung_nb.labels import READER_PREFIX
 from deeplung_nb.reading.volumes import measure
@@ -81,3 +83,36 @@ def add_reading(run: Run, cohort: str, case: Case, reading: Reading, in_run: boo
     if in_run:
         collect(run)
     return reading.folder / ROWS
+
+
+def import_reading(run: Run, cohort: str, case_id: str, reader: str,
+                   path: str | os.PathLike) -> Path:
+    """A mask that was drawn elsewhere (3D Slicer, ITK-SNAP) as a finished reading of a run's case.
+
+    Parameters
+    ----------
+    path
+        NIfTI, NRRD or DICOM Segmentation on the scan's grid, with the project's codes.
+
+    Returns
+    -------
+    Path
+        Of its rows, which are now in the run's measurements.csv as `reader-<reader>`.
+
+    Raises
+    ------
+    ScanError
+        Another grid, or codes that are not known.
+    ReadingError
+        This reader has a reading of the case already.
+    """
+    case, _ = read_reading(run, cohort, case_id)
+    mask = read_mask(path, case.scan)
+    place = run.path("readings", cohort, case_id, reader).parent
+    if (place / reader / JOURNAL).exists():
+        raise ReadingError(f"{place / reader}: {reader} has read this case already. Give another "
+                           "reader's name, or remove that folder")
+    with Reading.open(case.scan, reader, place, start=mask,
+                      start_from="a mask of another tool") as reading:
+        reading.finish()
+        return add_reading(run, cohort, case, reading)
