@@ -21,6 +21,7 @@ PLANES = ("axial", "coronal", "sagittal")
 """Each at the place of its axis in [z, y, x]."""
 MOST_RADIUS_MM = 100.0
 MOST_POINTS = 20_000
+ROUNDING_MM = 1e-6
 GROWS_MM = 60.0
 """How far a region grows from where it was begun, unless told otherwise."""
 Change = tuple[tuple[slice, ...], np.ndarray, np.ndarray]
@@ -121,7 +122,7 @@ def near_path(points: np.ndarray, shape: Sequence[int], pixel_mm: Sequence[float
         dy, dx = (end - start) * size
         length = dy * dy + dx * dx
         along = np.clip((y * dy + x * dx) / length, 0.0, 1.0) if length > 0 else 0.0
-        near = (y - along * dy) ** 2 + (x - along * dx) ** 2 <= radius_mm ** 2
+        near = np.hypot(y - along * dy, x - along * dx) <= radius_mm + ROUNDING_MM
         corner = first - low
         inside[corner[0]:corner[0] + near.shape[0], corner[1]:corner[1] + near.shape[1]] |= near
     for row, column in np.rint(points).astype(int) - low:
