@@ -20,8 +20,11 @@ SETTINGS = {
     "distributed.worker.memory.pause": False, "distributed.worker.memory.terminate": 0.95,
     "distributed.admin.tick.limit": "1h",
     "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s",
+    "distributed.deploy.lost-worker-timeout": "24h",
 }
-"""Of Dask: a worker that outgrows its memory is ended, not slowed down."""
+"""Of Dask: a worker that outgrows its memory is ended, not slowed down; one whose process died is
+replaced by its nanny alone. (A cluster looks too, after 15 seconds, and closes for good the nanny
+of a worker that is not there at that moment, as when it has just died again.)"""
 MOST_DEATHS = 3
 """Processes that a piece of work may end before it is given up."""
 Task = TypeVar("Task")

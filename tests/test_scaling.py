@@ -214,7 +214,7 @@ def test_a_worker_that_dies_is_replaced_and_its_scan_tried_elsewhere(
         cohort, serial, checkpoint_file, faulty):
     run = faulty(s00=("kill", 2), s04=("kill", 1))
     report = go_on(cohort, run, checkpoint_file, workers=2, measure=measure_with_faults)
-    assert report.counts == {"done": N}
+    assert report.counts == {"done": N}, (run / "failures.csv").read_text()
     assert len(list(run.glob("s00.*.fault"))) == 2
     require_same(run, serial)
 

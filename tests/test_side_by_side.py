@@ -1,5 +1,6 @@
 """A study whose folds are trained, and whose cases are measured, by several processes."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -116,6 +117,19 @@ def test_an_error_of_a_worker_is_raised_here(tmp_path):
     with pytest.raises(ZeroDivisionError):
         with workers.Pool(2) as pool:
             list(pool.each(one_divided_by, [1, 0, 2]))
+
+
+def test_a_worker_that_dies_twice_in_a_while_is_not_given_up(monkeypatch):
+    """Dask looks for it after a time, finds it gone for the moment, and would close its place."""
+    from dask import config
+    from dask.utils import parse_timedelta
+
+    asked = []
+    monkeypatch.setattr("distributed.LocalCluster", lambda **_: asked.append(parse_timedelta(
+        config.get("distributed.deploy.lost-worker-timeout"))) or contextlib.nullcontext())
+    with workers.local_cluster(1):
+        pass
+    assert asked[0] > 3600
 
 
 def one_divided_by(n):
