@@ -240,15 +240,17 @@ def test_the_results_are_the_sums_in_words(pilot):
     table = study_table(pilot, {name: load(name).automatic for name in CASES})
     text = words.results_text(table)
     row = sums.between_readers(table).set_index(["arm", "structure"]).loc["unaided", "lesion"]
-    assert f"was {row.icc:.2f} (no interval: these readings don't differ enough)" in text
+    assert f"one reader) was {row.icc:.2f} (no interval: these readings don't differ" in text
     rough = table.assign(volume_ml=table.volume_ml + 0.3 * np.sin(np.arange(len(table))))
     row = sums.between_readers(rough).set_index(["arm", "structure"]).loc["unaided", "lesion"]
     assert f"was {row.icc:.2f} (95 % CI {row.icc_low:.2f} to {row.icc_high:.2f})" \
         in words.results_text(rough)
     row = sums.between_readers(table).set_index(["arm", "structure"]).loc["unaided", "lesion"]
-    assert f"by {row.difference:.1f} (95 % CI" in text
-    assert "a reading took 30 s, without 60 s: a ratio of 0.50" in text
-    assert "Dice went from 1.000 to" in text
+    assert f"less that of two readers, was {row.difference:.1f} (95 % CI" in text
+    assert "took 30 s on average, without 60 s: a ratio (geometric mean of 12 pairs) of 0.50" \
+        in text
+    assert "on average of 15 readings, in" in text
+    assert "the mean Dice went from 1.000 to" in text
     assert words.results_text(table[table.case_id == "case-0"]).startswith("Any lesion. Correcting")
     few = table[(table.case_id == "case-0") & (table.arm == "unaided")]
     assert words.results_text(few).startswith("Too few readings")

@@ -43,6 +43,11 @@ def test_time_is_compared_by_case_and_reader(pilot):
     assert row.ratio == pytest.approx(0.5)
     assert row.ratio_low <= 0.5 + 1e-9
     assert row.p == pytest.approx(2 / 2 ** 6)  # all six cases on one side
+    table = study_table(pilot)
+    table.loc[(table.case_id == "case-3") & (table.reader == "AB")
+              & (table.arm == "unaided"), "seconds"] = 0.0
+    row = sums.time_saved(table).iloc[0]
+    assert (row.n, row.n_without_time) == (11, 1)
 
 
 def test_what_was_corrected_is_summed(pilot):

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,3 @@ class Journal:
     def close(self) -> None:
         """No more is written."""
         self._stream.close()
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self.events)

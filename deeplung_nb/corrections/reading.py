@@ -266,7 +266,7 @@ class Reading:
         return self.draw({"tool": REDO})
 
     def note(self, what: str, **facts: Any) -> None:
-        """Write into the journal what was shown."""
+        """Write into the journal what else happened, such as what was shown."""
         with _uninterrupted():
             self._write({"event": what, **facts})
 
@@ -279,7 +279,7 @@ class Reading:
         """Write mask and record; nothing is drawn any more, unless it is reopened with a reason."""
         self._require_open()
         write_mask(self.mask, self.folder / MASK)
-        self._write({"event": "finish", "mask_sha256": _labels_digest(self.labels)})
+        self.note("finish", mask_sha256=_labels_digest(self.labels))
         self._record()
         return self.folder / MASK
 
@@ -294,7 +294,7 @@ class Reading:
         if not reason.strip():
             raise ReadingError("a finished reading is reopened for a reason: give it in words")
         if self.finished:
-            self._write({"event": "reopen", "reason": reason.strip()})
+            self.note("reopen", reason=reason.strip())
             self._record()
 
     def _require_open(self) -> None:

@@ -1,6 +1,6 @@
 """A reader study: who reads which case when, in which arm, under which name; frozen beforehand.
 
-A study is a folder: `plan.json` with its hash, and `readings/<reader>/<made name>/`, a reading each
+A study is a folder: `plan.json` with its hash, and `readings/<made name>/<reader>/`, a reading each
 (`reading.Reading`), whose journal says what was shown. What has been read stands there alone, so
 that a study goes on after any interruption.
 """

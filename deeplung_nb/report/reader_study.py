@@ -75,27 +75,30 @@ def results_text(table: pd.DataFrame, structure: str = "lesion") -> str:
     for row in _rows(between, structure):
         if np.isfinite(row["icc"]):
             said.append(f"Between readers ({row['arm']}, {counted(int(row['n']), 'case')}) "
-                        f"the intraclass correlation was {_interval(row, 'icc', 2)}.")
+                        "the intraclass correlation (two-way, absolute agreement, one reader) "
+                        f"was {_interval(row, 'icc', 2)}.")
         if np.isfinite(row.get("difference", np.nan)):
-            said.append("The machine differed from a reader by "
-                        f"{_interval(row, 'difference', 1)} mL more than readers from each other.")
+            said.append("The mean absolute difference of the machine and a reader, less that of "
+                        f"two readers, was {_interval(row, 'difference', 1)} mL.")
     within = sums.within_readers(table)
     for row in _rows(within, structure):
         if np.isfinite(row.get("coefficient", np.nan)):
             said.append(f"{row['reader']} repeated {counted(int(row['n']), 'case')} ({row['arm']}) "
-                        f"with a repeatability coefficient of {_interval(row, 'coefficient', 1)} "
-                        "mL.")
+                        "with a repeatability coefficient (95 % of differences) of "
+                        f"{_interval(row, 'coefficient', 1)} mL.")
     for row in _rows(sums.time_saved(table)):
-        said.append(f"With the machine ({row['arm']}) a reading took {row['mean_with']:.0f} s, "
-                    f"without {row['mean_without']:.0f} s: a ratio of {_interval(row, 'ratio', 2)},"
-                    f" p = {row['p']:.3f} (cases as clusters).")
+        said.append(f"With the machine ({row['arm']}) a reading took {row['mean_with']:.0f} s on "
+                    f"average, without {row['mean_without']:.0f} s: a ratio (geometric mean of "
+                    f"{counted(int(row['n']), 'pair')}) of {_interval(row, 'ratio', 2)}, p = "
+                    f"{row['p']:.3f} (cases as clusters).")
     changed = sums.corrections(table)
     for row in _rows(changed, structure):
         words = (f"Correcting added {row['added_ml']:.1f} mL and removed {row['removed_ml']:.1f} "
-                 f"mL on average, in {row['slices_changed']:.1f} slices")
+                 f"mL on average of {counted(int(row['n']), 'reading')}, in "
+                 f"{row['slices_changed']:.1f} slices")
         if np.isfinite(row.get("dice_after", np.nan)):
-            words += (f"; Dice went from {row['dice_before']:.3f} to {row['dice_after']:.3f} "
-                      f"(n = {row['n_dice']})")
+            words += (f"; the mean Dice went from {row['dice_before']:.3f} to "
+                      f"{row['dice_after']:.3f} (n = {row['n_dice']})")
         said.append(words + ".")
     if not said:
         return "Too few readings for any statement: at least three cases, and two readers or arms."

@@ -35,14 +35,13 @@ from deeplung_nb.scaling.record import (
     write_record,
 )
 from deeplung_nb.scaling.scans import ScanJob
+from deeplung_nb.workers import MOST_DEATHS
 
 if TYPE_CHECKING:  # torch is for who measures: a client that hands out scans stays small
     from deeplung_nb.imaging.scan import LesionMask
     from deeplung_nb.reading.segment import Segmentation, Segmenter
 
 ATTEMPTS, HUNG, LOCK = "attempts.json", "hung.txt", ".lock"
-MOST_DEATHS = 3
-"""A scan that ends so many workers is a failure."""
 OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Errors that every other scan would meet too; others do so only in the folder of the results."""
 

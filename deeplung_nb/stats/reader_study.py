@@ -101,9 +101,10 @@ def time_saved(frame: pd.DataFrame, without: str = "unaided") -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row for each other arm: `n` pairs, `cases, readers, mean_without, mean_with, ratio`
-        (geometric mean of with / without) with an interval by a bootstrap of whole cases, and `p`
-        of the signed-rank test in which a case is turned as a whole.
+        One row for each other arm: `n` pairs, `n_without_time` (left out: a time of 0 has no
+        ratio), `cases, readers, mean_without, mean_with`, s, `ratio` (geometric mean of with /
+        without) with an interval by a bootstrap of whole cases, and `p` of the signed-rank test in
+        which a case is turned as a whole.
     """
     _need(frame, "case_id", "reader", "arm", "occasion", "seconds")
     each = frame.loc[frame["occasion"] == 1].drop_duplicates(["case_id", "reader", "arm"])
@@ -111,7 +112,8 @@ def time_saved(frame: pd.DataFrame, without: str = "unaided") -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for arm in [name for name in wide.columns if name != without and without in wide]:
         both = wide.loc[:, [without, arm]].dropna()
-        both = both.loc[(both > 0).all(axis=1)]
+        timed = (both > 0).all(axis=1)
+        n_without_time, both = int((~timed).sum()), both.loc[timed]
         case = both.index.get_level_values("case_id").to_numpy()
         if len(set(case)) < FEWEST_CASES:
             continue
@@ -123,7 +125,8 @@ def time_saved(frame: pd.DataFrame, without: str = "unaided") -> pd.DataFrame:
         (low, high), = clusters.bootstrap(shift, base, other, case)
         test = clusters.signed_rank(base, other, case)
         rows.append({
-            "arm": arm, "n": len(both), "cases": len(set(case)),
+            "arm": arm, "n": len(both), "n_without_time": n_without_time,
+            "cases": len(set(case)),
             "readers": both.index.get_level_values("reader").nunique(),
             "mean_without": float(np.mean(both[without])), "mean_with": float(np.mean(both[arm])),
             "ratio": float(np.exp(np.mean(other - base))), "ratio_low": float(np.exp(low)),
