@@ -6,18 +6,21 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 
 from deeplung_nb import measurements
 from deeplung_nb.cohorts import cases, manifest, splits
+from deeplung_nb.corrections.export import write_reading
 from deeplung_nb.corrections.journal import read_journal
 from deeplung_nb.corrections.reading import Reading, ReadingError
 from deeplung_nb.corrections.study import ReaderStudy, StudyCase, StudyError
+from deeplung_nb.imaging.dicom import read_series
 from deeplung_nb.imaging.errors import ScanError
 from deeplung_nb.imaging.grid import Grid
-from deeplung_nb.imaging.io import write_mask
+from deeplung_nb.imaging.io import read_mask, write_mask
 from deeplung_nb.imaging.scan import LesionMask, Scan
-from deeplung_nb.reading.study_table import study_table
+from deeplung_nb.reading.study_table import consensus_table, study_table
 from deeplung_nb.reading.table import collect, import_reading, write_rows
 from deeplung_nb.reading.volumes import measure
 from deeplung_nb.report import reader_study as words
@@ -26,6 +29,7 @@ from deeplung_nb.runs.config import load_profile
 from deeplung_nb.runs.registry import manifest_folder
 from deeplung_nb.stats import reader_study as sums
 from deeplung_nb.widgets import ReadingDesk, correct
+from tests.test_dicom_objects import write_chest
 
 SHAPE = (4, 12, 12)
 CASES = [f"case-{k}" for k in range(6)]
@@ -405,3 +409,101 @@ def test_a_desk_leads_through_the_plan(tmp_path):
     late.go_on()
     assert "the next one begins" in late._words.value
     late.close()
+
+
+# ---- what three say together ----
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """Six cases of three readers, unaided: AB and CD mark a row more than the machine, EF six."""
+    study = plan(tmp_path_factory.mktemp("three"), readers=["AB", "CD", "EF"], repeats=0.0,
+                 arms=("unaided",))
+    for session in study.sessions:
+        more = 6 if session.reader == "EF" else 1
+        read(study, session, min(2 + int(session.case[-1]) + more, 10))
+    return study
+
+
+def test_a_consensus_is_what_most_readers_marked(three, pilot):
+    together = consensus_table(three)
+    assert len(together) == 6 * 2 * 3
+    lesion = together[(together.structure == "lesion") & (together.way == "majority")]
+    for row in lesion.itertuples():
+        rows = 3 + int(row.case_id[-1])
+        assert (row.readers, row.volume_ml) == (3, pytest.approx(rows * ML_A_ROW))
+        assert row.dice_automatic == pytest.approx(2 * (rows - 1) / (2 * rows - 1))
+        far = min(rows + 5, 10)
+        assert row.dice_readers == pytest.approx((2 + 2 * rows / (rows + far)) / 3)
+    assert set(together.way) == {"majority", "staple"}
+    assert consensus_table(pilot).empty  # of two, neither can outvote the other
+    found = sums.with_consensus(together).set_index(["way", "structure"])
+    assert found.loc[("majority", "lesion"), "difference"] == pytest.approx(-ML_A_ROW)
+    text = words.results_text(study_table(three), together=together)
+    assert "Against the majority of 3 or more readers (unaided, 6 cases) the mean difference, " \
+        f"machine less consensus, was {-ML_A_ROW:.1f} (" in text
+    assert "Against the STAPLE consensus" in words.grras_table(
+        three, study_table(three), together).says.str.cat()
+
+
+def test_what_was_changed_is_told_by_where_it_lies(tmp_path):
+    """Right of the image is the left lung; the topmost of three slices is the upper third."""
+    lungs = np.zeros(SHAPE, bool)
+    lungs[1:, 1:11, 1:5] = lungs[1:, 1:11, 7:11] = True
+
+    def with_lungs(name):
+        return dataclasses.replace(load(name), lungs=lungs)
+    study = ReaderStudy(tmp_path, CASES[:2], ["AB"], with_lungs, seed=1, arms=("correcting",),
+                        repeats=0)
+    for session in study.sessions:
+        reading, _ = study.open(session)
+        with reading:  # two voxels more in the left lung, on top; one less in the right, lower
+            for index, path, code in ((3, [[5, 8], [5, 9]], 2), (1, [[2, 2]], 0)):
+                reading.draw({"tool": "brush", "plane": "axial", "index": index, "path": path,
+                              "radius_mm": 1.0, "code": code})
+            reading.finish()
+    table = study_table(study).set_index("structure")
+    ml = 5.0 * 10.0 * 10.0 / 1000
+    row = table.loc["lesion"].iloc[0]
+    assert row.added_ml == pytest.approx(2 * ml)
+    assert row.removed_ml == pytest.approx(ml)
+    assert (row.changed_left_ml, row.changed_right_ml) == pytest.approx((2 * ml, ml))
+    assert (row.changed_upper_ml, row.changed_lower_ml) == pytest.approx((2 * ml, ml))
+    found = sums.corrections(study_table(study)).set_index("structure").loc["lesion"]
+    assert found.n_regions == 2
+    assert (found.share_left, found.share_upper) == pytest.approx((2 / 3, 2 / 3))
+    assert "Of what was changed 67% in the left lung, 67% in the upper third and 100% in the " \
+        "peripheral lung." in words.results_text(study_table(study))
+
+
+# ---- and out again ----
+
+
+@pytest.mark.parametrize(("start", "kind"), [(None, "MANUAL"), ("automatic", "SEMIAUTOMATIC")])
+def test_a_reading_goes_out_as_dicom_by_one_call(tmp_path, start, kind):
+    hu = np.random.default_rng(2).integers(-900, 100, (4, 12, 16))
+    scan = read_series(write_chest(tmp_path / "ct", hu))
+    marks = np.zeros(scan.shape, np.uint8)
+    marks[1, 3:6, 3:6] = 1
+    with Reading.open(scan, "AB", tmp_path / "r", start=None if start is None else marks,
+                      start_from=start or "nothing") as reading:
+        with pytest.raises(ReadingError, match="not finished"):
+            write_reading(reading.folder, scan, tmp_path / "seg.dcm")
+        reading.draw({"tool": "brush", "plane": "axial", "index": 2, "path": [[4, 5]],
+                      "radius_mm": 3.0, "code": 2})
+        reading.finish()
+        folder, drawn = reading.folder, reading.labels.copy()
+    for name in ("seg.dcm", "mask.nrrd", "mask.nii.gz"):
+        back = read_mask(write_reading(folder, scan, tmp_path / name), scan)
+        assert np.array_equal(back.labels, drawn), name
+    seg = pydicom.dcmread(tmp_path / "seg.dcm")
+    assert {one.SegmentAlgorithmType for one in seg.SegmentSequence} == {kind}
+    assert seg.ContentCreatorName == "AB"
+    with pytest.raises(FileExistsError, match="Choose another name"):
+        write_reading(folder, scan, tmp_path / "seg.dcm")
+    with pytest.raises(ReadingError, match=r"seg\.png: expected a name that ends with"):
+        write_reading(folder, scan, tmp_path / "seg.png")
+    plain = dataclasses.replace(scan, source="", series="")
+    with pytest.raises(ScanError, match="refer to the slices of a DICOM series"):
+        write_reading(folder, plain, tmp_path / "other.dcm")
+    assert not (tmp_path / "other.dcm").exists()

@@ -30,6 +30,8 @@ from deeplung_nb.imaging.scan import LesionMask, Scan
 
 START, LUNGS, JOURNAL = "start.nii.gz", "lungs.nii.gz", "journal.jsonl"
 MASK, RECORD = "mask.nii.gz", "reading.json"
+NOTHING = "nothing"
+"""A reading that begins without marks says so."""
 VERSION = 1
 MOST_SECONDS = 300.0
 """More time between two strokes was no work at this reading."""
@@ -102,7 +104,7 @@ class Reading:
 
     @classmethod
     def open(cls, scan: Scan, reader: str, folder: str | os.PathLike, *,
-             start: LesionMask | np.ndarray | None = None, start_from: str = "nothing",
+             start: LesionMask | np.ndarray | None = None, start_from: str = NOTHING,
              lungs: np.ndarray | None = None, facts: Mapping[str, Any] | None = None) -> Reading:
         """Begin a reading, or go on with it.
 

@@ -22,7 +22,7 @@ import pandas as pd
 
 from deeplung_nb import __version__
 from deeplung_nb.corrections.journal import JournalError, read_journal
-from deeplung_nb.corrections.reading import JOURNAL, Reading, ReadingError
+from deeplung_nb.corrections.reading import JOURNAL, NOTHING, Reading, ReadingError
 from deeplung_nb.files import check_name, write_text
 from deeplung_nb.imaging.scan import LesionMask, Scan
 
@@ -259,7 +259,7 @@ class ReaderStudy:
             shown = {"automatic": case.automatic.labels}
         reading = Reading.open(
             scan, session.reader, self.place(session).parent, start=start,
-            start_from="automatic" if start is not None else "nothing", lungs=case.lungs,
+            start_from="automatic" if start is not None else NOTHING, lungs=case.lungs,
             facts={"study": self.sha256, "session": session.number, "arm": session.arm})
         if reading.begin["facts"].get("study") != self.sha256:
             reading.close()

@@ -34,10 +34,19 @@ PLACE_TOLERANCE_MM = 0.07
 
 @dataclass(frozen=True)
 class Algorithm:
-    """What marked the lesions: its name and version, as the objects name it."""
+    """What marked the lesions: its name and version, as the objects name it.
+
+    `person` corrected its marks; with a person and no name they were drawn by hand alone.
+    """
 
     name: str
     version: str
+    person: str = ""
+
+    @property
+    def kind(self) -> str:
+        """DICOM's word for it."""
+        return "AUTOMATIC" if not self.person else "SEMIAUTOMATIC" if self.name else "MANUAL"
 
 
 def series_datasets(scan: Scan) -> list[Dataset]:
@@ -138,12 +147,14 @@ def make_segmentation(scan: Scan, mask: LesionMask, slices: Sequence[Dataset],
 
     by = hd.AlgorithmIdentificationSequence(
         name=algorithm.name[:64], version=algorithm.version[:64], source=MAKER,
-        family=codes.DCM.ArtificialIntelligence)
+        family=codes.DCM.ArtificialIntelligence) if algorithm.name else None
+    how = {"AUTOMATIC": "automatic", "SEMIAUTOMATIC": "corrected by hand",
+           "MANUAL": "drawn by hand"}[algorithm.kind]
     segments = [SegmentDescription(
         segment_number=label.code, segment_label=label.title,
         segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
         segmented_property_type=_coded(label),
-        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC, algorithm_identification=by,
+        algorithm_type=SegmentAlgorithmTypeValues[algorithm.kind], algorithm_identification=by,
         anatomic_regions=[codes.SCT.Lung],
         tracking_uid=hd.UID(), tracking_id=f"{MAKER} {label.name}",
         display_color=CIELabColor.from_rgb(*_rgb(label.colour)),
@@ -156,8 +167,9 @@ def make_segmentation(scan: Scan, mask: LesionMask, slices: Sequence[Dataset],
             series_instance_uid=hd.UID(), series_number=SEG_SERIES, sop_instance_uid=hd.UID(),
             instance_number=1, manufacturer=MAKER, manufacturer_model_name=MODEL,
             software_versions=algorithm.version[:64], device_serial_number="0",
-            series_description="COVID-19 lesions (automatic, research)",
-            content_label="COVID19_LESIONS", content_description="Automatic, not a medical device",
+            series_description=f"COVID-19 lesions ({how}, research)",
+            content_label="COVID19_LESIONS", content_creator_name=algorithm.person or None,
+            content_description=f"{how.capitalize()}, not a medical device",
             omit_empty_frames=bool(frames.any()))
 
 

@@ -10,10 +10,11 @@ import pandas as pd
 
 from deeplung_nb import __version__
 from deeplung_nb.corrections.study import ARMS, PLAN, ReaderStudy
-from deeplung_nb.labels import TITLES, counted
+from deeplung_nb.labels import REGIONS, TITLES, counted
 from deeplung_nb.stats import reader_study as sums
 
 AUTHOR = "only the authors can say"
+WAYS = {"majority": "majority", "staple": "STAPLE consensus"}
 
 
 def _frozen(study: ReaderStudy) -> str:
@@ -62,13 +63,27 @@ def _rows(table: pd.DataFrame, structure: str | None = None) -> list[dict[str, A
     return [row for row in rows if structure is None or row["structure"] == structure]
 
 
-def results_text(table: pd.DataFrame, structure: str = "lesion") -> str:
+def _where(row: dict[str, Any]) -> str:
+    """In which parts of the lungs most was changed: the fullest of sides, of thirds, of depths."""
+    if not row.get("n_regions") or not np.isfinite(row["share_right"]):
+        return ""
+    fullest = []
+    for names in (("right", "left"), ("upper", "middle", "lower"), ("peripheral", "central")):
+        name = max(names, key=lambda name: row[f"share_{name}"])
+        fullest.append(f"{row[f'share_{name}']:.0%} in the {REGIONS[name]}")
+    return f" Of what was changed {', '.join(fullest[:-1])} and {fullest[-1]}."
+
+
+def results_text(table: pd.DataFrame, structure: str = "lesion",
+                 together: pd.DataFrame | None = None) -> str:
     """What was found of a structure, in sentences; what too few readings carry is not said.
 
     Parameters
     ----------
     table
         Of `reading.study_table`.
+    together
+        Of `reading.study_table.consensus_table`, to compare the machine with the consensus.
     """
     said = []
     between = sums.between_readers(table)
@@ -99,13 +114,23 @@ def results_text(table: pd.DataFrame, structure: str = "lesion") -> str:
         if np.isfinite(row.get("dice_after", np.nan)):
             words += (f"; the mean Dice went from {row['dice_before']:.3f} to "
                       f"{row['dice_after']:.3f} (n = {row['n_dice']})")
-        said.append(words + ".")
+        said.append(words + "." + _where(row))
+    if together is not None and len(together):
+        for row in _rows(sums.with_consensus(together), structure):
+            said.append(
+                f"Against the {WAYS[row['way']]} of {row['readers']} or more readers "
+                f"({row['arm']}, {counted(int(row['cases']), 'case')}) the mean difference, "
+                f"machine less consensus, was {_interval(row, 'difference', 1)} mL"
+                + (f"; the mean Dice (n = {row['n_dice']}) was {row['dice_automatic']:.3f}, that "
+                   f"of the readers, who are a part of it, {row['dice_readers']:.3f}"
+                   if row["n_dice"] else "") + ".")
     if not said:
         return "Too few readings for any statement: at least three cases, and two readers or arms."
     return f"{TITLES[structure]}. " + " ".join(said)
 
 
-def grras_table(study: ReaderStudy, table: pd.DataFrame) -> pd.DataFrame:
+def grras_table(study: ReaderStudy, table: pd.DataFrame,
+                together: pd.DataFrame | None = None) -> pd.DataFrame:
     """The fifteen items of GRRAS: what this study says to each, and what only its authors can.
 
     In our own words, after Kottner et al. 2011, J Clin Epidemiol 64:96.
@@ -139,7 +164,8 @@ def grras_table(study: ReaderStudy, table: pd.DataFrame) -> pd.DataFrame:
         ("how many raters, subjects and repeats there were", f"{len(done)} readings of "
          f"{len({session.case for session in done})} cases, {repeats} of them repeats"),
         ("the raters' and subjects' characteristics", AUTHOR),
-        ("estimates of agreement with their uncertainty", results_text(table) if len(table)
+        ("estimates of agreement with their uncertainty", results_text(
+            table, together=together) if len(table)
          else "nothing is read yet"),
         ("what the results mean in practice", AUTHOR),
         ("detailed results", "the table of the study, a row for each reading and structure"),

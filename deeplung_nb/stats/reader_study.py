@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 
 from deeplung_nb.stats import clusters, followup, planning, readers, reliability
 
@@ -141,10 +142,13 @@ def corrections(frame: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         `structure, n, added_ml, removed_ml, slices_changed, dice_automatic`, and where the truth is
-        known `n_dice, dice_before, dice_after`, of the readings in which both are defined.
+        known `n_dice, dice_before, dice_after`, of the readings in which both are defined. With
+        lungs in the table `n_regions` readings have them, and `share_<region>` is the part of all
+        that was changed in these which lies in a region.
     """
     _need(frame, "arm", "structure", "added_ml", "removed_ml", "slices_changed", "dice_automatic")
     part = frame.loc[frame["arm"] == "correcting"]
+    regions = [name for name in frame if name.startswith("changed_") and name.endswith("_ml")]
     rows: list[dict[str, Any]] = []
     groups: Any = part.groupby("structure", sort=False)
     for structure, some in groups:
@@ -155,7 +159,48 @@ def corrections(frame: pd.DataFrame) -> pd.DataFrame:
             both = some[["dice_before", "dice_after"]].astype(float).dropna()
             row |= {"n_dice": len(both), "dice_before": both["dice_before"].mean(),
                     "dice_after": both["dice_after"].mean()}
+        if regions:
+            known = some[regions].dropna()
+            changed = float((some["added_ml"] + some["removed_ml"]).loc[known.index].sum())
+            row |= {"n_regions": len(known), **{
+                name.replace("changed_", "share_").removesuffix("_ml"):
+                float(known[name].sum()) / changed if changed else float("nan")
+                for name in regions}}
         rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def with_consensus(frame: pd.DataFrame) -> pd.DataFrame:
+    """The machine against what readers say together.
+
+    Parameters
+    ----------
+    frame
+        Of `reading.study_table.consensus_table`.
+
+    Returns
+    -------
+    DataFrame
+        One row for each arm, way and structure: `cases, readers` (fewest of a case), the mean
+        `difference` (machine less consensus, mL) with an interval over the cases by the t
+        distribution (NaN with fewer than three), and mean `dice_automatic, dice_readers` of the
+        `n_dice` cases in which both are defined.
+    """
+    _need(frame, "case_id", "arm", "way", "readers", "structure", "volume_ml", "automatic_ml",
+          "dice_automatic", "dice_readers")
+    rows: list[dict[str, Any]] = []
+    groups: Any = frame.groupby(["arm", "way", "structure"], sort=False)
+    for (arm, way, structure), part in groups:
+        d = (part["automatic_ml"] - part["volume_ml"]).to_numpy(float)
+        half = float("nan")
+        if len(d) >= FEWEST_CASES:
+            half = float(scipy.stats.t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d)))
+        dice = part[["dice_automatic", "dice_readers"]].astype(float).dropna()
+        rows.append({"arm": arm, "way": way, "structure": structure, "cases": len(part),
+                     "readers": int(part["readers"].min()), "difference": float(d.mean()),
+                     "difference_low": float(d.mean()) - half,
+                     "difference_high": float(d.mean()) + half, "n_dice": len(dice),
+                     **{name: dice[name].mean() for name in dice}})
     return pd.DataFrame(rows)
 
 

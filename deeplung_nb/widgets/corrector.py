@@ -12,7 +12,7 @@ import numpy as np
 import traitlets
 
 from deeplung_nb.cohorts.cases import load_cohorts, read_reading
-from deeplung_nb.corrections.reading import Reading, ReadingError
+from deeplung_nb.corrections.reading import NOTHING, Reading, ReadingError
 from deeplung_nb.corrections.tools import StrokeError
 from deeplung_nb.files import explain
 from deeplung_nb.imaging.lungs import LungMask, segment_lungs
@@ -23,8 +23,6 @@ from deeplung_nb.runs import Run
 from deeplung_nb.widgets.picture import script
 from deeplung_nb.widgets.planes import MOST_MASKS, PLANES, encode, profile
 from deeplung_nb.widgets.viewer import LUNGS, WINDOWS, CTViewer, as_labels, as_scan
-
-NOTHING = "nothing"
 
 
 class Corrector(CTViewer):
