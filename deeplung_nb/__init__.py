@@ -48,11 +48,12 @@ _HOMES = {
     "bland_altman": "stats.agreement", "agreement_table": "stats.summary",
     "report_text": "report.prose", "AgreementExplorer": "widgets.explorer",
     "open_run": "runs", "view_case": "widgets.viewer", "correct": "widgets.corrector",
+    "save_page": "widgets.page",
 }
 """Name -> the module that it lives in. The way of a CT, of a table, of a run."""
 
 _IMAGING = dict.fromkeys(("read_scan", "read_mask", "measure", "view_ct", "view_case",
-                          "correct"), "SimpleITK")
+                          "correct", "save_page"), "SimpleITK")
 _NEEDS = {**_IMAGING, "Segmenter": "torch", "write_segmentation": "torch"}
 _EXTRAS = {"torch": "network", "monai": "network", "numba": "network", "SimpleITK": "imaging",
            "nibabel": "imaging", "pydicom": "imaging", "joblib": "imaging", "k3d": "widgets",

@@ -28,7 +28,7 @@ class NotebookError(RuntimeError):
 
 
 def notebooks(run: Run) -> list[Path]:
-    """The notebooks of a run, in order: 00-12, or E2 alone where readings are only simulated."""
+    """The notebooks of a run, in order: 00-13, or E2 alone where readings are only simulated."""
     pattern = "E2_*.ipynb" if run.simulated else "[0-9][0-9]_*.ipynb"
     return sorted(shipped("notebooks").glob(pattern))
 
@@ -141,7 +141,7 @@ def reproduce(
     profile: str | None = None, data: str | None = None, results: str | None = None,
     workers: int | None = None,
 ) -> Run:
-    """The notebooks, then report.html and the checksums; says where everything lies.
+    """The notebooks, then report.html, explore.html and the checksums; says where everything lies.
 
     `workers` is the number of processes that train and measure side by side (default: one).
 
@@ -151,6 +151,7 @@ def reproduce(
         A notebook stopped.
     """
     from deeplung_nb.report.html import write_report
+    from deeplung_nb.widgets.page import write_explore
 
     run, overview = _start(profile, data, results)
     remove_leftovers(run.folder, below=True)
@@ -174,8 +175,9 @@ def reproduce(
     if "notebook_seconds" not in run.info():
         run.record("notebooks", notebook_seconds=seconds)
     report = write_report(run)
+    explore = write_explore(run, progress=False)
     run.write_checksums()
-    print(f"\nreport   {report}\nfigures  {run.folder / 'figures'}\ntables   "
+    print(f"\nreport   {report}\nexplore  {explore}\nfigures  {run.folder / 'figures'}\ntables   "
           f"{run.folder / 'tables'}\nnumbers  {run.folder / 'measurements.csv'}\n"
           f"took     {words_for(sum(seconds.values()))}")
     return run

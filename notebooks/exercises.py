@@ -184,5 +184,8 @@ p_of_pairs(expert, low), paired.mann_whitney(expert, low).p_value
 # **12** Two experts are rare because a second reading costs as much as the first. Where only one has read, nobody can say
 # whether a machine that differs from that one is worse than the next expert would be: then say so, and read some cases twice.
 #
+# **13** Agreement with that reader: bias, limits, correlation and Dice all come out too good, since what was left as it was
+# agrees by construction. What may be said is how much had to be changed, and how long it took.
+#
 # **E2** Quartiles, counts, Table 1 and rank correlations stay: they are built in. Means, bias, limits, p values and
 # everything by protocol move: the printed quartiles leave them open.

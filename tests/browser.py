@@ -125,6 +125,9 @@ class Watched:
         self.elsewhere: list[str] = []
         self.page = browser.new_page(viewport={"width": 1280, "height": 1100}, **options)
         self.page.set_default_timeout(PATIENCE_MS)
+        # JupyterLab says in a window of its own that a kernel has died; not always.
+        self.page.add_locator_handler(self.page.locator("dialog button", has_text="Ok").first,
+                                      lambda button: button.click())
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.messages.append(f"exception: {error}"))
         self.page.route(lambda url: not url.startswith(("http://127.0.0.1", "data:", "blob:",

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -565,3 +566,26 @@ def test_a_stroke_that_another_version_would_draw_otherwise_is_found(tmp_path, m
         {**stroke, "radius_mm": stroke["radius_mm"] + 2}, *rest))
     with pytest.raises(ReadingError, match="stroke 1 changes other voxels than it did"):
         Reading.open(SCAN, "AB", tmp_path)
+
+
+def test_strokes_of_two_threads_are_each_whole_in_journal_and_marks(tmp_path):
+    """A page draws in one thread while a cell draws in another."""
+    scan = Scan(np.zeros((4, 30, 30), np.int16), Grid.upright((4, 30, 30), (5.0, 1.0, 1.0)), "two")
+    reading = Reading.open(scan, "AB", tmp_path)
+
+    def draw(index):
+        for k in range(40):
+            reading.draw({"tool": "brush", "plane": "axial", "index": index, "code": 1 + k % 2,
+                          "path": [[k % 30, (7 * k) % 30]], "radius_mm": 2.0})
+            if k % 5 == 4:
+                reading.undo()
+    threads = [threading.Thread(target=draw, args=(index,)) for index in (0, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    drawn = reading.labels.copy()
+    assert reading.n_strokes == 2 * (40 + 8)
+    reading.close()
+    with Reading.open(scan, "AB", tmp_path) as again:  # replay checks each stroke's voxels
+        assert np.array_equal(again.labels, drawn)

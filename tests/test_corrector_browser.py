@@ -45,6 +45,11 @@ def sit(reader):
                         seed=1, arms=("unaided", "aided"), repeats=0.5, washout_days=0)
     return ReadingDesk(study, reader)
 """
+HANG = """
+import os, subprocess
+sh = "kill -STOP {0}; sleep 8; kill -KILL {0}".format(os.getpid())
+_ = subprocess.Popen(["sh", "-c", "sleep 1; " + sh], start_new_session=True)
+"""
 KILL = "import os; os._exit(1)"
 PLANES = {"axial": (0, "a"), "coronal": (1, "c"), "sagittal": (2, "s")}
 
@@ -64,6 +69,10 @@ def lab(folder):
         code="LPS", reader="AB", folder="keys"))
     write_notebook(folder / "killed.ipynb", scan + OPEN.format(
         code="LPS", reader="AB", folder="killed"), KILL)
+    write_notebook(folder / "polygon.ipynb", scan + OPEN.format(
+        code="LPS", reader="AB", folder="polygon"))
+    write_notebook(folder / "hung.ipynb", scan + OPEN.format(
+        code="LPS", reader="AB", folder="hung"), HANG)
     for reader in ("AB", "CD"):
         write_notebook(folder / f"both-{reader}.ipynb", scan + OPEN.format(
             code="LPS", reader=reader, folder="both"))
@@ -211,14 +220,45 @@ def test_a_killed_kernel_costs_no_stroke_that_was_said_to_be_on_disk(lab, browse
     seen.wait_for("The kernel is gone")
     seen.click((1, 20, 20), "axial")  # draws nothing any more, and says so
     assert seen.viewer("v.pen.pending.length") == 0
-    button = seen.page.get_by_role("button", name="Ok")
-    if button.count():
-        button.first.click()
     seen.page.wait_for_selector("text=(ipykernel) | Idle")
     seen.run_cell(0)
     seen.wait_for("4 strokes, all on disk")
     seen.click((4, 20, 20), "axial")
     seen.wait_for("5 strokes, all on disk")
+    seen.page.close()
+
+
+def test_a_second_click_at_its_place_closes_a_polygon(lab, browser, folder):
+    seen = Drawn(browser).open(lab, "polygon.ipynb")
+    seen.look_at((2, 10, 10), "axial")
+    seen.page.locator(".dl-viewer").focus()
+    seen.page.keyboard.press("y")
+    for voxel in ((2, 8, 8), (2, 8, 20), (2, 18, 20)):
+        seen.page.mouse.click(*seen.centre(voxel, "axial"))
+        seen.page.wait_for_timeout(450)  # clicks at three places are no second click
+    assert seen.viewer("v.pen.state.strokes") == 0
+    seen.page.mouse.dblclick(*seen.centre((2, 18, 8), "axial"))
+    seen.wait_for("1 stroke, all on disk")
+    events, _, _ = read_journal(folder / "polygon" / "AB" / "journal.jsonl")
+    stroke, = [event["stroke"] for event in events if event["event"] == "stroke"]
+    assert stroke["tool"] == "polygon"
+    assert np.allclose(stroke["path"], [[8, 8], [8, 20], [18, 20], [18, 8]], atol=0.1)
+    seen.page.close()
+
+
+def test_strokes_that_a_dead_kernel_had_not_kept_are_counted_in_words(lab, browser, folder):
+    seen = Drawn(browser).open(lab, "hung.ipynb")
+    seen.click((1, 8, 9), "axial")
+    seen.wait_for("1 stroke, all on disk")
+    seen.run_cell(1)  # it stops, and later dies with what it was sent meanwhile
+    seen.page.wait_for_timeout(3000)
+    seen.page.locator(".dl-canvas").first.scroll_into_view_if_needed()
+    for k in range(2):
+        seen.page.mouse.click(*seen.centre((1, 15 + k, 12), "axial"))
+    seen.wait_for("2 not on disk yet")
+    seen.wait_for("was drawn before is on disk, but for the last 2 strokes")
+    events, _, _ = read_journal(folder / "hung" / "AB" / "journal.jsonl")
+    assert sum(event["event"] == "stroke" for event in events) == 1
     seen.page.close()
 
 

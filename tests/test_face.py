@@ -15,8 +15,8 @@ from deeplung_nb.imaging.lungs import segment_lungs
 from deeplung_nb.imaging.scan import LesionMask, Scan
 
 NAMES = {"AgreementExplorer", "Segmenter", "agreement_table", "bland_altman", "correct", "measure",
-         "open_run", "pair", "read_mask", "read_scan", "read_table", "report_text", "view_case",
-         "view_ct", "write_segmentation"}
+         "open_run", "pair", "read_mask", "read_scan", "read_table", "report_text", "save_page",
+         "view_case", "view_ct", "write_segmentation"}
 
 
 def test_the_names_that_users_rely_on():

@@ -141,7 +141,7 @@ def test_notebooks_are_thin_and_without_outputs(path):
 
 def test_the_sequence_is_complete():
     assert [path.name[:2] for path in NOTEBOOKS] == [
-        *(f"{k:02d}" for k in range(13)), "E1", "E1", "E2", "da"]
+        *(f"{k:02d}" for k in range(14)), "E1", "E1", "E2", "da"]
 
 
 def test_the_example_is_synthetic_and_small():

@@ -99,6 +99,8 @@ class Reading:
         self.folder, self.drawing, self.journal, self._stack = folder, drawing, journal, stack
         self.begin = journal.events[0]
         self.seconds, self.finished, self.n_strokes = 0.0, False, 0
+        # A page's strokes may come in another thread than cells run in (JupyterLab's subshells).
+        self._turn = threading.RLock()
         for event in journal.events[1:]:
             self._follow(event)
 
@@ -253,8 +255,8 @@ class Reading:
         StrokeError
             It is no stroke, or there is nothing to take back.
         """
-        self._require_open()
-        with _uninterrupted():
+        with self._turn, _uninterrupted():
+            self._require_open()
             return self.drawing.apply(stroke, lambda step: self._write(
                 {"event": "stroke", "stroke": dict(stroke), "seconds": _spent(seconds),
                  "check": step.check}))
@@ -269,7 +271,7 @@ class Reading:
 
     def note(self, what: str, **facts: Any) -> None:
         """Write into the journal what else happened, such as what was shown."""
-        with _uninterrupted():
+        with self._turn, _uninterrupted():
             self._write({"event": what, **facts})
 
     def work(self, seconds: float) -> None:
@@ -279,10 +281,11 @@ class Reading:
 
     def finish(self) -> Path:
         """Write mask and record; nothing is drawn any more, unless it is reopened with a reason."""
-        self._require_open()
-        write_mask(self.mask, self.folder / MASK)
-        self.note("finish", mask_sha256=_labels_digest(self.labels))
-        self._record()
+        with self._turn:
+            self._require_open()
+            write_mask(self.mask, self.folder / MASK)
+            self.note("finish", mask_sha256=_labels_digest(self.labels))
+            self._record()
         return self.folder / MASK
 
     def reopen(self, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""The questions of notebooks 07 to 12 and E2: from a table of readings to what it is worth."""
+"""The questions of notebooks 07 to 13 and E2: from a table of readings to what it is worth."""
 
 from __future__ import annotations
 
@@ -225,6 +225,31 @@ QUESTIONS = {
             ("d", "Its distance is larger, not smaller.", "More is worse here.")),
         "Both are true: it is worse than a reader (0 is outside), and by less than was declared "
         "to matter (3 is outside). A p alone would have said only the first."),
+    "13.1": Question(
+        "Dice was 0.64 before, 0.70 after some steps more with the old cases, and 0.71 after as "
+        "many steps with the corrected cases among them. How much did the corrections bring?",
+        0.01, (
+            (0.07, "That is steps and corrections together.", "What would the steps alone have "
+             "brought?"),
+            (0.06, "That is what the steps alone brought.", "The last two differ in the "
+             "corrections alone."),
+            (0.71, "That is where it ended.", "A gain is a difference."),
+            (0.71 / 0.64, "That is a ratio, and of the wrong two.", "0.71 less 0.70."),
+            (0.35, "That is no mean of any gain.", "0.71 less 0.70.")),
+        "0.71 − 0.70 = 0.01. Without the control, 0.07 would have been written, six sevenths of "
+        "them wrongly.", tolerance=0.02),
+    "13.2": Question(
+        "Which mask may serve as the reference for the machine's Dice?\n\na) the machine's marks, "
+        "corrected by an expert\n\nb) an expert's, drawn while the machine's were shown\n\nc) an "
+        "expert's, drawn before the machine's were seen\n\nd) any of these",
+        "c", (
+            ("a", "What nobody touched agrees by construction.", "Whose border is it where the "
+             "reader found it good enough?"),
+            ("b", "What one sees draws one's hand.", "Who has seen the machine's marks is no "
+             "independent judge."),
+            ("d", "Two of them have seen the machine's marks.", "Which one has not?")),
+        "Only c is independent. With a or b the machine is compared in part with itself, and its "
+        "Dice comes out too high: a reader study keeps an unaided arm for that reason."),
     "E2.1": Question(
         "Volumes of 10, 20, 30 and 40 mL. What is the lower quartile by type 6, as in SPSS, in mL?",
         float(np.quantile([10, 20, 30, 40], 0.25, method="weibull")), (

@@ -7,7 +7,7 @@ difference is always test - reference; readers go by the names in the pairs' `at
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -82,33 +82,64 @@ def scale_words(pair: pd.DataFrame, scale: str) -> tuple[str, str, str]:
     return x, y, unit.rstrip()
 
 
-def _draw_lines(axes: Axes, x: np.ndarray, result: Any, lead: Any) -> None:
-    """Bias, and limits with the bands of their intervals; over the observed range where sloped."""
+class Line(NamedTuple):
+    """Bias, or a limit, in a Bland-Altman plot."""
+
+    name: str
+    """What stands at its right end; perhaps nothing."""
+    x: tuple[float, ...]
+    """In data's units; none where it is level and goes from edge to edge."""
+    y: tuple[float, ...]
+    dashed: bool
+    band: tuple[float, float] | None = None
+    """Its interval, where that is drawn."""
+
+
+def lines_of(x: np.ndarray, result: Any, lead: Any) -> list[Line]:
+    """The lines of a Bland-Altman plot of `result` with the limits `lead`, over the observed range.
+
+    Parameters
+    ----------
+    x
+        The means of the pairs, as `stats.limits.differences` gives them.
+    """
     line = np.linspace(x.min(), x.max(), 200) if len(x) else np.zeros(0)
+    found = []
+    level = [(result.bias, result.bias_ci, "bias", False)]
     if lead.scale == "ratio" != result.scale:
         # test = r reference, so difference = 2 (r - 1) / (r + 1) mean
-        line = np.concatenate([[0.0], line])
+        end = line[-1] if len(line) else 0.0
         for ratio in (lead.loa_lower, lead.loa_upper):
             slope = 2 * (ratio - 1) / (ratio + 1)
-            axes.plot(line, slope * line, color=INK, linewidth=0.9, linestyle="--", zorder=2)
-            axes.annotate(f"× {number(ratio)}", (line[-1], slope * line[-1]), xytext=(3, 0),
-                          textcoords="offset points", va="center", fontsize=SMALL, color=INK,
-                          annotation_clip=False)
-        drawn = [(result.bias, result.bias_ci, "bias", "-")]
+            found.append(Line(f"× {number(ratio)}", (0.0, end), (0.0, slope * end), True))
     elif lead.limits == "regression" and np.isfinite(lead.loa_lower):
-        for y, dash in zip(lead.lines(line), ("-", "--", "--"), strict=True):
-            axes.plot(line, y, color=INK, linewidth=0.9, linestyle=dash, zorder=2)
-        return
+        return [Line("", tuple(line), tuple(y), dashed) for y, dashed in
+                zip(lead.lines(line), (False, True, True), strict=True)]
     else:
-        drawn = [(result.bias, result.bias_ci, "bias", "-"),
-                 (lead.loa_lower, lead.loa_lower_ci, "lower limit", "--"),
-                 (lead.loa_upper, lead.loa_upper_ci, "upper limit", "--")]
-    for value, ends, name, dash in drawn:
-        if np.isfinite(value):
-            axes.axhline(value, color=INK, linewidth=0.9, linestyle=dash, zorder=2)
-            _label_line(axes, value, f"{name}\n{number(value)}")
-        if np.isfinite(ends).all():
-            axes.axhspan(*ends, color=PALE, alpha=0.6, linewidth=0, zorder=0)
+        level += [(lead.loa_lower, lead.loa_lower_ci, "lower limit", True),
+                  (lead.loa_upper, lead.loa_upper_ci, "upper limit", True)]
+    for value, ends, name, dashed in level:
+        band = (float(ends[0]), float(ends[1])) if np.isfinite(ends).all() else None
+        if np.isfinite(value) or band:
+            found.append(Line(f"{name}\n{number(value)}", (), (float(value),), dashed, band))
+    return found
+
+
+def _draw_lines(axes: Axes, lines: list[Line]) -> None:
+    for line in lines:
+        look = {"color": INK, "linewidth": 0.9, "linestyle": "--" if line.dashed else "-",
+                "zorder": 2}
+        if line.x:
+            axes.plot(line.x, line.y, **look)
+            if line.name:
+                axes.annotate(line.name, (line.x[-1], line.y[-1]), xytext=(3, 0),
+                              textcoords="offset points", va="center", fontsize=SMALL, color=INK,
+                              annotation_clip=False)
+        elif np.isfinite(line.y[0]):
+            axes.axhline(line.y[0], **look)
+            _label_line(axes, line.y[0], line.name)
+        if line.band:
+            axes.axhspan(*line.band, color=PALE, alpha=0.6, linewidth=0, zorder=0)
 
 
 OF_LIMITS = {"constant": "", "regression": " by regression, at the mean",
@@ -147,7 +178,7 @@ def draw_bland_altman(axes: Axes, pair: pd.DataFrame, result: Any, structure: st
     reference, test = (pair[name].to_numpy(float) for name in ("reference", "test"))
     x, y, usable = differences(reference, test, result.scale)
     y = np.exp(y) if result.scale == "ratio" else y
-    x_label, y_label, unit = scale_words(pair, result.scale)
+    x_label, y_label, _ = scale_words(pair, result.scale)
     none = SCALES[result.scale][3]
     _markers(axes, x, y, pair[usable], COLOURS[structure], ring=result.scale == "difference")
     if result.scale == "ratio":
@@ -155,7 +186,7 @@ def draw_bland_altman(axes: Axes, pair: pd.DataFrame, result: Any, structure: st
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.axhline(none, color=GREY, linewidth=0.6, linestyle=":", zorder=1)
-    _draw_lines(axes, x, result, lead)
+    _draw_lines(axes, lines_of(x, result, lead))
     axes.margins(x=0.06, y=0.12)
     if not (x < 0).any():
         axes.set_xlim(left=0.0)
@@ -165,18 +196,21 @@ def draw_bland_altman(axes: Axes, pair: pd.DataFrame, result: Any, structure: st
         axes.yaxis.set_major_locator(LogLocator(subs=marks))
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
+    axes.set_title(agreement_title(pair, result, lead, structure), loc="left", fontsize=SMALL,
+                   linespacing=1.25)
+
+
+def agreement_title(pair: pd.DataFrame, result: Any, lead: Any, structure: str) -> str:
+    """Three lines over a Bland-Altman plot: how many pairs, the bias, the limits."""
+    unit = scale_words(pair, result.scale)[2]
     where = " at the mean" if result.limits == "regression" else ""
     left_out = f", {result.n_excluded} left out" if result.n_excluded else ""
     words = limit_words(lead, unit)
     if lead.scale == "ratio" != result.scale:
         held = round(lead.n * (1 - lead.percent_outside / 100))
         words += f" ({held} of {lead.n})"
-    axes.set_title(
-        f"{TITLES[structure]}, n = {result.n}{left_out} ({_zero_counts(pair)})\n"
-        f"bias{where} {number(result.bias)} {interval(result.bias_ci)}{unit}\n"
-        f"{words}",
-        loc="left", fontsize=SMALL, linespacing=1.25,
-    )
+    return (f"{TITLES[structure]}, n = {result.n}{left_out} ({_zero_counts(pair)})\n"
+            f"bias{where} {number(result.bias)} {interval(result.bias_ci)}{unit}\n{words}")
 
 
 def draw_correlation(axes: Axes, pair: pd.DataFrame, result: Any, structure: str) -> None:
@@ -196,12 +230,15 @@ def draw_correlation(axes: Axes, pair: pd.DataFrame, result: Any, structure: str
     axes.yaxis.set_major_locator(MaxNLocator(5))
     for name, label in zip(reader_names(pair), (axes.set_xlabel, axes.set_ylabel), strict=True):
         label(f"{name}, {_unit(pair)}".rstrip(", "))
-    axes.set_title(
-        f"{TITLES[structure]}, n = {result.n}\n"
-        f"{_method(result)} {number(result.r)} {interval(result.ci)}\n"
-        f"{p_words(result.p_value)} (null: no association)",
-        loc="left", fontsize=SMALL, linespacing=1.25,
-    )
+    axes.set_title(correlation_title(result, structure), loc="left", fontsize=SMALL,
+                   linespacing=1.25)
+
+
+def correlation_title(result: Any, structure: str) -> str:
+    """Three lines over a scatter plot: how many pairs, the correlation, its test."""
+    return (f"{TITLES[structure]}, n = {result.n}\n"
+            f"{_method(result)} {number(result.r)} {interval(result.ci)}\n"
+            f"{p_words(result.p_value)} (null: no association)")
 
 
 def _method(result: Any) -> str:

@@ -298,6 +298,18 @@ def _same_pairs(question: Question, other: Question) -> bool:
     return bool(question == replace(other, **shown))
 
 
+LIMIT_NAMES = {"auto": "as reported", "constant": "bias ± 1.96 SD", "regression": "by regression",
+               "quantile": "by quantiles", "harrell-davis": "by quantiles, smoother"}
+"""Kinds of limits, as they are offered."""
+
+
+def first_readers(names: Sequence[str]) -> tuple[str, str]:
+    """The two readers whom one compares first."""
+    reference = "expert" if "expert" in names else names[0]
+    others = [name for name in names if name != reference]
+    return reference, "model" if "model" in others else others[0]
+
+
 MOST_CHOICES = 30
 """A column with more values than this is no choice of cases."""
 

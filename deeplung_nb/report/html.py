@@ -18,10 +18,14 @@ from markupsafe import Markup
 
 from deeplung_nb import measurements
 from deeplung_nb.files import write_text
+from deeplung_nb.report.checklists import SOURCES, answer_checklists, counts, write_checklists
+from deeplung_nb.report.checklists import TITLES as CHECKLISTS
 from deeplung_nb.report.methods import describe_methods, list_warnings
+from deeplung_nb.report.record_tables import write_record_tables
 from deeplung_nb.report.tables import PAGE_HEAD
 from deeplung_nb.report.word import PrintedTable, write_word
 from deeplung_nb.runs import Run
+from deeplung_nb.runs.study_record import read_study_record
 
 TEMPLATE = """\
 <!doctype html>
@@ -55,6 +59,11 @@ figure img { max-width: 100%; height: auto; background: #fff; }
 .scroll { overflow-x: auto; background: #fff; color: #222; }
 figcaption, .file { color: var(--soft); } figcaption { font-size: .9rem; }
  .file { font-size: .85rem; }
+table.items { border-collapse: collapse; font-size: .85rem; }
+table.items th, table.items td { text-align: left; vertical-align: top;
+                                 padding: .2rem .7rem .2rem 0; border-bottom: 1px solid #ccd; }
+table.items td.covered { color: #0a6b3d; } table.items td.missing { color: #a33b20; }
+table.items a { color: #0b5394; } table.items .file { color: #444; display: inline; }
 table.facts { border-collapse: collapse; font-size: .9rem; }
 table.facts th, table.facts td { text-align: left; vertical-align: top; overflow-wrap: anywhere;
                                  padding: .2rem .8rem .2rem 0;
@@ -96,7 +105,8 @@ about people. Where they stand beside the paper's, they show only that each has 
 {% for item in chapter.pieces %}<li><a href="#{{ item.anchor }}">{{ item.title }}</a></li>
 {% endfor %}</ul></li>
 {% endfor %}
-<li><a href="#provenance">Settings and provenance</a></li>
+{% if checklists %}<li><a href="#checklists">Checklists</a></li>
+{% endif %}<li><a href="#provenance">Settings and provenance</a></li>
 </ul></nav>
 <main>
 <section id="reading"><h2>How to read it</h2>
@@ -126,7 +136,25 @@ not defined or not measured, never 0.</p>
 </section>
 {% else %}<section><h2>Results</h2><p>No table and no figure has been written yet.</p></section>
 {% endfor %}
-<section id="provenance"><h2>Settings and provenance</h2>
+{% if checklists %}<section id="checklists"><h2>Checklists</h2>
+<p>Each item is covered by a piece of this run or by what its authors say in study.toml, partly,
+not at all, or is theirs alone; digits in brackets begin the piece’s SHA-256. As Word files:
+{% for one in checklists %}<a href="checklists/{{ one.name }}.docx">{{ one.name }}.docx</a>
+{% endfor %}</p>
+{% for one in checklists %}<h3 id="checklist-{{ one.name }}">{{ one.title }}: {{ one.said }}</h3>
+<p class="file">{{ one.source }}</p>
+<div class="scroll" tabindex="0" role="region" aria-label="{{ one.title }}"><table class="items">
+<thead><tr><th scope="col">item</th><th scope="col">asks</th><th scope="col">status</th>
+<th scope="col">where to look, or what is said</th></tr></thead><tbody>
+{% for a in one.answered %}<tr><td>{{ a.item.number }}</td><td>{{ a.item.asks }}</td>
+<td class="{{ a.status.split()[0] }}">{{ a.status }}</td><td>
+{% for p in a.pieces %}<a href="{{ p.link.removeprefix('report.html') }}">{{ p.words }}</a>
+[{{ p.sha256[:12] }}] {% endfor %}
+{% for key, text in a.quoted %}“{{ text }}” ({{ key }}) {% endfor %}
+{% if a.lacks %}<span class="file">lacks {{ a.lacks | join("; ") }}</span>{% endif %}</td></tr>
+{% endfor %}</tbody></table></div>
+{% endfor %}</section>
+{% endif %}<section id="provenance"><h2>Settings and provenance</h2>
 <table class="facts"><tbody>
 {% for name, value in facts %}<tr><th scope="row">{{ name }}</th><td>{{ value }}</td></tr>
 {% endfor %}
@@ -140,13 +168,15 @@ not defined or not measured, never 0.</p>
 MOST_UPRIGHT = 8
 """Columns that fit on an upright page in print; tables with more lie across."""
 CHAPTERS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Cases", ("flow", "table1*", "table2*")),
+    ("Cases", ("flow", "table1*", "table2*", "acquisition")),
     ("Preparation, network, training", ("fig1_*", "fig2_*", "fig3_*", "learning*")),
     ("Overlap with the expert", ("dice_cv", "dice_external", "dice_readers*", "dice_by*",
                                  "dice_between*")),
     ("Segmented slices", ("fig4_*", "fig5_*", "case_*", "slice_profile*")),
     ("Agreement of volumes", ("detection", "agreement", "agreement_both_positive", "regions",
                               "densities", "panel", "fig6_*", "fig_i_*", "waterfall*")),
+    ("Every defensible choice", ("every_choice*",)),
+    ("Failures", ("failures",)),
     ("Times and models", ("table3*", "table4*")),
     ("The paper’s numbers", ("published", "checks")),
     ("More", ("*",)),
@@ -182,6 +212,10 @@ TITLES = {
     "densities": "Densities of lungs and lesions",
     "agreement_both_positive": "Agreement where both readers see it", "lesions": "Lesion by lesion",
     "published": "The paper’s numbers beside this run’s", "checks": "Do the paper’s numbers fit?",
+    "acquisition": "How the CTs were made", "failures": "Failures, and the cases read worst",
+    "every_choice": "Every defensible choice",
+    "every_choice_cv": "Every defensible choice",
+    "every_choice_external": "Every defensible choice",
     "flow": "From the cases assessed to the cases used"}
 """What pieces are called whose names don't say it."""
 
@@ -260,13 +294,22 @@ def write_report(run: Run) -> Path:
     """
     table = run.path("measurements.csv")
     measured = measurements.read(table) if table.exists() else None
+    record = read_study_record()
+    if measured is not None:
+        write_record_tables(run, measured, record)
     chapters = order_pieces([*_tables(run.folder / "tables"), *_figures(run.folder / "figures")])
+    answered = answer_checklists(run, measured, record)
     page = Environment(autoescape=True, trim_blocks=True).from_string(TEMPLATE).render(
         run_id=run.run_id, synthetic=run.synthetic, chapters=chapters, facts=flatten(run.info()),
-        warnings=list_warnings(run, measured), methods=describe_methods(run.config),
+        warnings=list_warnings(run, measured), methods=describe_methods(run.config, record),
+        checklists=[{"name": name, "title": CHECKLISTS[name], "source": SOURCES[name],
+                     "answered": some, "said": ", ".join(
+                         f"{n} {status}" for status, n in counts(some).items() if n)}
+                    for name, some in answered.items()],
     )
     write_word(run, [run.folder / "tables" / f"{piece['name']}.html" for chapter in chapters
                      for piece in chapter["pieces"] if "markup" in piece])
+    write_checklists(run, answered)
     target = run.path("report.html")
     write_text(target, page)
     return target

@@ -9,6 +9,7 @@ from deeplung_nb.report.counts import case_names
 from deeplung_nb.runs import Run
 from deeplung_nb.runs.config import PROFILES, Config, TrainingConfig, UNetConfig
 from deeplung_nb.runs.registry import is_simulated, read_registry
+from deeplung_nb.runs.study_record import StudyRecord
 
 TRUNKS = {"mobilenet_v2": "MobileNetV2 at strides 4 to 32, merged top-down"}
 CHOSEN = {
@@ -154,7 +155,7 @@ def _unet(unet: UNetConfig, fit: TrainingConfig) -> str:
             f"{'at most ' * (fit.schedule == 'plateau')}{epochs} epoch{'s' * (epochs != 1)})")
 
 
-def _cases(config: Config) -> str:
+def _cases(config: Config, record: StudyRecord) -> str:
     """Folds, external cases, reference standard, and how the settings were chosen."""
     registry = read_registry()
     entries = [registry.get(name, {}) for name in config.cohorts]
@@ -179,6 +180,8 @@ def _cases(config: Config) -> str:
     said += [f"The reference standard is the expert’s mask of each case: {marked}.",
              CHOSEN[config.profile] if as_profiled and config.profile in CHOSEN
              else "How the settings were chosen is not recorded.",
+             record.text("sampling.size_rationale").rstrip(".") + "."
+             if record.text("sampling.size_rationale") else
              "The number of cases is what was there; no sample size was planned."]
     return " ".join(said)
 
@@ -189,7 +192,15 @@ LIMITS = {"constant": "bias ± 1.96 SD (MOVER)",
           "quantile": "2.5 % and 97.5 % quantiles of the differences (order statistics)"}
 
 
-def _statistics(config: Config) -> str:
+def _margin(record: StudyRecord) -> str:
+    ml = record.said.get("margin.ml")
+    if ml is None:
+        return "No margin of equivalence was declared."
+    day = record.text("margin.declared")
+    return f"A margin of {ml:g} mL was declared{f' on {day}' if day else ''}."
+
+
+def _statistics(config: Config, record: StudyRecord) -> str:
     limits = ("were not declared beforehand: their kind was chosen by tests of proportional bias, "
               "spread and normality of the differences") if config.limits == "auto" else \
         (f"were declared beforehand: {LIMITS[config.limits]}, and bias ± 1.96 SD, said so, where "
@@ -199,23 +210,25 @@ def _statistics(config: Config) -> str:
             "concordance (studentized bootstrap), Wilcoxon’s signed-rank test with the "
             f"Hodges–Lehmann shift. The limits {limits}. Intervals are of 95 %, tests two-sided at "
             f"{_percent(ALPHA)}, p values not adjusted for their number; where a patient has "
-            "several cases, patients are what is independent. No margin of equivalence was "
-            "declared. Dice is named by structure, averaging and what an empty mask counts. "
+            "several cases, patients are what is independent. A case that failed or was not read "
+            f"is in the table as such, and no value is imputed. {_margin(record)} Dice is named "
+            "by structure, averaging and what an empty mask counts. "
             f"Surfaces, by area: HD95 and normalised surface Dice at "
             f"{_tolerance(config.nsd_tolerance_mm)}. Lesions are connected voxels of 0.1 mL or "
             "more; one is found where the other mask holds a voxel of it.")
 
 
-def describe_methods(config: Config) -> list[str]:
-    """Paragraphs for a methods section, from the settings of the run alone."""
+def describe_methods(config: Config, record: StudyRecord | None = None) -> list[str]:
+    """Paragraphs for a methods section, from the settings of the run and the authors' record."""
+    record = record or StudyRecord()
     if all(map(is_simulated, config.cohorts)):
-        return ["The readings are simulated: nothing was segmented.", _statistics(config)]
-    paragraphs = [_network(config), _training(config), _cases(config)]
+        return ["The readings are simulated: nothing was segmented.", _statistics(config, record)]
+    paragraphs = [_network(config), _training(config), _cases(config, record)]
     if config.baselines:
         unets = ", ".join(_unet(unet, config.training) for unet in config.baselines)
         paragraphs.append("U-Nets were trained and tested on the same folds, by the same loss and "
                           f"optimiser: {unets}.")
-    return [*paragraphs, _statistics(config)]
+    return [*paragraphs, _statistics(config, record)]
 
 
 def _unlike_the_paper(config: Config) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 from docx import Document
 from docx.enum.section import WD_ORIENT
 from docx.oxml import OxmlElement
@@ -124,6 +125,37 @@ def write_word(run: Run, pages: list[Path]) -> Path:
     for page in pages:
         add_table(document, PrintedTable(page.read_text(encoding="utf-8")))
     target = run.path("tables.docx")
+    with atomic_path(target) as part:
+        document.save(str(part))
+    return target
+
+
+def write_checklist(frame: pd.DataFrame, target: Path, title: str, words: str) -> Path:
+    """Write a checklist as a Word file: a row an item, across the page, its head on each page.
+
+    Parameters
+    ----------
+    frame
+        Of `checklists.checklist_table`.
+    """
+    document = Document()
+    section = document.sections[0]
+    section.orientation = WD_ORIENT.LANDSCAPE
+    section.page_width, section.page_height = section.page_height, section.page_width
+    document.core_properties.author = "deeplung_nb"
+    document.core_properties.title = title
+    document.add_heading(title, level=1)
+    document.add_paragraph(words)
+    columns = [name for name in frame.columns if name != "section"]
+    table = document.add_table(len(frame) + 1, len(columns), style="Light List")
+    cells = [columns, *([str(row[name]) for name in columns] for row in frame.to_dict("records"))]
+    for row, texts in zip(table.rows, cells, strict=True):
+        for cell, text in zip(row.cells, texts, strict=True):
+            cell.text = text
+            for run in cell.paragraphs[0].runs:
+                run.font.size = Pt(8)
+                run.font.bold = row is table.rows[0]
+    _repeat_on_each_page(table.rows[0])
     with atomic_path(target) as part:
         document.save(str(part))
     return target

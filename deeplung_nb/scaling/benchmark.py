@@ -49,7 +49,7 @@ def cost_of_handing_out(n_scans: int = 10_000, workers: int = 2) -> dict[str, fl
             "client_mb": _peak_mb()}
 
 
-def what_workers_bring(ways: Sequence[int] = (0, 1, 2), n_scans: int = 8, n_slices: int = 60,
+def what_workers_bring(ways: Sequence[int] = (0, 1, 2), n_scans: int = 24, n_slices: int = 60,
                        repeats: int = 1) -> pd.DataFrame:
     """Seconds for the same scans by one process (0) and by workers: `workers, round, seconds`."""
     from deeplung_nb.imaging.io import write_scan

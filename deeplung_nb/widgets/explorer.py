@@ -23,11 +23,13 @@ from deeplung_nb import measurements
 from deeplung_nb.labels import STRUCTURES, TITLES, VALUES
 from deeplung_nb.measurements.spreadsheets import find_readers, patient_column, read_sheet
 from deeplung_nb.report.explore import (
+    LIMIT_NAMES,
     Answer,
     LeftOut,
     Question,
     answer,
     choosable,
+    first_readers,
     with_and_without,
 )
 from deeplung_nb.report.export import export
@@ -36,8 +38,6 @@ from deeplung_nb.stats import agreement
 from deeplung_nb.widgets.picture import OPENING, PointPicture, WithStill
 
 ALL = "all"
-LIMIT_NAMES = {"auto": "as reported", "constant": "bias ± 1.96 SD", "regression": "by regression",
-               "quantile": "by quantiles", "harrell-davis": "by quantiles, smoother"}
 CI_NAMES = {"mover": "MOVER", "exact": "exact, one limit", "pair": "exact, both limits",
             "approximate": "approximate"}
 LEVELS = (0.9, 0.95, 0.99)
@@ -142,9 +142,7 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
                    open_case=open_case, folder=folder)
 
     def _first_question(self, readers: list[str]) -> Question:
-        reference = "expert" if "expert" in readers else readers[0]
-        others = [name for name in readers if name != reference]
-        test = "model" if "model" in others else others[0]
+        reference, test = first_readers(readers)
         here = self.table[self.table["status"] == "ok"]
         structures = [name for name in ("lesion", "ggo", *STRUCTURES)
                       if {reference, test} <= set(here.loc[here["structure"] == name, "reader"])]

@@ -36,7 +36,8 @@ def test_report_is_one_page_that_needs_no_network(run, measured):
         assert tag not in ("script", "link", "iframe")
         for name in ("src", "href"):
             value = attributes.get(name, "#reading")
-            assert value.startswith("data:image/") or value[1:] in anchors, value
+            assert value.startswith("data:image/") or value[1:] in anchors \
+                or (run.folder / value).is_file(), value
     pictures = [attributes for tag, attributes in page.tags if tag == "img"]
     assert len(pictures) == 1
     assert "Cross-validation of 10 cases" in pictures[0]["alt"]
@@ -60,8 +61,10 @@ def test_report_goes_from_the_cases_to_the_agreement(run, measured):
     page = Page(html.write_report(run).read_text(encoding="utf-8"))
     pieces = [attributes["id"] for tag, attributes in page.tags if tag == "section"
               and attributes.get("id", "").startswith(("table-", "figure-"))]
-    assert pieces == ["table-table2_slices", "figure-fig3_cross_validation", "table-agreement",
-                      "figure-fig6_agreement_cv", "figure-zz_of_a_user"]
+    assert pieces == ["table-table2_slices", "table-acquisition", "figure-fig3_cross_validation",
+                      "table-agreement", "figure-fig6_agreement_cv", "table-every_choice",
+                      "figure-every_choice_cv", "figure-every_choice_external",
+                      "table-failures", "figure-zz_of_a_user"]
     assert "Training (cross-validation): 20 patients; intervals are wide" in page.words
     assert "Fig. 6 agreement (cross-validation)" in page.words
     assert "window of 11 slices" in page.words

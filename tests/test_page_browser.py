@@ -1,0 +1,204 @@
+"""A saved page as a reviewer opens it: by double click, from a stick, without a network."""
+
+import numpy as np
+import pytest
+from report.fakes import fake_measurements
+from test_page import make_viewer
+
+from deeplung_nb.report import states
+from deeplung_nb.report.explore import Question, answer
+from deeplung_nb.stats.limits import differences
+from deeplung_nb.widgets import page
+from deeplung_nb.widgets.explorer import AgreementExplorer
+from tests.browser import CHROMIUM
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium"),
+]
+SHAPE = (6, 20, 24)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A page of an explorer and the CT of one of its cases."""
+    folder = tmp_path_factory.mktemp("page")
+    measured = fake_measurements()
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(states, "MOST_SETS", 24)
+    viewer = make_viewer(SHAPE, name="X007")
+    page.save_page([AgreementExplorer(measured), viewer], folder / "page.html")
+    page.save_page(make_viewer(SHAPE, name="alone"), folder / "alone.html")
+    monkey.undo()
+    return folder, measured, viewer
+
+
+class Opened:
+    """A page from disk, all that it said, and all that it wanted."""
+
+    def __init__(self, browser, path, **options):
+        self.messages, self.wanted = [], []
+        self.page = browser.new_page(viewport={"width": 1280, "height": 1000}, **options)
+        self.page.on("console", lambda message: self.messages.append(message.text))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
+        self.page.on("request", lambda request: self.wanted.append(request.url))
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector("body[data-ready=yes]")
+        self.address = path.as_uri()
+
+    def close(self):
+        assert self.messages == []
+        assert set(self.wanted) == {self.address}
+        self.page.close()
+
+    def circles(self, plot):
+        return self.page.evaluate(
+            "(k) => [...document.querySelectorAll('.dp-plot')[k].querySelectorAll('circle')]"
+            ".map((c) => [Number(c.dataset.case), Number(c.getAttribute('cx')), "
+            "Number(c.getAttribute('cy'))])", plot)
+
+
+def test_every_slice_of_a_page_is_that_of_the_scan(browser, saved):
+    folder, _, _ = saved
+    seen = Opened(browser, folder / "alone.html")
+    viewer = make_viewer(SHAPE, name="alone")
+    found = seen.page.evaluate("""() => {
+      const v = document.querySelector('.dl-viewer').parentElement.viewer;
+      const cut = {};
+      for (const [plane, n] of [['axial', 6], ['coronal', 20], ['sagittal', 24]]) {
+        cut[plane] = [...Array(n).keys()].map((k) => {
+          const s = v.model.volume.slice(plane, k);
+          return [s.rows, s.columns, [...s.hu], [...s.labels]];
+        });
+      }
+      return cut;
+    }""")
+    for axis, plane in enumerate(("axial", "coronal", "sagittal")):
+        for index, (rows, columns, hu, labels) in enumerate(found[plane]):
+            part = np.take(viewer.scan.hu, index, axis=axis)
+            marks = np.take(viewer.masks["model"], index, axis=axis)
+            if plane != "axial":
+                part, marks = part[::-1], marks[::-1]
+            assert (rows, columns) == part.shape
+            assert np.abs(np.reshape(hu, part.shape) - np.clip(part, -1024, 600)).max() <= 4
+            assert np.array_equal((np.reshape(labels, part.shape) >> 2) & 3, marks)
+    # And the same keys turn it.
+    seen.page.locator(".dl-viewer").focus()
+    seen.page.keyboard.press("Home")
+    seen.page.wait_for_function("() => document.querySelector('.dl-canvas').dataset.index === '0'")
+    seen.page.keyboard.press("ArrowUp")
+    seen.page.wait_for_function("() => document.querySelector('.dl-canvas').dataset.index === '1'")
+    seen.page.keyboard.press("c")
+    seen.page.wait_for_function(
+        "() => document.querySelector('.dl-canvas').dataset.plane === 'coronal'")
+    seen.close()
+
+
+def test_points_lie_where_the_statistics_have_them(browser, saved):
+    folder, measured, _ = saved
+    seen = Opened(browser, folder / "page.html")
+    for scale in ("difference", "ratio", "percent"):
+        seen.page.select_option("[data-control=scale]", label=scale)
+        found = answer(measured, Question(where=(("role", "cv"),), scale=scale,
+                                          limits="auto" if scale == "difference" else "constant"))
+        x, y, usable = differences(found.pairs["reference"].to_numpy(float),
+                                   found.pairs["test"].to_numpy(float), scale)
+        drawn = seen.circles(0)
+        assert len(drawn) == int(usable.sum())
+        # Places on the page are a straight line of what they show: up is down there.
+        across, up = (np.array([one[k] for one in drawn]) for k in (1, 2))
+        assert abs(np.corrcoef(across, x)[0, 1]) > 0.99999
+        assert np.corrcoef(up, y)[0, 1] < -0.99999
+        assert f"n = {found.agreement.n}" in seen.page.locator(".dp-plot").first.text_content()
+        table = seen.page.locator("[aria-label=Statistics] tbody tr").all_inner_texts()
+        assert [row.split("\t")[0] for row in table] == found.printed["statistic"].tolist()
+        assert [row.split("\t")[1] for row in table] == found.printed["estimate"].tolist()
+    seen.close()
+
+
+def test_which_cases_drive_the_bias_is_found_in_two_clicks(browser, saved):
+    """The first row is the answer; a click opens it, a second one, on another, its CT."""
+    folder, measured, _ = saved
+    seen = Opened(browser, folder / "page.html")
+    pairs = answer(measured, Question(where=(("role", "cv"),))).pairs
+    d = (pairs.test - pairs.reference).to_numpy()
+    shift = (d.sum() - d) / (len(d) - 1) - d.mean()
+    order = pairs.case_id.to_numpy()[np.argsort(-np.abs(shift), kind="stable")]
+    names = seen.page.locator("[aria-label=Cases] tbody td:first-child").all_inner_texts()
+    assert names == order.tolist()
+    seen.page.get_by_role("button", name=order[0], exact=True).click()
+    seen.page.get_by_role("heading", name=f"fake {order[0]}").wait_for()
+    assert "Its CT is not in this page" in seen.page.locator(".dp-case").inner_text() or \
+        order[0] == "X007"
+    seen.page.get_by_role("button", name="X007", exact=True).click()
+    seen.page.wait_for_selector(".dp-case .dl-viewer canvas[data-index]")
+    assert seen.page.locator("circle.dp-picked").count() == 2
+    # Sorted by another column, and filtered.
+    head = seen.page.locator("[aria-label=Cases] thead button", has_text="expert, mL")
+    head.click()
+    first = seen.page.locator("[aria-label=Cases] tbody td:first-child").first.inner_text()
+    assert first == pairs.case_id[pairs.reference.idxmax()]
+    head.click()
+    first = seen.page.locator("[aria-label=Cases] tbody td:first-child").first.inner_text()
+    assert first == pairs.case_id[pairs.reference.idxmin()]
+    seen.page.get_by_role("searchbox").fill("non-contrast x00")
+    n = int(((measured.protocol == "non-contrast") & (measured.role == "cv")
+             & measured.case_id.str.contains("X00") & (measured.reader == "model")
+             & (measured.structure == "lesion")).sum())
+    assert seen.page.locator(".dp-count").inner_text() == f"{n} of 20"
+    seen.close()
+
+
+def test_what_has_no_answer_is_not_offered_and_no_choice_leads_nowhere(browser, saved):
+    folder, _, _ = saved
+    seen = Opened(browser, folder / "page.html")
+    rng = np.random.default_rng(2)
+    for _ in range(40):
+        options = seen.page.evaluate(
+            "() => [...document.querySelectorAll('[data-control]')].map((s) => "
+            "[s.dataset.control, [...s.options].filter((o) => !o.disabled).map((o) => o.value)])")
+        name, free = options[rng.integers(len(options))]
+        assert free, name
+        seen.page.select_option(f"[data-control={name}]", free[rng.integers(len(free))])
+        assert seen.page.locator("circle").count() > 0
+    seen.close()
+
+
+def test_cases_are_reached_by_keys_alone(browser, saved):
+    folder, _, _ = saved
+    seen = Opened(browser, folder / "page.html")
+    seen.page.locator(".dp-plots").focus()
+    seen.page.keyboard.press("ArrowRight")
+    first = seen.page.locator(".dp-tip").inner_text()
+    seen.page.keyboard.press("ArrowRight")
+    assert seen.page.locator(".dp-tip").inner_text() != first
+    seen.page.keyboard.press("Enter")
+    name = seen.page.locator(".dp-tip").inner_text().split(":")[0]
+    seen.page.get_by_role("heading", name=name).wait_for()
+    names = seen.page.evaluate(
+        "() => [...document.querySelectorAll('button, input, select')].filter((e) => "
+        "e.checkVisibility() && !(e.textContent || e.title || e.ariaLabel || "
+        "e.closest('label')?.textContent.trim() || e.getAttribute('aria-label')))"
+        ".map((e) => e.outerHTML)")
+    assert names == []
+    seen.close()
+
+
+@pytest.mark.parametrize("options", [{"java_script_enabled": False}, {"color_scheme": "dark"}],
+                         ids=["no scripts", "dark"])
+def test_a_page_says_what_it_lacks_and_is_readable_in_the_dark(browser, saved, options):
+    folder, _, _ = saved
+    if "color_scheme" in options:
+        seen = Opened(browser, folder / "page.html", **options)
+        ink, paper = seen.page.evaluate(
+            "() => [getComputedStyle(document.body).color, "
+            "getComputedStyle(document.body).backgroundColor]")
+        assert sum(map(int, ink[4:-1].split(","))) > 600
+        assert sum(map(int, paper[4:-1].split(","))) < 120
+        seen.close()
+    else:
+        one = browser.new_page(**options)
+        one.goto((folder / "page.html").as_uri())
+        assert "without scripts, see report.html" in one.locator("main").inner_text()
+        one.close()
