@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-MODULES = ("agreement", "classes", "clusters", "comparison", "concordance", "correlation",
+MODULES = ("agreement", "classes", "clusters", "comparison", "concordance", "correlation", "coverage",
            "description", "detection", "dice", "equivalence", "followup", "lesions", "mixed",
-           "overlap", "paired", "planning", "readers", "regression", "reliability", "rivals",
+           "multiverse", "overlap", "paired", "planning", "readers", "regression", "reliability", "rivals",
            "robust", "surface", "tolerance", "trend")
 SECTIONS = ("Parameters", "Returns", "Formula", "Source", "Checked against", "Examples")
 ASSEMBLED = {

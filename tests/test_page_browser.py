@@ -1,7 +1,9 @@
 """A saved page as a reviewer opens it: by double click, from a stick, without a network."""
 
+import nbformat
 import numpy as np
 import pytest
+from nbconvert import HTMLExporter
 from report.fakes import fake_measurements
 from test_page import make_viewer
 
@@ -202,3 +204,22 @@ def test_a_page_says_what_it_lacks_and_is_readable_in_the_dark(browser, saved, o
         one.goto((folder / "page.html").as_uri())
         assert "without scripts, see report.html" in one.locator("main").inner_text()
         one.close()
+
+
+def test_an_exported_notebook_shows_the_living_page(browser, tmp_path):
+    """By nbconvert, whose own page asks for scripts from elsewhere and goes on without them."""
+    html = page.embed(make_viewer(SHAPE, name="inside"), height_px=700)._repr_html_()
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(
+        "embed(viewer)", outputs=[nbformat.v4.new_output("execute_result", {"text/html": html},
+                                                         execution_count=1)])])
+    text, _ = HTMLExporter().from_notebook_node(book)
+    (tmp_path / "book.html").write_text(text, encoding="utf-8")
+    one = browser.new_page(viewport={"width": 1200, "height": 900})
+    one.route(lambda url: not url.startswith(("file:", "about:")), lambda route: route.abort())
+    one.goto((tmp_path / "book.html").as_uri())
+    inside = one.frame_locator("iframe[title='living page']")
+    inside.locator("canvas[data-index]").first.wait_for()
+    inside.locator(".dl-viewer").focus()
+    one.keyboard.press("Home")
+    inside.locator(".dl-canvas[data-plane=axial][data-index='0']").first.wait_for()
+    one.close()

@@ -17,7 +17,8 @@ from deeplung_nb.reproduce import run_notebook
 from deeplung_nb.runs import read_run
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("docs/widgets.md", "docs/corrections.md", "docs/statistics.md", "docs/segment.md",
+PAGES = ("docs/widgets.md", "docs/corrections.md", "docs/statistics.md", "docs/checklists.md",
+         "docs/segment.md",
          "docs/privacy.md", "docs/numbers.md",
          "docs/glossary.md", "docs/teaching.md", "docs/gallery.md", "docs/paper.md",
          "docs/model_card.md", "docs/ablation.md",

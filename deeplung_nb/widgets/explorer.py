@@ -35,6 +35,7 @@ from deeplung_nb.report.explore import (
 from deeplung_nb.report.export import export
 from deeplung_nb.report.style import reader_names
 from deeplung_nb.stats import agreement
+from deeplung_nb.widgets.further import Further
 from deeplung_nb.widgets.picture import OPENING, PointPicture, WithStill
 
 ALL = "all"
@@ -202,13 +203,14 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
         self._export = ipywidgets.Button(description="export", icon="download", tooltip=
                                          "Figure, table, paragraph and code, as files")
         self._export.on_click(lambda _: self.export())
-        self._exported = ipywidgets.HTML()
-        self._message = ipywidgets.HTML()
+        self._exported, self._message = ipywidgets.HTML(), ipywidgets.HTML()
+        self.further = Further(self)
         rows = ipywidgets.HBox(list(self._controls.values()), layout={"flex_flow": "row wrap"})
         return (rows, self._message, self._picture, self._notes,
                 ipywidgets.HBox([self._reason, self._leave, self._beside],
                                 layout={"flex_flow": "row wrap"}), self._back,
-                self._case, self._table, ipywidgets.HBox([self._export, self._exported]))
+                self._case, self._table, ipywidgets.HBox([self._export, self._exported]),
+                self.further)
 
     def _soon(self, _: Any) -> None:
         """Ask once the controls have been left alone: of several changes only the last counts."""
@@ -262,6 +264,7 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
             self._say(error)
             return
         self._say(None)
+        self.further.clear()
         self.found = found
         number = self._number(*self.picked) if self.picked else -1
         if number < 0:

@@ -13,6 +13,7 @@ import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,32 @@ def save_page(widget: Any, path: str | os.PathLike, title: str = "") -> Path:
     ValueError
         More than a page of 15 MB holds.
     """
+    return _write(_page_of(widget, title), path)
+
+
+class LivingPage:
+    """A page in a notebook's output: it lives on where the notebook is exported, or has no kernel.
+
+    `embed` makes one. The notebook's file grows by the page, some megabytes with a CT.
+    """
+
+    def __init__(self, page: str, height_px: int) -> None:
+        self.page, self.height_px = page, height_px
+
+    def _repr_html_(self) -> str:
+        return (f'<iframe title="living page" srcdoc="{escape(self.page)}" style="width: 100%; '
+                f'height: {self.height_px}px; border: 0"></iframe>')
+
+
+def embed(widget: Any, title: str = "", height_px: int = 900) -> LivingPage:
+    """The page of `save_page` as a cell's result, for `nbconvert --to html` and dead kernels.
+
+    Parameters and errors as `save_page`.
+    """
+    return LivingPage(_page_of(widget, title), height_px)
+
+
+def _page_of(widget: Any, title: str) -> str:
     widgets = list(widget) if isinstance(widget, (list, tuple)) else [widget]
     explorers = [one for one in widgets if isinstance(one, AgreementExplorer)]
     viewers = [one for one in widgets if isinstance(one, CTViewer)
@@ -244,13 +271,17 @@ def save_page(widget: Any, path: str | os.PathLike, title: str = "") -> Path:
                                  *(one.scan.case_id for one in viewers)][:4])
     page = _render(title, [(one, numbers.get(one.state["info"]["case_id"])) for one in packed],
                    states, [], _said(states["left"] if states else 0))
-    return _write(page, path)
+    return _fitting(page)
 
 
-def _write(page: str, path: str | os.PathLike) -> Path:
+def _fitting(page: str) -> str:
     if len(page) > MOST_PAGE_BYTES:
         raise ValueError(f"{len(page) / 1e6:.0f} MB, a page holds {MOST_PAGE_BYTES / 1e6:g}. Give "
                          "fewer cases")
+    return page
+
+
+def _write(page: str, path: str | os.PathLike) -> Path:
     target = Path(path)
     write_text(target, page)
     return target
@@ -303,5 +334,5 @@ def write_explore(run: Run, progress: bool = True) -> Path:
         words.append("One reader: nothing to compare.")
     words.append(f"Run {run.run_id}; report.html beside this page is the one for the archive, "
                  "without a script. Not a medical device.")
-    return _write(_render(f"Run {run.run_id}: explore", viewers, states, banner, words),
-                  run.path("explore.html"))
+    page = _render(f"Run {run.run_id}: explore", viewers, states, banner, words)
+    return _write(_fitting(page), run.path("explore.html"))

@@ -1,0 +1,112 @@
+"""Coverage on a user's own data: worlds that are what they say, and intervals judged by them."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from deeplung_nb.stats import coverage
+from deeplung_nb.stats.coverage import World, coverage_of
+
+
+def test_a_world_is_recovered_from_its_own_pairs():
+    world = World(zero=0.3, mu=5.0, sigma=0.8, bias=-0.1, error=0.15, error_ml=3.0, bias_ml=1.0,
+                  reference_only=0.06, test_only=0.03)
+    a, b, who = world.draw(np.random.default_rng(2), 20_000)
+    assert who is None
+    found = World.of(a, b)
+    for name, within in (("zero", 0.02), ("mu", 0.05), ("sigma", 0.05), ("bias", 0.02),
+                         ("error", 0.01), ("error_ml", 1.0), ("bias_ml", 0.6),
+                         ("reference_only", 0.02), ("test_only", 0.01)):
+        assert getattr(found, name) == pytest.approx(getattr(world, name), abs=within), name
+    assert found.alike == 0
+    assert found.sizes == (1,)
+
+
+def test_patients_whose_errors_are_alike_are_recovered_too():
+    world = World(alike=0.6, error=0.2, sizes=(1, 3, 5))
+    a, b, who = world.draw(np.random.default_rng(3), 3000)
+    found = World.of(a, b, who)
+    assert found.alike == pytest.approx(0.6, abs=0.06)
+    assert set(found.sizes) == {1, 3, 5}
+    assert World.of(a, b).alike == 0
+
+
+def test_resampled_studies_have_the_pairs_patients_and_zeros():
+    rng = np.random.default_rng(4)
+    who = np.repeat(np.arange(12), rng.integers(1, 4, 12))
+    a, b, _ = World(zero=0.3).draw(rng, len(who))
+    draw = coverage._resampled(a, b, who)
+    x, _, again = draw(np.random.default_rng(5), 4000)
+    assert (x == 0).mean() == pytest.approx(
+        np.mean([(a[who == k] == 0).sum() for k in range(12)])
+        / np.mean([(who == k).sum() for k in range(12)]), abs=0.03)
+    assert x.mean() == pytest.approx(a[np.isin(who, who)].mean(), rel=0.25)
+    assert len(np.unique(again)) == 4000
+    assert set(np.bincount(again)) <= set(np.bincount(who))
+    single = coverage._resampled(a, b, np.arange(len(a)))
+    assert single(np.random.default_rng(6), 5)[2] is None
+
+
+def test_where_assumptions_hold_intervals_hold_what_they_say():
+    """Normal differences that don't grow: Student's t and MOVER are right, and chosen ways say so.
+    """
+    rng = np.random.default_rng(7)
+    a = rng.normal(300, 30, 60)
+    found = coverage_of(a, a + rng.normal(5, 10, 60), n_studies=150, seed=1)
+    parametric = found[found.world == "parametric"].set_index(["what", "how"])
+    for key in (("bias", "Student’s t"), ("upper limit", "MOVER"), ("lower limit", "exact")):
+        assert parametric.loc[key, "holds"] == pytest.approx(
+            0.95, abs=4 * parametric.loc[key, "error"]), key
+    # 97.5 % of normal differences lie below the upper limit: two names of one value.
+    assert parametric.loc[("upper limit", "MOVER"), "truth"] == pytest.approx(
+        parametric.loc[("97.5 % quantile", "order statistics"), "truth"], abs=0.6)
+    chosen = found[found.chosen]
+    assert chosen.groupby("what").how.nunique().eq(1).all()
+    assert set(chosen.what) == set(found.what)
+
+
+def test_where_they_do_not_hold_the_table_shows_it():
+    """35 % zeros and an error that grows: limits ± 1.96 SD hold far less often than they say."""
+    a, b, _ = World(zero=0.35).draw(np.random.default_rng(8), 67)
+    found = coverage_of(a, b, n_studies=120, seed=2)
+    worst = found[(found.what == "upper limit") & (found.how == "MOVER")].holds.min()
+    ratio = found[(found.what == "upper limit of the ratio") & (found.world == "parametric")]
+    assert worst < 0.85
+    assert ratio.holds.min() > worst
+
+
+def test_patients_that_are_taken_for_independent_cost_coverage():
+    world = World(alike=0.8, error=0.2, sizes=(1, 6), sigma=0.4)
+    a, b, who = world.draw(np.random.default_rng(9), 40)
+    right = coverage_of(a, b, who, n_studies=100, seed=3)
+    bias = right[(right.what == "bias") & (right.world == "parametric")].iloc[0]
+    assert bias.holds > 0.88
+    # The same studies, their patients forgotten.
+    rng = np.random.default_rng(10)
+    fitted = World.of(a, b, who)
+    truth = np.mean([np.mean(np.subtract(*fitted.draw(rng, 2000)[1::-1])) for _ in range(20)])
+    held = []
+    for _ in range(100):
+        x, y, _ = fitted.draw(rng, 40)
+        d = y - x
+        half = stats.t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d))
+        held.append(abs(d.mean() - truth) <= half)
+    assert np.mean(held) < bias.holds - 0.05
+
+
+def test_the_same_seed_gives_the_same_table_and_progress_is_told():
+    a, b, _ = World().draw(np.random.default_rng(11), 20)
+    told = []
+    first = coverage_of(a, b, n_studies=6, seed=4, tell=lambda *done: told.append(done))
+    assert first.equals(coverage_of(a, b, n_studies=6, seed=4))
+    assert told == [(k, 12) for k in range(1, 13)]
+    assert not first.equals(coverage_of(a, b, n_studies=6, seed=5))
+
+
+@pytest.mark.parametrize(("a", "b", "words"), [
+    ([1.0] * 5, [1.0] * 5, "5 pairs, 5 of them above 0"),
+    ([0.0] * 20, [1.0] * 20, "20 pairs, 0 of"),
+    ([-1.0, *[2.0] * 19], [1.0] * 20, "expected 10 or more volumes")])
+def test_what_no_world_can_be_made_of_is_refused(a, b, words):
+    with pytest.raises(ValueError, match=words):
+        coverage_of(a, b)
