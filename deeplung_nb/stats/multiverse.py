@@ -181,6 +181,8 @@ def bias_choices(pairs: pd.DataFrame, margin: float | None = None, *, patient: s
     margin
         Declared beforehand, in the readings' unit: the interval lies `within the margin`, beyond
         it, or it is `open`. Without one the interval is compared with 0.
+    patient
+        Column of who a pair is of; without it, cases alone are what is independent.
 
     Returns
     -------
@@ -234,6 +236,8 @@ def limits_choices(pairs: pd.DataFrame, margin: float | None = None, *,
         asked: the margin is one of single cases).
     kinds
         Of `agreement.LIMITS`; by regression they are those at the mean.
+    patient
+        As `bias_choices`.
 
     Returns
     -------
