@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-MODULES = ("agreement", "classes", "clusters", "comparison", "concordance", "correlation", "coverage",
-           "description", "detection", "dice", "equivalence", "followup", "lesions", "mixed",
-           "multiverse", "overlap", "paired", "planning", "readers", "regression", "reliability", "rivals",
-           "robust", "surface", "tolerance", "trend")
+MODULES = ("agreement", "classes", "clusters", "comparison", "concordance", "correlation",
+           "coverage", "description", "detection", "dice", "equivalence", "followup", "lesions",
+           "mixed", "multiverse", "overlap", "paired", "planning", "readers", "regression",
+           "reliability", "rivals", "robust", "surface", "tolerance", "trend")
 SECTIONS = ("Parameters", "Returns", "Formula", "Source", "Checked against", "Examples")
 ASSEMBLED = {
     "agreement_row", "agreement_table", "agreement_results", "compare", "dice_table", "groups_of",
