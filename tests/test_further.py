@@ -121,7 +121,9 @@ def test_coverage_shows_its_progress_and_marks_what_to_take(explorer, monkeypatc
     assert explorer.further._bar.layout.display == "none"
     pairs = explorer.found.pairs
     found = coverage.coverage_of(pairs.reference, pairs.test, n_studies=5)
-    assert explorer.further._place.value.count("←") == int(found.chosen.sum()) + 1
+    arrows = explorer.further._place.value.count("<td>←")
+    assert arrows == found[found.chosen].what.nunique()
+    assert "parametric world" in explorer.further._place.value
     few = AgreementExplorer(explorer.table[explorer.table.case_id < "X005"])
     few.further._ask(few.further.coverage)
     assert "too few to make a world of" in few.further._place.value

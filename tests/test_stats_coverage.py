@@ -30,6 +30,7 @@ from deeplung_nb.stats import (
     tolerance,
     trend,
 )
+from deeplung_nb.stats.coverage import World
 
 Z = stats.norm.ppf(0.975)
 SIZES = (20, 40, 67, 197)
@@ -127,8 +128,7 @@ def of_defaults(row, truth):
 
 def skewed(rng, n):
     """35 % zeros, lognormal volumes (sigma 1.3), an error of 20 %; each pair a patient."""
-    a = np.where(rng.random(n) < 0.35, 0.0, rng.lognormal(2, 1.3, n))
-    return a, a * (1 + 0.2 * rng.normal(size=n)), None
+    return World(zero=0.35, mu=2.0, sigma=1.3, error=0.2).draw(rng, n)
 
 
 def clustered(rng, n):

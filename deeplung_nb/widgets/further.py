@@ -133,8 +133,14 @@ class Further(ipywidgets.VBox):
 
         found = coverage.coverage_of(pairs["reference"], pairs["test"], who,
                                      n_studies=MOST_STUDIES, tell=tell)
-        shown = found.assign(holds=[f"{100 * share:.0f} %" for share in found["holds"]],
-                             chosen=["←" if one else "" for one in found["chosen"]])
-        self._say(f"{MOST_STUDIES} studies like this one in each of two worlds; ← marks the "
-                  "narrowest way that keeps its word in both.",
-                  table=shown[["what", "how", "world", "holds", "width", "chosen"]].round(3))
+        key = ["what", "how"]
+        wide: Any = found.pivot(index=key, columns="world", values=["holds", "width"])
+        first: Any = found.drop_duplicates(key)
+        ways = list(zip(first["what"], first["how"], strict=True))
+        shown = first[key].assign(**{
+            f"{name} world": [f"{100 * share:.0f} %" for share in wide.loc[ways, ("holds", name)]]
+            for name in coverage.WORLDS})
+        shown["to take"] = ["←" if one else "" for one in first["chosen"]]
+        self._say(f"How often each 95 % interval holds the truth in {MOST_STUDIES} studies like "
+                  "this one, in each of two worlds. ← marks the narrowest way that keeps its word "
+                  "in both, or, where none does, the one that comes nearest.", table=shown)
