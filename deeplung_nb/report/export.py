@@ -9,6 +9,7 @@ from docx import Document
 from deeplung_nb.files import atomic_paths, safe_name
 from deeplung_nb.labels import TITLES, VALUES
 from deeplung_nb.report.explore import Answer
+from deeplung_nb.report.sources import cite
 from deeplung_nb.report.style import FORMATS, reader_names, write_figure
 from deeplung_nb.report.tables import format_frame
 from deeplung_nb.report.word import PrintedTable, add_table
@@ -52,7 +53,8 @@ def export(found: Answer, folder: Path, code: str | None = None) -> list[Path]:
     document = Document()
     document.core_properties.author = "deeplung_nb"
     add_table(document, PrintedTable(table.as_raw_html()))
-    document.add_paragraph(found.text)
+    words = "\n\n".join([found.text, f"Sources. {'; '.join(cite(found.text))}."])
+    document.add_paragraph(words)
     rows = found.statistics.to_csv(index=False, lineterminator="\n")
     rows += "".join(f'"left out: {row.cohort}/{row.case_id} ({row.reason.replace(chr(34), chr(39))}'
                     ')",,,,,,\n' for row in found.left_out.itertuples())
@@ -64,7 +66,7 @@ def export(found: Answer, folder: Path, code: str | None = None) -> list[Path]:
             elif suffix == "docx":
                 document.save(str(part))
             else:
-                text = {"csv": rows, "tex": table.as_latex() + "\n", "txt": found.text + "\n",
+                text = {"csv": rows, "tex": table.as_latex() + "\n", "txt": words + "\n",
                         "py": found.code if code is None else code}[suffix]
                 part.write_text(text, encoding="utf-8")
     return paths

@@ -22,6 +22,7 @@ from deeplung_nb.report.checklists import SOURCES, answer_checklists, counts, wr
 from deeplung_nb.report.checklists import TITLES as CHECKLISTS
 from deeplung_nb.report.methods import describe_methods, list_warnings
 from deeplung_nb.report.record_tables import write_record_tables
+from deeplung_nb.report.sources import cite
 from deeplung_nb.report.tables import PAGE_HEAD
 from deeplung_nb.report.word import PrintedTable, write_word
 from deeplung_nb.runs import Run
@@ -119,7 +120,7 @@ not defined or not measured, never 0.</p>
 {% endfor %}</ul>{% endif %}
 {% if methods %}<h3>Methods</h3>
 {% for paragraph in methods %}<p>{{ paragraph }}</p>
-{% endfor %}{% endif %}</section>
+{% endfor %}<p class="file">Sources: {{ sources | join("; ") }}.</p>{% endif %}</section>
 {% for chapter in chapters %}
 <section id="{{ chapter.anchor }}"><h2>{{ chapter.title }}</h2>
 {% for item in chapter.pieces %}
@@ -298,10 +299,11 @@ def write_report(run: Run) -> Path:
     if measured is not None:
         write_record_tables(run, measured, record)
     chapters = order_pieces([*_tables(run.folder / "tables"), *_figures(run.folder / "figures")])
+    methods = describe_methods(run.config, record)
     answered = answer_checklists(run, measured, record)
     page = Environment(autoescape=True, trim_blocks=True).from_string(TEMPLATE).render(
         run_id=run.run_id, synthetic=run.synthetic, chapters=chapters, facts=flatten(run.info()),
-        warnings=list_warnings(run, measured), methods=describe_methods(run.config, record),
+        warnings=list_warnings(run, measured), methods=methods, sources=cite(" ".join(methods)),
         checklists=[{"name": name, "title": CHECKLISTS[name], "source": SOURCES[name],
                      "answered": some, "said": ", ".join(
                          f"{n} {status}" for status, n in counts(some).items() if n)}
