@@ -175,7 +175,10 @@ def reproduce(
     if "notebook_seconds" not in run.info():
         run.record("notebooks", notebook_seconds=seconds)
     report = write_report(run)
-    explore = write_explore(run, progress=False)
+    try:
+        explore = str(write_explore(run, progress=False))
+    except ValueError as error:  # more than a page holds: the report has it all the same
+        explore = f"not written ({error})"
     run.write_checksums()
     print(f"\nreport   {report}\nexplore  {explore}\nfigures  {run.folder / 'figures'}\ntables   "
           f"{run.folder / 'tables'}\nnumbers  {run.folder / 'measurements.csv'}\n"

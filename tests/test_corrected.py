@@ -8,6 +8,7 @@ import pytest
 from test_experiment import study  # noqa: F401
 from test_side_by_side import new_run, small  # noqa: F401
 
+from deeplung_nb.cohorts.cases import find_volumes
 from deeplung_nb.corrections.reading import ReadingError
 from deeplung_nb.learning import corrected, experiment
 from deeplung_nb.runs.registry import manifest_folder
@@ -67,6 +68,25 @@ def test_only_the_corrected_cases_part_the_two_ways_and_strangers_judge(run, mon
         ("site-b", "1"), ("site-b", "9")}
     assert judged.groupby("way").size().to_dict() == dict.fromkeys(corrected.WAYS, 6)
     assert judged.dice.dropna().between(0, 1).all()
+
+
+def test_another_correction_is_another_training_and_no_relative_judges(run, monkeypatch):
+    corrected.replay(run, STROKES, cohort="site", progress=False)
+    corrected.train_on(run, STROKES, epochs=1, cohort="site", progress=False)
+    folder = run.folder / "corrected" / "fold-0"
+    first = {path.name for path in folder.iterdir()}
+    corrected.train_on(run, STROKES, epochs=1, cohort="site", progress=False)
+    assert {path.name for path in folder.iterdir()} == first  # the same again is found done
+    corrected.replay(run, {"1": STROKES["1"][:2]}, cohort="site", reader="other", progress=False)
+    corrected.train_on(run, STROKES, epochs=1, cohort="site", reader="other", progress=False)
+    assert len({path.name for path in folder.iterdir()}) == 2 * len(first)
+
+    def relatives(cohorts, role):  # the external case is another scan of the corrected patient
+        for one, row in find_volumes(cohorts, role):
+            yield one, row if role == "cv" else row.replace(row.patient_id, "P-site-1")
+    monkeypatch.setattr(corrected, "find_volumes", relatives)
+    judged = corrected.train_on(run, STROKES, epochs=1, cohort="site", progress=False)
+    assert set(zip(judged.cohort, judged.case_id, strict=True)) == {("site-b", "1")}
 
 
 def test_a_case_that_its_network_has_seen_corrects_nothing(run):

@@ -136,3 +136,21 @@ def test_a_bare_table_without_masks_has_every_choice_but_dice():
     one.further._ask(one.further.every_choice)
     assert "The bias, with its interval, is" in one.further._place.value
     assert "Dice" not in one.further._place.value
+
+
+def test_persons_are_those_of_the_cases_on_show(measured):
+    rng = np.random.default_rng(2)
+    second = measured[measured.reader == "expert"].assign(reader="reader-ann")
+    second["volume_ml"] = second.volume_ml * rng.normal(1.05, 0.05, len(second))
+    third = second.assign(reader="reader-bob", volume_ml=second.volume_ml * 1.1)
+    others = pd.concat([second, third]).assign(n_voxels=pd.NA, voxel_mm3=np.nan)
+    table = measurements.check(pd.concat([measured, others], ignore_index=True))
+    explorer = AgreementExplorer(table)
+    explorer.question = dataclasses.replace(explorer.question, where=(("role", "external"),))
+    explorer.further._ask(explorer.further.more)
+    outside = table[table.role == "external"]
+    wanted = reader_statistics(outside, explorer.question.structure)
+    for words in wanted["what it says"]:
+        assert html.escape(words, quote=False) in explorer.further._place.value
+    assert reader_statistics(table.assign(mean_hu=-500.0), "lesion", "mean_hu").statistic.str \
+        .contains("κ").sum() == 0

@@ -207,3 +207,17 @@ def test_what_needs_a_kernel_is_refused_by_name(given, tmp_path):
     with pytest.raises(TypeError, match="expected CT viewers, and at most one AgreementExplorer"):
         page.save_page(given, tmp_path / "a.html")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_ct_stands_under_its_own_case_or_under_none(measured, tmp_path):
+    both = pd.concat([measured, measured.assign(cohort="other")], ignore_index=True)
+    text = page.save_page([AgreementExplorer(both), make_viewer(name="X001")],
+                          tmp_path / "a.html").read_text()
+    assert [one["number"] for one in data_of(text)["viewers"]] == [None]
+    text = page.save_page([AgreementExplorer(measured), make_viewer(name="X001"),
+                           make_viewer(name="X001"), make_viewer(name="X002")],
+                          tmp_path / "b.html").read_text()
+    data = data_of(text)
+    numbers = [one["number"] for one in data["viewers"]]
+    assert numbers[:2] == [None, None]
+    assert data["explorer"]["cases"][numbers[2]]["name"] == "X002"

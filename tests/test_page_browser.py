@@ -1,8 +1,16 @@
 """A saved page as a reviewer opens it: by double click, from a stick, without a network."""
 
+import itertools
+import json
+import shutil
+import subprocess
+import time
+
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
+import websocket
 from nbconvert import HTMLExporter
 from report.fakes import fake_measurements
 from test_page import make_viewer
@@ -12,7 +20,7 @@ from deeplung_nb.report.explore import Question, answer
 from deeplung_nb.stats.limits import differences
 from deeplung_nb.widgets import page
 from deeplung_nb.widgets.explorer import AgreementExplorer
-from tests.browser import CHROMIUM
+from tests.browser import CHROMIUM, free_port
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = [
@@ -20,6 +28,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium"),
 ]
 SHAPE = (6, 20, 24)
+FIREFOX = shutil.which("firefox-esr") or shutil.which("firefox")
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +176,26 @@ def test_what_has_no_answer_is_not_offered_and_no_choice_leads_nowhere(browser, 
     seen.close()
 
 
+def test_another_reader_is_shown_for_the_same_cases(browser, tmp_path, monkeypatch):
+    """In a way that there is for that reader, but never of another cohort, structure or value."""
+    measured = fake_measurements()
+    second = measured[measured.reader == "model"].assign(reader="other")
+    monkeypatch.setattr(states, "MOST_SETS", 60)
+    page.save_page(AgreementExplorer(pd.concat([measured, second], ignore_index=True)),
+                   tmp_path / "two.html")
+    seen = Opened(browser, tmp_path / "two.html")
+    seen.page.select_option("[data-control=cases]", label="external")
+    seen.page.select_option("[data-control=scale]", label="ratio")
+    seen.page.select_option("[data-control=readers]", label="other against expert")
+    chosen = seen.page.evaluate(
+        "() => Object.fromEntries([...document.querySelectorAll('[data-control]')]"
+        ".map((s) => [s.dataset.control, s.selectedOptions[0].textContent]))")
+    assert (chosen["cases"], chosen["readers"]) == ("external", "other against expert")
+    assert chosen["structure"] == "Any lesion"
+    assert (chosen["scale"], chosen["limits"]) == ("difference", "as reported")
+    seen.close()
+
+
 def test_cases_are_reached_by_keys_alone(browser, saved):
     folder, _, _ = saved
     seen = Opened(browser, folder / "page.html")
@@ -223,3 +252,64 @@ def test_an_exported_notebook_shows_the_living_page(browser, tmp_path):
     one.keyboard.press("Home")
     inside.locator(".dl-canvas[data-plane=axial][data-index='0']").first.wait_for()
     one.close()
+
+
+class Firefox:
+    """Debian's Firefox without a window, spoken to by WebDriver BiDi (W3C)."""
+
+    def __init__(self, folder):
+        port = free_port()
+        self.process = subprocess.Popen(
+            [FIREFOX, "--headless", "--profile", str(folder), "--remote-debugging-port", str(port)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.numbers, self.said = itertools.count(1), []
+        while True:
+            assert self.process.poll() is None, "Firefox has ended"
+            try:
+                self.line = websocket.create_connection(
+                    f"ws://127.0.0.1:{port}/session", timeout=120, suppress_origin=True)
+                break
+            except OSError:
+                time.sleep(0.3)
+        self.call("session.new", capabilities={})
+        self.call("session.subscribe", events=["log.entryAdded"])
+        self.page = self.call("browsingContext.getTree")["contexts"][0]["context"]
+
+    def call(self, method, **given):
+        number = next(self.numbers)
+        self.line.send(json.dumps({"id": number, "method": method, "params": given}))
+        while True:
+            answer = json.loads(self.line.recv())
+            if answer.get("method") == "log.entryAdded":
+                self.said.append(answer["params"]["text"])
+            if answer.get("id") == number:
+                assert answer["type"] == "success", answer
+                return answer["result"]
+
+    def value(self, expression):
+        found = self.call("script.evaluate", expression=expression, awaitPromise=True,
+                          target={"context": self.page})
+        return found["result"].get("value")
+
+    def wait_for(self, expression):
+        while not self.value(expression):
+            time.sleep(0.2)
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(FIREFOX is None, reason="no firefox here: apt-get install firefox-esr")
+def test_a_page_lives_in_firefox_too(saved, tmp_path):
+    folder, _, _ = saved
+    fox = Firefox(tmp_path)
+    try:
+        fox.call("browsingContext.navigate", context=fox.page, wait="complete",
+                 url=(folder / "page.html").as_uri())
+        fox.wait_for("document.body.dataset.ready === 'yes'")
+        assert fox.value("document.querySelectorAll('circle').length") == 40
+        fox.value("[...document.querySelectorAll('[aria-label=Cases] tbody button')]"
+                  ".find((b) => b.textContent === 'X007').click()")
+        fox.wait_for("!!document.querySelector('.dp-case canvas[data-index]')")
+        assert fox.said == []
+    finally:
+        fox.process.kill()
+        fox.process.wait()

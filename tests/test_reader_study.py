@@ -425,7 +425,7 @@ def three(tmp_path_factory):
     return study
 
 
-def test_a_consensus_is_what_most_readers_marked(three, pilot):
+def test_a_consensus_is_what_most_readers_marked(three, pilot, tmp_path):
     together = consensus_table(three)
     assert len(together) == 6 * 2 * 3
     lesion = together[(together.structure == "lesion") & (together.way == "majority")]
@@ -435,6 +435,11 @@ def test_a_consensus_is_what_most_readers_marked(three, pilot):
         assert row.dice_automatic == pytest.approx(2 * (rows - 1) / (2 * rows - 1))
         far = min(rows + 5, 10)
         assert row.dice_readers == pytest.approx((2 + 2 * rows / (rows + far)) / 3)
+    shown = consensus_table(plan(tmp_path, readers=["AB", "CD", "EF"], repeats=0.0,
+                                 arms=("correcting",)))
+    assert shown.empty
+    seen = together.assign(automatic_ml=np.nan, dice_automatic=np.nan)
+    assert sums.with_consensus(seen).empty  # where readers saw the machine's marks
     assert set(together.way) == {"majority", "staple"}
     assert consensus_table(pilot).empty  # of two, neither can outvote the other
     found = sums.with_consensus(together).set_index(["way", "structure"])

@@ -71,8 +71,11 @@ def test_verdicts_are_those_of_the_interval():
     turned = pairs.rename(columns={"reference": "test", "test": "reference"})
     assert multiverse.bias_choices(turned).verdicts == {"below 0": 14}
     assert "whatever is chosen" in multiverse.bias_choices(pairs).sentence
-    assert multiverse.limits_choices(pairs, 100.0).verdicts.keys() == {"within the margin"}
-    assert "beyond the margin" in multiverse.limits_choices(pairs, 1.0).verdicts
+    assert multiverse.limits_choices(pairs, 100.0).verdicts.keys() == {
+        multiverse.WITHIN_BOTH}
+    found = multiverse.limits_choices(pairs, 1.0)
+    assert found.verdicts.keys() == {multiverse.NOT_BOTH}
+    assert found.sentence.startswith("The limits of agreement are not both within the margin in ")
 
 
 def test_the_sentence_names_what_the_answer_turns_on():
@@ -117,3 +120,22 @@ def test_too_few_readings_have_no_analysis():
     assert multiverse.dice_choices(pd.DataFrame({"tp": [], "fp": [], "fn": []})).analyses.empty
     flat = pd.DataFrame({"reference": [5.0] * 6, "test": [5.0] * 6})
     assert "nan" not in multiverse.bias_choices(flat, 1.0).sentence
+
+
+def test_limits_that_can_not_be_had_are_counted_and_not_compared():
+    pairs = make_pairs(n=8, zeros=0, patients=[*"aaaaaaa", "b"])
+    found = multiverse.limits_choices(pairs)
+    none = int(found.analyses["value"].isna().sum())
+    assert none > 0
+    assert f"{none} of them without limits" in found.sentence
+    assert "nan" not in found.sentence
+    assert "  " not in found.sentence
+
+
+def test_of_what_has_no_absence_no_pair_is_chosen_by_its_sign():
+    hu = pd.DataFrame({"reference": [-600.0, -500, -20, 10, 30, -400, 20, 40, 55],
+                       "test": [-610.0, -480, 0, 12, 28, -390, 25, 30, 60]})
+    found = multiverse.bias_choices(hu, amounts=False).analyses
+    assert set(found["pairs"]) == {"all"}
+    assert set(multiverse.limits_choices(hu, amounts=False).analyses["pairs"]) == {"all"}
+    assert len(set(multiverse.bias_choices(hu).analyses["pairs"])) > 1

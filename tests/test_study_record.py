@@ -65,6 +65,7 @@ def test_no_file_is_no_fault_and_says_nothing(tmp_path, monkeypatch):
      r"line 4: study\.design is 'looking back', expected \"prospective\" or \"retrospective\""),
     (('title = "Deep', 'titel = "Deep'), r"line 3: study has no 'titel', expected of title, des"),
     (("ml = 12.5", "ml = -1"), r"line 13: margin\.ml is -1, expected a number above 0"),
+    (("ml = 12.5", "ml = inf"), r"line 13: margin\.ml is inf, expected a number above 0"),
     (("ml = 12.5", "ml = true"), r"line 13: margin\.ml is True, expected a number above 0"),
     (("declared = 2020-05-01", 'declared = "May 2020"'), r"line 14: .*expected a day, 2020-04-30"),
     (("to = 2020-04-30", "to = 2019-04-30"),

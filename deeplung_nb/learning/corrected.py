@@ -7,6 +7,7 @@ ones among them. Only the difference of these two is the corrections'.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,9 +27,10 @@ from deeplung_nb.cohorts.cases import (
 )
 from deeplung_nb.cohorts.splits import fold_cases
 from deeplung_nb.corrections.reading import Reading, read_finished
+from deeplung_nb.files import sha256_of
 from deeplung_nb.imaging.scan import LesionMask
 from deeplung_nb.labels import LESION_STRUCTURES, structure_mask
-from deeplung_nb.learning.dataset import PreparedCase, prepare_case
+from deeplung_nb.learning.dataset import PreparedCase, SliceSampler, prepare_case
 from deeplung_nb.learning.evaluate import Predictors, Reader
 from deeplung_nb.learning.experiment import prepared_cases
 from deeplung_nb.learning.train import train
@@ -122,6 +124,17 @@ def _prepare_corrected(run: Run, case_id: str, cohort: str, reader: str) -> Prep
     return prepare_case(case.scan, masks["corrected"], run.config.network.image_size, case.lungs)
 
 
+def _digest(config: Any, start: str, cohort: str, reader: str,
+            more: Sequence[PreparedCase]) -> str:
+    """What a training on hangs on: another start, correction or setting is another training."""
+    digest = hashlib.sha256(json.dumps([config.to_dict(), start, cohort, reader],
+                                       sort_keys=True).encode())
+    for case in more:
+        digest.update(case.case_id.encode())
+        digest.update(np.ascontiguousarray(case.target).data)
+    return digest.hexdigest()[:12]
+
+
 def train_on(run: Run, strokes: Strokes, *, fold: int = 0, epochs: int = 2, rate: float = 0.5,
              seed: int = 0, cohort: str = COHORT, reader: str = "recorded",
              progress: bool = True) -> pd.DataFrame:
@@ -162,21 +175,23 @@ def train_on(run: Run, strokes: Strokes, *, fold: int = 0, epochs: int = 2, rate
     training = prepared_cases(run, cohorts, parts.train, progress=False)
     more = [_prepare_corrected(run, case_id, cohort, reader) for case_id in strokes]
     settings = run.config.training
+    steps = SliceSampler(training, settings, seed).steps  # with more cases not one step more
     config = replace(run.config, first=None, training=replace(
         settings, max_epochs=epochs, learning_rate=rate * settings.learning_rate,
-        schedule="cosine", keep="last", warmup_steps=0))
+        schedule="cosine", keep="last", warmup_steps=0, steps_per_epoch=steps))
+    key = _digest(config, sha256_of(start), cohort, reader, more)
     files: dict[str, Path] = {WAYS[0]: start}
     for name, way, cases in (("plain", WAYS[1], training), ("with", WAYS[2], [*training, *more])):
-        folder = run.path(FOLDER, f"fold-{fold}", f"seed-{seed}-{epochs}-{rate:g}-{name}",
-                          CHECKPOINT).parent
+        folder = run.path(FOLDER, f"fold-{fold}", f"seed-{seed}-{name}-{key}", CHECKPOINT).parent
         train(cases, [], config, folder, seed=seed, name=DeepLungNet.name, start=start,
               progress=f"train {way}" if progress else False, data=run.data)
         files[way] = folder / CHECKPOINT
-    corrected = {(cohort, case_id) for case_id in strokes}
-    untouched = [(one, row.case_id) for role in ("cv", "external")
-                 for one, row in find_volumes(cohorts, role)
-                 if role == "external" or ((one.name, row.case_id) in left_out
-                                           and (one.name, row.case_id) not in corrected)]
+    candidates = [(one, row) for role in ("cv", "external")
+                  for one, row in find_volumes(cohorts, role)
+                  if role == "external" or (one.name, row.case_id) in left_out]
+    seen = {row.patient_id for one, row in candidates
+            if one.name == cohort and row.case_id in strokes}
+    untouched = [(one, row.case_id) for one, row in candidates if row.patient_id not in seen]
     readers = {way: Reader(DeepLungNet.name, (path,), fold) for way, path in files.items()}
     predictors, rows = Predictors(run.config.batch_predict), []
     for one, case_id in track(untouched, "judge", "case", shown=progress):

@@ -104,7 +104,8 @@ def consensus_table(study: ReaderStudy) -> pd.DataFrame:
         A row for each case and arm that three or more have read (of two there is no consensus,
         `imaging.consensus`), way and structure: `case_id, arm, way, readers, structure, volume_ml,
         automatic_ml, dice_automatic, dice_readers`. The last is the mean over the readers; each of
-        them is a part of the consensus and the machine is not, so theirs is flattered.
+        them is a part of the consensus, so theirs is flattered. Where readers have seen the
+        machine's marks (`aided`, `correcting`) it is a part too: nothing is compared with it there.
 
     Raises
     ------
@@ -121,7 +122,7 @@ def consensus_table(study: ReaderStudy) -> pd.DataFrame:
             continue
         case = study.load(name)
         masks = [read_finished(study.place(session), case.scan)[0] for session in sessions]
-        ml = case.scan.voxel_mm3 / 1000.0
+        ml, alone = case.scan.voxel_mm3 / 1000.0, arm == "unaided"
         for way, combine in (("majority", consensus.majority), ("staple", consensus.staple)):
             agreed = combine(masks)
             for structure in LESION_STRUCTURES:
@@ -132,7 +133,7 @@ def consensus_table(study: ReaderStudy) -> pd.DataFrame:
                 rows.append({
                     "case_id": name, "arm": arm, "way": way, "readers": len(masks),
                     "structure": structure, "volume_ml": ml * int(ours.sum()),
-                    "automatic_ml": ml * int(machine.sum()),
-                    "dice_automatic": _dice(machine, ours),
+                    "automatic_ml": ml * int(machine.sum()) if alone else float("nan"),
+                    "dice_automatic": _dice(machine, ours) if alone else float("nan"),
                     "dice_readers": float(np.mean(each)) if each else float("nan")})
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(CONSENSUS_COLUMNS))

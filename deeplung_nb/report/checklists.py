@@ -145,9 +145,10 @@ def answer_items(items: Sequence[Item], evidence: Evidence, record: StudyRecord
             if not some:
                 lacks.append(f"of the run: {need.words}")
         quoted = [(key, record.text(key)) for key in item.author if record.text(key)]
-        said = {key for key, _ in quoted}
-        lacks += [f"study.toml: {key}" for key in item.author if key not in said]
-        complete = n_met == len(item.run) and len(quoted) == len(item.author)
+        unsaid = [key for key in item.author if not record.is_said(key)]
+        lacks += [f"study.toml: {key}{' of each reader' * key.startswith('readers.')}"
+                  for key in unsaid]
+        complete = n_met == len(item.run) and not unsaid
         if complete and (item.run or item.author) and not item.never:
             status = COVERED
         elif n_met or quoted:

@@ -28,7 +28,10 @@ from deeplung_nb.stats.multiverse import DIMENSIONS, NOBODY, Multiverse
 
 COLUMNS = ("role", "structure", "question", "analyses", "value_min", "value_max", "sentence")
 AXIS = {"bias": "bias", "limits": "distance of the limits", "dice": "mean Dice"}
-VERDICTS = {"within the margin": ("green", "#009e73"), "beyond the margin": ("red", "#d55e00"),
+VERDICTS = {"within the margin": ("green", "#009e73"),
+            "both within the margin": ("green", "#009e73"),
+            "not both within the margin": ("red", "#d55e00"),
+            "beyond the margin": ("red", "#d55e00"),
             "above 0": ("red", "#d55e00"), "below 0": ("blue", "#0072b2")}
 """Verdict -> its colour in words and in the picture."""
 
@@ -70,8 +73,10 @@ def every_choice(table: pd.DataFrame, margin: float | None = None, *, reference:
 
 def choices_frame(found: dict[tuple[str, str, str], Multiverse]) -> pd.DataFrame:
     """One row a question: `role, structure, question, analyses, value_min, value_max, sentence`."""
-    rows = [(*key, len(one.analyses), *np.quantile(one.analyses["value"].to_numpy(float), (0, 1)),
-             one.sentence) for key, one in found.items()]
+    rows = [(*key, len(one.analyses), *np.nanquantile(one.analyses["value"].to_numpy(float),
+                                                      (0, 1)), one.sentence)
+            for key, one in found.items()
+            if np.isfinite(one.analyses["value"].to_numpy(float)).any()]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

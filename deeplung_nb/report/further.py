@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deeplung_nb.labels import VALUES, people
+from deeplung_nb.labels import NO_AMOUNTS, VALUES, people
 from deeplung_nb.report.numbers import interval, number, p_cell
 from deeplung_nb.stats import (
     classes,
@@ -108,19 +108,22 @@ def reader_statistics(table: pd.DataFrame, structure: str, value: str = "volume_
     """
     rows: list[tuple[str, str, str, str, str]] = []
     part: Any = table[(table["structure"] == structure) & (table["status"] == "ok")]
-    part = part.assign(subject=part["cohort"].astype(str) + "/" + part["case_id"].astype(str),
+    cohort = part["cohort"].astype(str)
+    part = part.assign(subject=cohort + "/" + part["case_id"].astype(str),
+                       patient=(cohort + "/" + part["patient_id"].astype(str)).where(
+                           part["patient_id"].notna()),
                        sees=np.where(part[value] > 0, "yes", "no")).dropna(subset=value)
     names = people(list(part["reader"]))
     read = part[part["reader"].isin(names)]
-    if len(names) >= 2:
+    if len(names) >= 2 and value not in NO_AMOUNTS:
         found = _try(lambda: classes.fleiss_kappa(read, "subject", "reader", "sees"))
         rows.append(("Fleiss’ κ of above 0", "–", "", "", found) if isinstance(found, str) else (
             "Fleiss’ κ of above 0", number(found.kappa), interval(found.kappa_ci), "",
             found.reason or f"{len(names)} persons: who sees it at all, beyond chance"))
     for name in names:
-        mine = read[read["reader"] == name].dropna(subset="patient_id")
-        if mine["patient_id"].duplicated().any():
-            found = _try(lambda mine=mine: followup.repeatability(mine, "patient_id", value))
+        mine = read[read["reader"] == name].dropna(subset="patient")
+        if mine["patient"].duplicated().any():
+            found = _try(lambda mine=mine: followup.repeatability(mine, "patient", value))
             rows.append((f"repeatability, {name}", "–", "", "", found) if isinstance(found, str)
                         else (f"repeatability, {name}", number(found.coefficient),
                               interval(found.coefficient_ci), "", found.reason or

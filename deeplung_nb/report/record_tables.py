@@ -27,6 +27,7 @@ ACQUISITION = {"extra_kvp": "tube voltage, kVp", "extra_kernel": "kernel",
                "slice_gap_mm": "distance of slices, mm", "n_slices": "slices",
                "scanner": "scanner", "protocol": "contrast medium"}
 """Columns of a manifest -> words; `extra_...` are those that `deeplung-nb manifest` writes."""
+NUMBERS = ("extra_kvp", "extra_ctdi_mgy", "extra_thickness_mm", "slice_gap_mm", "n_slices")
 MOST_LEVELS = 12
 WORST = 5
 
@@ -49,12 +50,16 @@ def acquisition(people: pd.DataFrame) -> pd.DataFrame:
             row = {"role": role, "characteristic": words, "n_total": len(part),
                    "n_known": len(known)}
             numbers: Any = pd.to_numeric(known, errors="coerce")
-            if len(known) and numbers.notna().all():
+            if column in NUMBERS and len(known) and numbers.notna().all():
                 rows.append({**row, "level": "", "median": float(numbers.median()),
                              "low": float(numbers.min()), "high": float(numbers.max())})
             elif len(known):
+                levels = known.astype(str).value_counts()
                 rows += [{**row, "level": str(level), "n": int(n)} for level, n in
-                         known.astype(str).value_counts().head(MOST_LEVELS).sort_index().items()]
+                         levels.head(MOST_LEVELS).sort_index().items()]
+                if len(levels) > MOST_LEVELS:
+                    rows.append({**row, "level": f"{len(levels) - MOST_LEVELS} others",
+                                 "n": int(levels.iloc[MOST_LEVELS:].sum())})
     return pd.DataFrame(rows, columns=["role", "characteristic", "level", "n_total", "n_known",
                                        "n", "median", "low", "high"])
 

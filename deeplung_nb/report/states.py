@@ -2,7 +2,8 @@
 
 A page has one answer for each choice of readers, structure, value and cases, and for each of these
 the ways in which it can be shown (scale, kind of limits). All numbers are those of
-`report.explore.answer`; the page draws them and computes none but each point's place.
+`report.explore.answer`; the page draws them, and computes of a point the mean and on other scales
+than the difference its height.
 """
 
 from __future__ import annotations
@@ -105,6 +106,7 @@ def _set(found: Answer, places: Mapping[tuple[str, str], int]) -> dict[str, Any]
         "names": list(reader_names(pairs)), "unit": VALUES[found.question.value][1],
         "structure": found.question.structure, "cases": [places[one] for one in key],
         "reference": _short(pairs["reference"]), "test": _short(pairs["test"]),
+        "difference": _short(d),
         # Of the bias, were this case left out, less the bias of all.
         "shift": _short((d.sum() - d) / (n - 1) - d.mean()) if n > 1 else [None] * n,
         "deming": _short([line.intercept, line.slope]) if np.isfinite(line.slope) else None,

@@ -81,6 +81,14 @@ class StudyRecord:
         return _words(self.said.get(key, ""))
 
 
+    def is_said(self, key: str) -> bool:
+        """Whether something is said to it; of readers, by each of them."""
+        if key.startswith("readers."):
+            name = key.removeprefix("readers.")
+            return bool(self.readers) and all(name in reader for reader in self.readers)
+        return key in self.said
+
+
 def _words(value: Any) -> str:
     return "; ".join(map(str, value)) if isinstance(value, list) else \
         f"{value:g}" if isinstance(value, float) else str(value)
@@ -94,7 +102,8 @@ def _fits(value: Any, wanted: tuple[str, ...] | str) -> bool:
     if wanted == TEXTS:
         return isinstance(value, list) and bool(value) and all(_fits(one, TEXT) for one in value)
     if wanted == NUMBER:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+        return isinstance(value, (int, float)) and not isinstance(value, bool) \
+            and 0 < value < float("inf")
     return type(value) is date
 
 

@@ -24,6 +24,8 @@ OF_THE_TRUTH = 40_000
 """Pairs from which a world's true values are computed."""
 FEWEST = 10
 """Pairs of which a world can be made."""
+MOST_WITHOUT = 0.05
+"""Share of studies without an interval, above which a way is none to choose."""
 SMOOTHING = 0.05
 """SD of what is added to a resampled difference, in its own SD: no study repeats a reading."""
 
@@ -253,7 +255,7 @@ def coverage_of(reference: Any, test: Any, cluster: Any = None, *, n_studies: in
         interval (`n_none` had none) whose interval holds the truth, `error` its standard error,
         `width` the median width. `chosen`: the narrowest of those ways that hold it as often as
         said, within two standard errors, in both worlds; where none does, the one that holds it
-        most often.
+        most often. A way that had no interval in more than one of twenty studies is never chosen.
 
     Formula
     -------
@@ -316,16 +318,22 @@ def coverage_of(reference: Any, test: Any, cluster: Any = None, *, n_studies: in
 
 def _choose(frame: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Which way to take for each thing: the narrowest that keeps its word in both worlds."""
-    def worst(part: Any) -> float:
-        return float((part["holds"] + 2 * part["error"]).min())
+    def worst(part: Any) -> tuple[float, float]:
+        """Of all studies, those without an interval included."""
+        share = part["holds"].fillna(0.0) * (1 - part["n_none"] / part["n_studies"])
+        return float(share.min()), float((share + 2 * part["error"].fillna(0.0)).min())
 
     chosen: set[tuple[str, str]] = set()
     for what, ways in frame.groupby("what", sort=False):
-        each: Any = {how: part for how, part in ways.groupby("how", sort=False)}
+        each: Any = {how: part for how, part in ways.groupby("how", sort=False)
+                     if np.all(part["n_none"] <= MOST_WITHOUT * part["n_studies"])
+                     and len(part) == len(WORLDS)}
+        if not each:
+            continue
         good = {how: float(part["width"].max()) for how, part in each.items()
-                if worst(part) >= confidence and part["width"].notna().all()}
+                if worst(part)[1] >= confidence}
         best = min(good, key=lambda how: good[how]) if good else \
-            max(each, key=lambda how: (np.nan_to_num(worst(each[how]), nan=-1.0)))
+            max(each, key=lambda how: worst(each[how])[0])
         chosen.add((str(what), str(best)))
     keys = zip(frame["what"], frame["how"], strict=True)
     return frame.assign(chosen=[key in chosen for key in keys])

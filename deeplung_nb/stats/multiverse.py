@@ -25,7 +25,8 @@ WORDS = {"estimate": "the estimate", "limits": "the kind of limits", "empty": "w
 NOBODY = "none"
 MOST_LEFT_OUT = 60
 """Cases that are left out in turn: those that move the bias most, where there are more."""
-NO_VERDICT = "no interval"
+NO_VERDICT = "not defined"
+WITHIN_BOTH, NOT_BOTH = "both within the margin", "not both within the margin"
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,16 +87,19 @@ class Multiverse:
         if not n:
             return f"No analysis of the {self.question} can be made of these readings."
         many = f"{n} analyses" if n > 1 else "one analysis"
-        if self.verdicts.keys() == {""}:  # nothing to be within: how far they go
+        none = self.verdicts.get(NO_VERDICT, 0)
+        if self.question == "dice" or (self.question == "limits" and self.margin is None):
+            values = self.analyses["value"].dropna()  # nothing to be within: how far they go
+            if values.empty:
+                return f"None of {many} has limits of agreement."
             what = {"dice": "The mean Dice goes", "limits": "The distance of the limits of "
                     "agreement goes"}[self.question]
-            low, high = (f"{value:.3g}" for value in (self.analyses["value"].min(),
-                                                      self.analyses["value"].max()))
             turns = self._widest()
-            return f"{what} from {low} to {high} over {many}" + (
-                f"; it turns on {turns}." if turns else ".")
+            return (f"{what} from {values.min():.3g} to {values.max():.3g} over {many}"
+                    + (f", {none} of them without limits" if none else "")
+                    + (f"; it turns on {turns}." if turns else "."))
         what = {"bias": "The bias, with its interval, is",
-                "limits": "Both limits of agreement are"}[self.question]
+                "limits": "The limits of agreement are"}[self.question]
         said = [f"{words} in {count} of {many}" if k == 0 else f"{words} in {count}"
                 for k, (words, count) in enumerate(self.verdicts.items())]
         turns = self.turns_on
@@ -125,9 +129,11 @@ def _verdict(low: float, high: float, margin: float | None) -> str:
     return "above 0" if low > 0 else "below 0" if high < 0 else "not told from 0"
 
 
-def _parts(pairs: pd.DataFrame) -> dict[str, np.ndarray]:
+def _parts(pairs: pd.DataFrame, amounts: bool) -> dict[str, np.ndarray]:
     a, b = (pairs[name].to_numpy(float) for name in ("reference", "test"))
     found = {"all": np.ones(len(a), bool)}
+    if not amounts:
+        return found
     for name, chosen in (("reference above 0", a > 0), ("both above 0", (a > 0) & (b > 0))):
         if not any(np.array_equal(chosen, other) for other in found.values()):
             found[name] = chosen
@@ -151,12 +157,12 @@ def _independent(pairs: pd.DataFrame, patient: str) -> dict[str, Any]:
     return {"cases": None}
 
 
-def _subsets(pairs: pd.DataFrame, patient: str
+def _subsets(pairs: pd.DataFrame, patient: str, amounts: bool
              ) -> Iterator[tuple[dict[str, str], np.ndarray, np.ndarray, Any]]:
     """The choices, both readings and whose they are, of each subset of pairs."""
     a, b = (pairs[name].to_numpy(float) for name in ("reference", "test"))
     places, _ = _left_out(pairs)
-    for part, inside in _parts(pairs).items():
+    for part, inside in _parts(pairs, amounts).items():
         for who, cluster in _independent(pairs, patient).items():
             for name, place in places:
                 if place >= 0 and not inside[place]:
@@ -170,8 +176,8 @@ def _subsets(pairs: pd.DataFrame, patient: str
                        None if cluster is None else cluster[kept])
 
 
-def bias_choices(pairs: pd.DataFrame, margin: float | None = None, *, patient: str = "patient_id"
-                 ) -> Multiverse:
+def bias_choices(pairs: pd.DataFrame, margin: float | None = None, *, patient: str = "patient_id",
+                 amounts: bool = True) -> Multiverse:
     """The bias under every choice of estimate, pairs, independence, and without each case.
 
     Parameters
@@ -183,6 +189,9 @@ def bias_choices(pairs: pd.DataFrame, margin: float | None = None, *, patient: s
         it, or it is `open`. Without one the interval is compared with 0.
     patient
         Column of who a pair is of; without it, cases alone are what is independent.
+    amounts
+        Whether 0 is an absence, as of volumes; of attenuations it is not, and no pair is chosen by
+        it.
 
     Returns
     -------
@@ -210,7 +219,7 @@ def bias_choices(pairs: pd.DataFrame, margin: float | None = None, *, patient: s
     {'within the margin': 12}
     """
     rows: list[dict[str, Any]] = []
-    for choices, a, b, cluster in _subsets(pairs, patient):
+    for choices, a, b, cluster in _subsets(pairs, patient, amounts):
         found = agreement.bland_altman(a, b, cluster=cluster)
         rows.append({"estimate": "mean", **choices, "n": len(a), "value": found.bias,
                      "low": found.bias_ci[0], "high": found.bias_ci[1]})
@@ -225,18 +234,18 @@ def bias_choices(pairs: pd.DataFrame, margin: float | None = None, *, patient: s
 
 
 def limits_choices(pairs: pd.DataFrame, margin: float | None = None, *,
-                   kinds: Sequence[str] = agreement.LIMITS, patient: str = "patient_id"
-                   ) -> Multiverse:
+                   kinds: Sequence[str] = agreement.LIMITS, patient: str = "patient_id",
+                   amounts: bool = True) -> Multiverse:
     """The limits of agreement under every choice of their kind, pairs, independence and cases.
 
     Parameters
     ----------
     pairs, margin
-        As `bias_choices`; limits are within the margin where both are (their intervals are not
+        As `bias_choices`; the limits are both within the margin or not (their intervals are not
         asked: the margin is one of single cases).
     kinds
         Of `agreement.LIMITS`; by regression they are those at the mean.
-    patient
+    patient, amounts
         As `bias_choices`.
 
     Returns
@@ -260,10 +269,10 @@ def limits_choices(pairs: pd.DataFrame, margin: float | None = None, *,
     --------
     >>> pairs = pd.DataFrame({"reference": [10.0, 20, 30, 40, 50], "test": [11.0, 22, 33, 44, 55]})
     >>> limits_choices(pairs, margin=20.0, kinds=("constant",)).verdicts
-    {'within the margin': 6}
+    {'both within the margin': 6}
     """
     rows: list[dict[str, Any]] = []
-    for choices, a, b, cluster in _subsets(pairs, patient):
+    for choices, a, b, cluster in _subsets(pairs, patient, amounts):
         for kind in kinds:
             found = agreement.bland_altman(a, b, limits=kind, cluster=cluster)
             low, high = found.loa_lower, found.loa_upper
@@ -272,8 +281,7 @@ def limits_choices(pairs: pd.DataFrame, margin: float | None = None, *,
             elif margin is None:
                 verdict = ""
             else:
-                verdict = "within the margin" if -margin < low and high < margin \
-                    else "beyond the margin"
+                verdict = WITHIN_BOTH if -margin < low and high < margin else NOT_BOTH
             rows.append({"limits": kind, **choices, "n": len(a), "value": high - low, "low": low,
                          "high": high, "verdict": verdict})
     return Multiverse("limits", _frame(rows, "limits"), margin, _left_out(pairs)[1])

@@ -181,7 +181,8 @@ def with_consensus(frame: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row for each arm, way and structure: `cases, readers` (fewest of a case), the mean
+        One row for each arm in which nobody had seen the machine's marks, way and structure:
+        `cases, readers` (fewest of a case), the mean
         `difference` (machine less consensus, mL) with an interval over the cases by the t
         distribution (NaN with fewer than three), and mean `dice_automatic, dice_readers` of the
         `n_dice` cases in which both are defined.
@@ -189,7 +190,8 @@ def with_consensus(frame: pd.DataFrame) -> pd.DataFrame:
     _need(frame, "case_id", "arm", "way", "readers", "structure", "volume_ml", "automatic_ml",
           "dice_automatic", "dice_readers")
     rows: list[dict[str, Any]] = []
-    groups: Any = frame.groupby(["arm", "way", "structure"], sort=False)
+    groups: Any = frame.dropna(subset=["automatic_ml"]).groupby(["arm", "way", "structure"],
+                                                                sort=False)
     for (arm, way, structure), part in groups:
         d = (part["automatic_ml"] - part["volume_ml"]).to_numpy(float)
         half = float("nan")

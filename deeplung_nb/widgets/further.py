@@ -7,8 +7,9 @@ from typing import Any
 
 import ipywidgets
 
-from deeplung_nb.labels import TITLES
+from deeplung_nb.labels import NO_AMOUNTS, TITLES
 from deeplung_nb.report.every_choice import draw_choices
+from deeplung_nb.report.explore import cases_of
 from deeplung_nb.report.further import further_statistics, reader_statistics
 from deeplung_nb.stats import coverage, multiverse
 
@@ -89,8 +90,10 @@ class Further(ipywidgets.VBox):
     def every_choice(self) -> None:
         """The sentences of all questions, and the specification plot of the bias."""
         found, margin = self.explorer.found, self._margin()
-        bias = multiverse.bias_choices(found.pairs, margin)
-        said = [bias.sentence, multiverse.limits_choices(found.pairs, margin).sentence]
+        amounts = found.question.value not in NO_AMOUNTS
+        bias = multiverse.bias_choices(found.pairs, margin, amounts=amounts)
+        said = [bias.sentence,
+                multiverse.limits_choices(found.pairs, margin, amounts=amounts).sentence]
         counts = self._counts()
         if counts is not None:
             said.append(multiverse.dice_choices(counts).sentence)
@@ -117,7 +120,10 @@ class Further(ipywidgets.VBox):
         question = found.question
         frame = further_statistics(found.pairs, self._margin())
         self._say(table=frame)
-        persons = reader_statistics(self.explorer.table, question.structure, question.value)
+        table: Any = cases_of(self.explorer.table, question.where)
+        out = {(one.cohort, one.case_id) for one in question.left_out}
+        kept = [key not in out for key in zip(table["cohort"], table["case_id"], strict=True)]
+        persons = reader_statistics(table[kept], question.structure, question.value)
         if len(persons):
             self._place.value += persons.to_html(index=False, border=0, escape=True)
 

@@ -265,8 +265,11 @@ def _page_of(widget: Any, title: str) -> str:
     room = min(MOST_CASE_BYTES, MOST_PAGE_BYTES * 9 // 10 // max(len(viewers), 1))
     packed = [pack_viewer(one, room) for one in viewers]
     numbers: dict[str, int] = {}
-    if states is not None:
-        numbers = {one["name"]: k for k, one in enumerate(states["cases"])}
+    if states is not None:  # a name of two cohorts, or of two viewers, tells no case apart
+        names = [one["name"] for one in states["cases"]]
+        seen = [one.scan.case_id for one in viewers]
+        numbers = {name: k for k, name in enumerate(names)
+                   if names.count(name) == 1 and seen.count(name) == 1}
     title = title or " · ".join([*(["Agreement of two readers"] if explorer else []),
                                  *(one.scan.case_id for one in viewers)][:4])
     page = _render(title, [(one, numbers.get(one.state["info"]["case_id"])) for one in packed],

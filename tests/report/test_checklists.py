@@ -47,6 +47,28 @@ def test_an_item_is_covered_only_where_all_of_it_is(run, needs, keys, there, sai
     assert (status == COVERED) == (not answered.lacks)
 
 
+def test_what_is_asked_of_readers_is_asked_of_each(run):
+    evidence = checklists.Evidence.of(run, None, StudyRecord())
+    item = [Item(16, "", "", author=("readers.role", "readers.years"))]
+    for readers, status in ((({"name": "AB", "role": "r", "years": 3},), COVERED),
+                            (({"name": "AB", "role": "r"}, {"name": "CD", "years": 3}), PARTLY),
+                            (({"name": "AB", "role": "r", "years": 3}, {"name": "EF"}), PARTLY),
+                            ((), AUTHORS)):
+        answered, = checklists.answer_items(item, evidence, StudyRecord(readers=readers))
+        assert answered.status == status
+
+
+def test_no_run_covers_how_far_annotators_are_from_themselves(run):
+    write(run, "panel")
+    table = pd.DataFrame({"role": ["cv"], "reader": ["reader-ann"], "status": ["ok"]})
+    run.path("measurements.csv").write_text("x")
+    evidence = checklists.Evidence(run, (), (), frozenset({"cv"}), frozenset(table.reader))
+    item = next(one for one in checklists.CLAIM if one.number == 18)
+    answered, = checklists.answer_items([item], evidence, StudyRecord())
+    assert answered.status == PARTLY
+    assert "from themself" in answered.lacks[0]
+
+
 def test_a_piece_is_linked_and_bears_its_hash(run):
     path = write(run)
     evidence = checklists.Evidence.of(run, None, StudyRecord())

@@ -21,6 +21,11 @@ def test_acquisition_is_what_the_manifest_says_and_no_more():
     assert found.loc[("kernel", "B30"), "n"] == 2
     assert "scanner" not in found.index.get_level_values(0)
     assert "contrast medium" not in found.index.get_level_values(0)
+    many = people.assign(scanner=["16", "64", "16", "64"])
+    levels = record_tables.acquisition(many).set_index("characteristic").loc["scanner"]
+    assert levels.level.tolist() == ["16", "64"]  # names, though they look like numbers
+    many = pd.DataFrame({"role": "cv", "scanner": [f"S{k:02d}" for k in range(15)]})
+    assert record_tables.acquisition(many).level.tolist()[-1] == "3 others"
     printed = record_tables.format_acquisition(found.reset_index()).as_raw_html()
     assert "120 (100 to 120)" in printed
     assert "2 of 3" in printed

@@ -190,8 +190,8 @@ function reach(values, share, zero = false) {
 
 // Mean and difference of each pair on a scale; null where it can't express them.
 const PLACES = {
-  difference: (a, b) => [(a + b) / 2, b - a],
-  percent: (a, b) => (a + b === 0 ? null : [(a + b) / 2, (200 * (b - a)) / (a + b)]),
+  difference: (a, b, d) => [(a + b) / 2, d],
+  percent: (a, b, d) => (a + b === 0 ? null : [(a + b) / 2, (200 * d) / (a + b)]),
   ratio: (a, b) => (a > 0 && b > 0 ? [Math.sqrt(a * b), b / a] : null),
 };
 
@@ -320,6 +320,15 @@ class Explorer {
   settle(changed) {
     const { states, sets } = this.data;
     const { chosen } = this;
+    if (!states[this.key6(chosen)] && sets[this.key4(chosen)]) {
+      // The same pairs, shown in the way that is nearest to what was chosen.
+      const ways = Object.keys(states).filter((key) => key.startsWith(`${this.key4(chosen)}|`))
+        .map((key) => key.split("|").slice(4).map(Number));
+      const kept = changed === "limits" ? 1 : 0;
+      ways.sort((a, b) => ([chosen.scale, chosen.limits][kept] !== a[kept])
+        - ([chosen.scale, chosen.limits][kept] !== b[kept]));
+      [chosen.scale, chosen.limits] = ways[0];
+    }
     if (!states[this.key6(chosen)]) {
       for (const name of ["limits", "scale", "cases", "value", "structure", "readers"]) {
         if (name === changed) continue;
@@ -376,7 +385,7 @@ class Explorer {
   draw(state, set, scale) {
     const found = []; // case, mean, difference
     set.cases.forEach((number, k) => {
-      const at = PLACES[scale](set.reference[k], set.test[k]);
+      const at = PLACES[scale](set.reference[k], set.test[k], set.difference[k]);
       if (at) found.push([number, ...at, this.look(set, k)]);
     });
     const [numbers, xs, ys, looks] = [0, 1, 2, 3].map((k) => found.map((one) => one[k]));
@@ -431,7 +440,7 @@ class Explorer {
     const facts = Object.keys(this.data.cases[0]).filter((name) => !["name", "cohort"].includes(name));
     const rows = set.cases.map((number, k) => {
       const one = this.data.cases[number];
-      return [number, [one.name, set.reference[k], set.test[k], set.test[k] - set.reference[k],
+      return [number, [one.name, set.reference[k], set.test[k], set.difference[k],
         set.shift[k], ...facts.map((name) => one[name]), this.cases.has(number) ? "here" : ""]];
     });
     const unit = set.unit ? `, ${set.unit}` : "";
