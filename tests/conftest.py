@@ -13,7 +13,8 @@ SHARED = ROOT.parent / "shared"
 
 LONGEST = ("test_reproduce.py", "test_scaling.py", "test_widgets_browser.py",
            "test_cohort_browser.py", "test_accessibility.py", "test_segment.py",
-           "test_corrector_browser.py", "test_side_by_side.py", "test_team.py")
+           "test_corrector_browser.py", "test_side_by_side.py", "test_team.py",
+           "test_corrected.py", "test_page_browser.py")
 """Files that take minutes: begun first, so that two processes end together."""
 
 

@@ -176,6 +176,17 @@ def test_what_has_no_answer_is_not_offered_and_no_choice_leads_nowhere(browser, 
     seen.close()
 
 
+def test_a_page_without_anything_to_compare_says_so(browser, tmp_path):
+    few = fake_measurements()
+    few = few[few.case_id.isin(["X000", "X001"])]
+    page.save_page(AgreementExplorer(few), tmp_path / "few.html")
+    seen = Opened(browser, tmp_path / "few.html")
+    assert "Nothing here can be compared" in seen.page.locator("main").inner_text()
+    assert "2 cases are in the table" in seen.page.locator("main").inner_text()
+    assert seen.page.locator("select").count() == 0
+    seen.close()
+
+
 def test_another_reader_is_shown_for_the_same_cases(browser, tmp_path, monkeypatch):
     """In a way that there is for that reader, but never of another cohort, structure or value."""
     measured = fake_measurements()

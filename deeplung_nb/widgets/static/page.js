@@ -312,7 +312,7 @@ class Explorer {
       element("h3", { text: "Cases, and what the bias would be without each" }), this.table, this.picked,
       element("h3", { text: "All statistics of this choice" }), this.statistics,
       element("h3", { text: "In words" }), this.paragraph);
-    this.show();
+    this.show(null, host);
   }
   key4(chosen) { return [chosen.readers, chosen.structure, chosen.value, chosen.cases].join("|"); }
   key6(chosen) { return `${this.key4(chosen)}|${chosen.scale}|${chosen.limits}`; }
@@ -357,9 +357,10 @@ class Explorer {
       select.value = String(chosen[name]);
     }
   }
-  show(changed) {
+  show(changed, host) {
     if (!Object.keys(this.data.states).length) {
-      this.foot.textContent = "Nothing here can be compared: no choice of readers and cases has three pairs.";
+      host.replaceChildren(element("p", { text: "Nothing here can be compared: no choice of readers "
+        + `and cases has three pairs. ${this.data.cases.length} cases are in the table.` }));
       return;
     }
     this.settle(changed);
