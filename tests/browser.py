@@ -125,9 +125,6 @@ class Watched:
         self.elsewhere: list[str] = []
         self.page = browser.new_page(viewport={"width": 1280, "height": 1100}, **options)
         self.page.set_default_timeout(PATIENCE_MS)
-        # JupyterLab says in a window of its own that a kernel has died; not always.
-        self.page.add_locator_handler(self.page.locator("dialog button", has_text="Ok").first,
-                                      lambda button: button.click())
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.messages.append(f"exception: {error}"))
         self.page.route(lambda url: not url.startswith(("http://127.0.0.1", "data:", "blob:",
@@ -155,6 +152,12 @@ class Watched:
         """Run one cell of the notebook that is open."""
         self.page.locator(".jp-Notebook .jp-CodeCell .jp-InputArea-editor").nth(k).click()
         self.page.keyboard.press("Shift+Enter")
+
+    def bear_deaths(self) -> None:
+        """Say yes where JupyterLab says, in a window of its own and not always, that a kernel died.
+        """
+        self.page.add_locator_handler(self.page.locator("dialog button", has_text="Ok").first,
+                                      lambda button: button.click())
 
     def wait_for_viewer(self) -> None:
         """Until its first slice is drawn."""

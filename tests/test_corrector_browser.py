@@ -213,6 +213,7 @@ def test_everything_is_drawn_by_keyboard_alone(lab, browser, folder):
 
 def test_a_killed_kernel_costs_no_stroke_that_was_said_to_be_on_disk(lab, browser, folder):
     seen = Drawn(browser).open(lab, "killed.ipynb")
+    seen.bear_deaths()
     for k in range(4):
         seen.click((1 + k, 8 + k, 9), "axial")
     seen.wait_for("4 strokes, all on disk")

@@ -88,6 +88,7 @@ def test_a_pilot_runs_from_plan_to_paragraph_and_a_killed_kernel_costs_no_kept_s
     with server(tmp_path, "lab") as lab:
         seen = Desk(browser)
         seen.run_cells(lab, "AB.ipynb")
+        seen.bear_deaths()
         for number in range(7):
             seen.begin(0)
             if number == 2:  # in the middle of a case
