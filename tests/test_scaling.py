@@ -424,13 +424,21 @@ def test_the_command_measures_and_goes_on_to_agreement(cohort, tmp_path, checkpo
     assert f"0 measured, {N} kept" in capsys.readouterr().out
 
 
+def words_of(process):
+    """A process's command; nothing of one that has ended meanwhile, or waits to be counted."""
+    try:
+        return " ".join(process.cmdline() or [])
+    except psutil.NoSuchProcess:  # a zombie is one
+        return ""
+
+
 def kill_some(process, rng, workers_too=True):
     """SIGKILL of the client (and so of the scheduler in it), or of one of its workers."""
     try:
         family = psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return
-    workers = [p for p in family if "spawn_main" in " ".join(p.cmdline() or [])]
+    workers = [p for p in family if "spawn_main" in words_of(p)]
     victim = rng.choice(workers) if workers and workers_too and rng.random() < 0.8 else process
     os.kill(victim.pid, signal.SIGKILL)
 
