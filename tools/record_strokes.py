@@ -1,6 +1,6 @@
 """Draw corrections into a run's automatic marks as a person would, and keep the strokes.
 
-The hand is a program: it knows the true marks of the synthetic cohort, works through the slices in
+The hand is a program: it knows the marks of the synthetic expert, works through the slices in
 which the machine is most wrong, outlines what is missed, wipes what is nothing, and misses each
 outline by a millimetre or so. Usage: `python tools/record_strokes.py RUN_FOLDER`, a run of the
 profile `quick`. Writes `data_manifests/strokes_phantom.json`.

@@ -52,8 +52,8 @@ Strokes = Mapping[str, Sequence[Mapping[str, Any]]]
 def recorded_strokes(run: Run) -> dict[str, list[dict[str, Any]]]:
     """The strokes that come with the package, where a run has the synthetic cohort; else none.
 
-    Three cases, which `tools/record_strokes.py` drew: from the true marks, with a hand's
-    inaccuracy.
+    Three cases, which `tools/record_strokes.py` drew: from the marks of the cohort's
+    synthetic expert, with a hand's inaccuracy.
     """
     path = manifest_folder() / RECORDED
     if COHORT not in run.config.cohorts or not path.exists():
@@ -62,9 +62,8 @@ def recorded_strokes(run: Run) -> dict[str, list[dict[str, Any]]]:
 
 
 def _dice(one: LesionMask, other: LesionMask, structure: str) -> float:
-    counts = overlap.confusion(*(structure_mask(mask.labels, structure) for mask in (one, other)))
-    size = 2 * counts.tp + counts.fp + counts.fn
-    return 2 * counts.tp / size if size else float("nan")
+    return overlap.confusion(*(structure_mask(mask.labels, structure)
+                               for mask in (one, other))).dice()
 
 
 def replay(run: Run, strokes: Strokes, cohort: str = COHORT, reader: str = "recorded",

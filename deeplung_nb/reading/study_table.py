@@ -27,9 +27,7 @@ CONSENSUS_COLUMNS = ("case_id", "arm", "way", "readers", "structure", "volume_ml
 
 
 def _dice(one: np.ndarray, other: np.ndarray) -> float:
-    counts = overlap.confusion(one, other)
-    size = 2 * counts.tp + counts.fp + counts.fn
-    return 2 * counts.tp / size if size else float("nan")
+    return overlap.confusion(one, other).dice()
 
 
 def _regions(case: StudyCase) -> LungRegions | None:

@@ -176,7 +176,7 @@ def pack_viewer(viewer: CTViewer, most_bytes: int = MOST_CASE_BYTES) -> Packed:
 
 
 def _script() -> str:
-    """The one script of a page: viewer and explorer, without what only a notebook asks for."""
+    """The one script of a page: the viewer as in notebooks, and what answers it here."""
     return script("viewer.js", "page.js")
 
 
@@ -201,7 +201,7 @@ def _render(title: str, viewers: Sequence[tuple[Packed, int | None]],
 def _said(n_left: int) -> list[str]:
     more = [f"{n_left} further choices of readers, values and cases were not computed: a notebook "
             "answers them (AgreementExplorer)."] if n_left else []
-    return ["What is not offered here was not computed. All numbers were computed when the page "
+    return ["What is not offered here was not computed. All statistics were computed when the page "
             "was made; nothing is loaded, stored or sent.", *more]
 
 
@@ -228,7 +228,7 @@ def save_page(widget: Any, path: str | os.PathLike, title: str = "") -> Path:
 
 
 class LivingPage:
-    """A page in a notebook's output: it lives on where the notebook is exported, or has no kernel.
+    """A page in a notebook's output, which lives on where the notebook is exported.
 
     `embed` makes one. The notebook's file grows by the page, some megabytes with a CT.
     """
@@ -242,7 +242,7 @@ class LivingPage:
 
 
 def embed(widget: Any, title: str = "", height_px: int = 900) -> LivingPage:
-    """The page of `save_page` as a cell's result, for `nbconvert --to html` and dead kernels.
+    """The page of `save_page` as a cell's result, for `nbconvert --to html`.
 
     Parameters and errors as `save_page`.
     """
