@@ -30,7 +30,7 @@ from deeplung_nb.stats import (
     tolerance,
     trend,
 )
-from deeplung_nb.stats.coverage import World
+from deeplung_nb.stats.worlds import EXAMPLES
 
 Z = stats.norm.ppf(0.975)
 SIZES = (20, 40, 67, 197)
@@ -43,8 +43,8 @@ def held(interval, truth):
 
 def of_differences(rng, n):
     """Normal differences, mean 5, SD 10, of readings that spread far more."""
-    a = rng.normal(300, 80, n)
-    d = rng.normal(5, 10, n)
+    a, b, _ = drawn("normal", rng, n)
+    d = b - a
     upper = 5 + Z * 10
     found = {}
     for ci in ("approximate", "mover", "exact"):
@@ -126,37 +126,8 @@ def of_defaults(row, truth):
             for name, value in truth.items()}
 
 
-def skewed(rng, n):
-    """35 % zeros, lognormal volumes (sigma 1.3), an error of 20 %; each pair a patient."""
-    return World(zero=0.35, mu=2.0, sigma=1.3, error=0.2).draw(rng, n)
-
-
-def clustered(rng, n):
-    """n patients with 1 to 7 lesions; volumes and differences belong together in a patient."""
-    who = np.repeat(np.arange(n), rng.integers(1, 8, n))
-    a = rng.normal(300, 60, n)[who] + rng.normal(0, 50, len(who))
-    return a, a + 5 + rng.normal(0, 8, n)[who] + rng.normal(0, 6, len(who)), who
-
-
-def gross(rng, n):
-    """Gamma sizes, 40 % zeros, errors of 15 %, and 3 % of one reader wrong five times over."""
-    size = rng.gamma(0.7, 60, n) * (rng.random(n) > 0.4)
-    a, b = (size * np.maximum(1 + 0.15 * rng.normal(size=n), 0) for _ in range(2))
-    return a, np.where(rng.random(n) < 0.03, b * rng.choice([0.2, 5.0], n), b), None
-
-
-def few_repeats(rng, n):
-    """n patients, three of them scanned twice."""
-    who = np.concatenate([np.arange(n), np.arange(3)])
-    a = rng.normal(300, 60, n)[who] + rng.normal(0, 20, len(who))
-    return a, a + 5 + rng.normal(0, 6, n)[who] + rng.normal(0, 6, len(who)), who
-
-
-def exchangeable(rng, n):
-    """Two readers with the same 15 % of error, lognormal sizes."""
-    size = rng.lognormal(3, 1, n)
-    a, b = (size * np.maximum(1 + 0.15 * rng.normal(size=n), 0.01) for _ in range(2))
-    return a, b, None
+def drawn(world, rng, n):
+    return EXAMPLES[world].draw(rng, n)
 
 
 @functools.cache
@@ -164,7 +135,7 @@ def truths(world):
     """What the intervals are of, from fifty studies of 100,000."""
     rows = []
     for k in range(50):
-        a, b, _ = world(np.random.default_rng([12345, k]), 100_000)
+        a, b, _ = drawn(world, np.random.default_rng([12345, k]), 100_000)
         d = b - a
         logs = np.log(b[(a > 0) & (b > 0)] / a[(a > 0) & (b > 0)])
         r = np.corrcoef(a, b)[0, 1]
@@ -183,16 +154,16 @@ def truths(world):
 @functools.cache
 def upper_by_size(world):
     """The upper limit by regression at the mean of all, from a large study."""
-    a, b, _ = world(np.random.default_rng(12345), 100_000)
+    a, b, _ = drawn(world, np.random.default_rng(12345), 100_000)
     return agreement.bland_altman(a, b, limits="regression").loa_upper
 
 
 def of_world(world, rng, n):
-    a, b, who = world(rng, n)
+    a, b, who = drawn(world, rng, n)
     truth = dict(truths(world))
     limit = truth.pop("limit")
     row = {}
-    if world in (skewed, exchangeable):
+    if world in ("skewed", "exchangeable"):
         # differences are symmetric about 0
         truth |= {"bias": 0.0, "hodges_lehmann_all": 0.0, "median_difference": 0.0}
     default = row_of(a, b, who)
@@ -317,7 +288,7 @@ def of_slopes(rng, n):
 
 def of_patients(rng, n):
     """n patients with one to seven pairs that belong together: what else takes `cluster=`."""
-    a, b, who = clustered(rng, n)
+    a, b, who = drawn("clustered", rng, n)
     found = {"median Dice, order statistics *": held(robust.quantile_interval(
         stats.norm.cdf((b - a) / 10), 0.5, who), stats.norm.cdf(0.5))}
     x, y = (a + rng.normal(0, 8, n)[who] + rng.normal(0, 6, len(who)) for _ in range(2))
@@ -350,11 +321,7 @@ def of_patients(rng, n):
 
 WORLDS = {
     "normal": (of_differences, pair_of_limits, of_correlations, of_lines, of_two_samples),
-    "skewed": (functools.partial(of_world, skewed),),
-    "clustered": (functools.partial(of_world, clustered),),
-    "gross": (functools.partial(of_world, gross),),
-    "repeats": (functools.partial(of_world, few_repeats),),
-    "exchangeable": (functools.partial(of_world, exchangeable),),
+    **{name: (functools.partial(of_world, name),) for name in EXAMPLES if name != "normal"},
     "patients": (of_patients,),
     "slopes": (of_slopes,),
     "readers": (of_readers, of_intraclass, of_classes, of_shifts),

@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
+from scipy import integrate, optimize, stats
 
 from deeplung_nb.stats import coverage
-from deeplung_nb.stats.coverage import World, coverage_of
+from deeplung_nb.stats.coverage import coverage_in, coverage_of
+from deeplung_nb.stats.worlds import EXAMPLES, World
 
 
 def test_a_world_is_recovered_from_its_own_pairs():
@@ -119,7 +120,7 @@ def test_a_way_that_hardly_ever_has_an_interval_is_not_chosen():
     frame = pd.DataFrame([
         {**row, "world": world, "how": how, "holds": holds, "error": error, "width": width,
          "n_none": none}
-        for world in coverage.WORLDS for how, holds, error, width, none in (
+        for world in ("parametric", "resampled") for how, holds, error, width, none in (
             ("rare", 0.0, 0.5, 1.0, 199), ("good", 0.95, 0.015, 4.0, 0),
             ("narrow", 0.7, 0.03, 2.0, 0))])
     found = coverage._choose(frame, 0.95)
@@ -128,3 +129,63 @@ def test_a_way_that_hardly_ever_has_an_interval_is_not_chosen():
     assert not nobody.chosen.any()
     worst = coverage._choose(frame[frame.how != "good"], 0.95)
     assert set(worst[worst.chosen].how) == {"narrow"}
+
+
+# --- worlds that are stated ---
+
+
+def beyond(limit):
+    """Share of the skewed world's differences above a limit: 0.2 x volume x normal, 65 % seen."""
+    return 0.65 * integrate.quad(lambda z: stats.norm.pdf(z) * stats.lognorm.sf(
+        limit / (0.2 * z), 1.3, scale=np.exp(2.0)), 1e-9, 9)[0]
+
+
+OF_SKEWED = optimize.brentq(lambda limit: beyond(limit) - 0.025, 1, 50)
+TRUE = {  # by formula, of each world: what, value, to within
+    "normal": [("bias", 5.0, 0.2), ("upper limit", 5 + 19.6, 0.4),
+               ("97.5 % quantile", 5 + 19.6, 0.6)],
+    "skewed": [("bias", 0.0, 0.15), ("97.5 % quantile", OF_SKEWED, 0.4)],
+    "clustered": [("bias", 5.0, 0.3), ("upper limit", 5 + 19.6, 0.4)],  # SD of 8 and 6 is 10
+    "repeats": [("bias", 5.0, 0.2), ("upper limit", 5 + 1.96 * np.hypot(6, 6), 0.4)],
+    "gross": [("Hodges–Lehmann shift", 0.0, 0.2), ("ratio", 1.0, 0.05)],
+    "exchangeable": [("bias", 0.0, 0.3), ("ratio", 1.0, 0.01),
+                     ("upper limit of the ratio", np.exp(1.96 * 0.15 * np.sqrt(2)), 0.06)],
+}
+
+
+@pytest.mark.parametrize("name", list(EXAMPLES))
+def test_what_is_true_in_an_example_is_what_its_formula_says(name):
+    found = coverage_in(name, 20, n_studies=2).drop_duplicates("what").set_index("what")
+    assert set(found.world) == {name}
+    for what, value, within in TRUE[name]:
+        assert found.truth[what] == pytest.approx(value, abs=within), what
+
+
+def test_a_stated_world_and_the_example_of_it_say_the_same():
+    stated = coverage_in(World(zero=0.35, mu=2.0, sigma=1.3, error=0.2), 40, n_studies=5, seed=3)
+    named = coverage_in("skewed", 40, n_studies=5, seed=3)
+    pd.testing.assert_frame_equal(stated.drop(columns="world"), named.drop(columns="world"))
+    assert not stated.equals(coverage_in("skewed", 40, n_studies=5, seed=4).assign(world="stated"))
+
+
+def test_gross_errors_leave_the_shift_a_way_and_take_it_from_the_limit():
+    found = coverage_in("gross", 67, n_studies=100, seed=1).set_index(["what", "how"])
+    assert found.holds["upper limit", "MOVER"] < 0.5
+    assert found.holds["Hodges–Lehmann shift", "signed ranks"] > 0.9
+    chosen = found[found.chosen].reset_index()
+    assert chosen.groupby("what").how.nunique().eq(1).all()
+    assert set(found.reset_index().what) - set(chosen.what) == {"2.5 % quantile",
+                                                                "97.5 % quantile"}
+
+
+def test_progress_counts_the_studies_of_the_one_world():
+    told = []
+    coverage_in("normal", 12, n_studies=3, tell=lambda done, of: told.append((done, of)))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_world_that_nobody_knows_and_too_few_patients_are_refused():
+    with pytest.raises(ValueError, match="'lognormal', expected a World or one of normal, skewed"):
+        coverage_in("lognormal", 30)
+    with pytest.raises(ValueError, match="5 patients, expected 10 or more"):
+        coverage_in("normal", 5)

@@ -1,4 +1,11 @@
-"""What the checklists ask, in our own words, and what of a run would answer it."""
+"""What the checklists ask, in our own words, and what of a run would answer it.
+
+Number and content of each item were compared with transcriptions that anyone can read: of CLAIM
+2024 (Tejani et al., Radiol Artif Intell 6:e240300) a summary of its 44 items in the public
+repository Aperivue/medsci-skills, of GRRAS (Kottner et al. 2011, J Clin Epidemiol 64:96) its table
+I as reprinted in BMC Women's Health 13:3 (2013). Metrics Reloaded (Maier-Hein, Reinke et al. 2024,
+Nat Methods 21:195) is no list of items: the division into 13 is ours.
+"""
 
 from __future__ import annotations
 
@@ -77,11 +84,12 @@ CLAIM: tuple[Item, ...] = (
          ("reference.definition",)),
     Item(15, "Reference", "Why this reference standard", author=("reference.rationale",)),
     Item(16, "Reference", "Who annotated, with which qualification",
-         author=("readers.role", "readers.years")),
+         author=("readers.role", "readers.years", "readers.training")),
     Item(17, "Reference", "How the test set was annotated, with which tools",
          author=("reference.test_set", "readers.tool")),
-    Item(18, "Reference", "Agreement between and within the annotators",
-         (FURTHER, _table("panel", "readers among each other")),
+    Item(18, "Reference", "Agreement between and within the annotators, and how disagreement was "
+         "resolved", (FURTHER, _table("panel", "readers among each other")),
+         ("reference.discrepancies",),
          never="how far each annotator is from themself: a reader study's repeats"),
     Item(19, "Partitions", "How cases were assigned to training, validation, test",
          (_says("Cross-validation had", "the folds"), FLOW)),

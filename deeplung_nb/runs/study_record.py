@@ -30,7 +30,8 @@ SCHEMA: dict[str, dict[str, tuple[str, ...] | str]] = {
         "method": ("consecutive", "random", "convenience"), "from": DAY, "to": DAY, "place": TEXT,
         "inclusion": TEXTS, "exclusion": TEXTS, "size_rationale": TEXT, "missing_data": TEXT,
     },
-    "reference": {"definition": TEXT, "rationale": TEXT, "source": TEXT, "test_set": TEXT},
+    "reference": {"definition": TEXT, "rationale": TEXT, "source": TEXT, "test_set": TEXT,
+                  "discrepancies": TEXT},
     "margin": {"ml": NUMBER, "declared": DAY, "rationale": TEXT},
 }
 """Table -> key -> what it holds."""

@@ -9,154 +9,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import nnls
 
 from deeplung_nb.stats import agreement, correlation, paired, robust
 from deeplung_nb.stats._results import check_confidence, cluster_codes, two_arrays
+from deeplung_nb.stats.worlds import EXAMPLES, FEWEST, Draw, World
 
-WORLDS = ("parametric", "resampled")
 OF_THE_TRUTH = 40_000
 """Pairs from which a world's true values are computed."""
-FEWEST = 10
-"""Pairs of which a world can be made."""
 MOST_WITHOUT = 0.05
 """Share of studies without an interval, above which a way is none to choose."""
 SMOOTHING = 0.05
 """SD of what is added to a resampled difference, in its own SD: no study repeats a reading."""
 
 
-@dataclass(frozen=True)
-class World:
-    """Volumes of two readers: zeros, skewed sizes, and an error that has a part of each kind.
-
-    Attributes
-    ----------
-    zero
-        Share of pairs that neither reader sees.
-    mu, sigma
-        Of the logarithm of the reference's volume, mL, where it sees one.
-    bias, error
-        Of the test reader, as shares of the volume: mean, and SD.
-    bias_ml, error_ml
-        Those that don't grow with it.
-    reference_only, test_only
-        Shares of the seen pairs in which only one of the two sees anything.
-    alike
-        Share of the error's variance that the readings of one patient have in common.
-    sizes
-        Readings of each patient, drawn from; one: each is of another patient.
-    """
-
-    zero: float = 0.0
-    mu: float = 2.0
-    sigma: float = 1.3
-    bias: float = 0.0
-    error: float = 0.2
-    bias_ml: float = 0.0
-    error_ml: float = 0.0
-    reference_only: float = 0.0
-    test_only: float = 0.0
-    alike: float = 0.0
-    sizes: tuple[int, ...] = (1,)
-
-    def draw(self, rng: np.random.Generator, n: int
-             ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Readings of `n` patients: reference, test, and whose they are (None: all of others)."""
-        who = None
-        if self.sizes != (1,):
-            who = np.repeat(np.arange(n), rng.choice(self.sizes, n))
-        size = n if who is None else len(who)
-        a = np.where(rng.random(size) < self.zero, 0.0, rng.lognormal(self.mu, self.sigma, size))
-        noise = rng.normal(size=size)
-        if who is not None and self.alike > 0:
-            noise = math.sqrt(self.alike) * rng.normal(size=n)[who] + \
-                math.sqrt(1 - self.alike) * noise
-        spread = np.hypot(self.error * a, self.error_ml)
-        b = np.maximum(a + np.where(a > 0, self.bias_ml + self.bias * a + spread * noise, 0.0), 0.0)
-        if self.reference_only > 0 or self.test_only > 0:
-            lost = rng.random(size)
-            b = np.where(lost < self.reference_only, 0.0, b)
-            only = (lost >= self.reference_only) & (lost < self.reference_only + self.test_only)
-            a = np.where(only, 0.0, a)
-        return a, b, who
-
-    @classmethod
-    def of(cls, reference: Any, test: Any, cluster: Any = None) -> World:
-        """The world that a user's pairs look like.
-
-        Parameters
-        ----------
-        reference, test, cluster
-            Volumes of one pair or more each, and whose they are.
-
-        Raises
-        ------
-        ValueError
-            Fewer than ten pairs, or fewer than three that both see.
-        """
-        a, b, _ = two_arrays(reference, test)
-        both = (a > 0) & (b > 0)
-        if len(a) < FEWEST or both.sum() < 3 or (a < 0).any() or (b < 0).any():
-            raise ValueError(f"{len(a)} pairs, {int(both.sum())} of them above 0 in both, expected "
-                             f"{FEWEST} or more volumes and 3: too few to make a world of")
-        x, d = a[both], (b - a)[both]
-        line = np.zeros(2)
-        fixed, grown = 0.0, float(np.std(d / x))
-        for _ in range(8):  # the spread weighs the line, and the line's rest gives the spread
-            weights = 1 / np.maximum(fixed ** 2 + (grown * x) ** 2, 1e-9 * (1 + x ** 2))
-            design = np.column_stack([np.ones(len(x)), x]) * np.sqrt(weights)[:, None]
-            line = np.linalg.lstsq(design, d * np.sqrt(weights), rcond=None)[0]
-            squares = (d - line[0] - line[1] * x) ** 2
-            fixed, grown = _two_parts(x, squares, weights)
-        codes = cluster_codes(cluster, len(a))
-        counts = np.bincount(codes)
-        whose = codes[both]
-        rest = (d - line[0] - line[1] * x) / np.maximum(np.hypot(grown * x, fixed), 1e-12)
-        seen = (a > 0) | (b > 0)
-        logs = np.log(np.where(a > 0, a, b)[seen])
-        return cls(zero=float((~seen).mean()), mu=float(logs.mean()),
-                   sigma=float(logs.std(ddof=1)) if len(logs) > 1 else 0.0,
-                   bias=float(line[1]), bias_ml=float(line[0]), error=grown, error_ml=fixed,
-                   reference_only=float(((a > 0) & (b == 0)).sum() / seen.sum()),
-                   test_only=float(((b > 0) & (a == 0)).sum() / seen.sum()),
-                   alike=_alike(rest, whose), sizes=tuple(map(int, np.sort(counts)))
-                   if counts.max() > 1 else (1,))
-
-
-def _two_parts(x: np.ndarray, squares: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """SDs of an error that is fixed and of one that grows with x, by non-negative least squares.
-
-    A square's spread is as large as what it estimates, so each is weighed by 1 / variance.
-    """
-    scale = max(float(np.mean(x ** 2)), 1e-12)
-    design = np.column_stack([np.ones(len(x)), x ** 2 / scale]) * weights[:, None]
-    found, _ = nnls(design, squares * weights)
-    return math.sqrt(found[0]), math.sqrt(found[1] / scale)
-
-
-def _alike(rest: np.ndarray, whose: np.ndarray) -> float:
-    """Intraclass correlation of residuals, one-way; 0 where nobody has two."""
-    places = np.unique(whose, return_inverse=True)[1]
-    counts = np.bincount(places)
-    m, n = len(counts), len(rest)
-    if n == m or m < 2:
-        return 0.0
-    means = np.bincount(places, rest) / counts
-    within = float(np.sum((rest - means[places]) ** 2) / (n - m))
-    between = float(np.sum(counts * (means - rest.mean()) ** 2) / (m - 1))
-    usual = (n - np.sum(counts ** 2) / n) / (m - 1)
-    total = between + (usual - 1) * within
-    return float(np.clip((between - within) / total, 0.0, 0.95)) if total > 0 else 0.0
-
-
-def _resampled(reference: np.ndarray, test: np.ndarray, codes: np.ndarray
-               ) -> Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray,
-                                                               np.ndarray | None]]:
+def _resampled(reference: np.ndarray, test: np.ndarray, codes: np.ndarray) -> Draw:
     """Patients drawn with replacement, each time as another one, their readings moved a little."""
     order = np.argsort(codes, kind="stable")
     starts = np.r_[0, np.cumsum(np.bincount(codes))]
@@ -250,12 +120,13 @@ def coverage_of(reference: Any, test: Any, cluster: Any = None, *, n_studies: in
     Returns
     -------
     DataFrame
-        One row for each of `WORLDS`, what is estimated and how: `world, what, how, holds, error,
-        width, n_studies, n_none, truth, chosen`. `holds` is the share of the studies that had an
-        interval (`n_none` had none) whose interval holds the truth, `error` its standard error,
-        `width` the median width. `chosen`: the narrowest of those ways that hold it as often as
-        said, within two standard errors, in both worlds; where none does, the one that holds it
-        most often. A way that had no interval in more than one of twenty studies is never chosen.
+        One row for each world (parametric, resampled), what is estimated and how: `world, what,
+        how, holds, error, width, n_studies, n_none, truth, chosen`. `holds` is the share of the
+        studies that had an interval (`n_none` had none) whose interval holds the truth, `error` its
+        standard error, `width` the median width. `chosen`: the narrowest of those ways that hold it
+        as often as said, within two standard errors, in both worlds; where none does, the one that
+        holds it most often. A way that had no interval in more than one of twenty studies is never
+        chosen.
 
     Formula
     -------
@@ -284,23 +155,88 @@ def coverage_of(reference: Any, test: Any, cluster: Any = None, *, n_studies: in
     check_confidence(confidence)
     a, b, _ = two_arrays(reference, test)
     codes = cluster_codes(cluster, len(a))
-    m = int(codes.max(initial=-1)) + 1
     world = World.of(a, b, codes)
-    draws = {"parametric": world.draw, "resampled": _resampled(a, b, codes)}
+    draws: dict[str, Draw] = {"parametric": world.draw, "resampled": _resampled(a, b, codes)}
+    return _table(draws, int(codes.max(initial=-1)) + 1, n_studies, seed, confidence, tell)
+
+
+def coverage_in(world: World | str, n_patients: int, *, n_studies: int = 300, seed: int = 0,
+                confidence: float = 0.95, tell: Callable[[int, int], object] | None = None
+                ) -> pd.DataFrame:
+    """How often each interval would hold the truth in studies of a world that you state.
+
+    For planning, before there are readings: state zeros, sizes and error, ask before counting.
+
+    Parameters
+    ----------
+    world
+        A `World`, or one of `worlds.EXAMPLES` by name: normal, skewed, clustered, repeats, gross,
+        exchangeable.
+    n_patients
+        Of each study.
+    n_studies, seed, confidence, tell
+        As in `coverage_of`.
+
+    Returns
+    -------
+    DataFrame
+        As of `coverage_of`, with the one world; `chosen` is what holds there.
+
+    Raises
+    ------
+    ValueError
+        A name that is no example, or fewer than ten patients.
+
+    Formula
+    -------
+    Studies are drawn by `World.draw`, or that of the example; true values are those of 40,000
+    patients.
+
+    Source
+    ------
+    Burton, Altman, Royston & Holder 2006, Stat Med 25:4279; Morris, White & Crowther 2019, Stat Med
+    38:2074 (simulation studies of methods).
+
+    Checked against
+    ---------------
+    The simulations of docs/statistics.md, which draw from the same examples.
+
+    Examples
+    --------
+    >>> found = coverage_in("normal", 30, n_studies=20)
+    >>> float(found.query("what == 'bias'").truth.round().iloc[0])
+    5.0
+    """
+    check_confidence(confidence)
+    name = "stated"
+    if isinstance(world, str):
+        if world not in EXAMPLES:
+            raise ValueError(f"world {world!r}, expected a World or one of {', '.join(EXAMPLES)}")
+        name, draw = world, EXAMPLES[world].draw
+    else:
+        draw = world.draw
+    if n_patients < FEWEST:
+        raise ValueError(f"{n_patients} patients, expected {FEWEST} or more")
+    return _table({name: draw}, n_patients, n_studies, seed, confidence, tell)
+
+
+def _table(draws: dict[str, Draw], n_patients: int, n_studies: int, seed: int, confidence: float,
+           tell: Callable[[int, int], object] | None) -> pd.DataFrame:
+    """Studies of each world, and in how many of them each interval held that world's truth."""
     rows: list[dict[str, Any]] = []
     done = 0
-    for name in WORLDS:
-        rng = np.random.default_rng([seed, WORLDS.index(name)])
-        many = draws[name](rng, OF_THE_TRUTH)
+    for k, (name, draw) in enumerate(draws.items()):
+        rng = np.random.default_rng([seed, k])
+        many = draw(rng, OF_THE_TRUTH)
         truth = _truth(many[0], many[1])
         held: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for _ in range(n_studies):
-            x, y, who = draws[name](rng, m)
+            x, y, who = draw(rng, n_patients)
             for key, ends in _intervals(x, y, who, confidence).items():
                 held.setdefault(key, []).append(ends)
             done += 1
             if tell is not None:
-                tell(done, len(WORLDS) * n_studies)
+                tell(done, len(draws) * n_studies)
         for (what, how), ends in held.items():
             low, high = np.asarray(ends, float).T
             known = np.isfinite(low) & np.isfinite(high)
@@ -317,7 +253,9 @@ def coverage_of(reference: Any, test: Any, cluster: Any = None, *, n_studies: in
 
 
 def _choose(frame: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """Which way to take for each thing: the narrowest that keeps its word in both worlds."""
+    """Which way to take for each thing: the narrowest that keeps its word in every world."""
+    n_worlds = frame["world"].nunique()
+
     def worst(part: Any) -> tuple[float, float]:
         """Of all studies, those without an interval included."""
         share = part["holds"].fillna(0.0) * (1 - part["n_none"] / part["n_studies"])
@@ -327,7 +265,7 @@ def _choose(frame: pd.DataFrame, confidence: float) -> pd.DataFrame:
     for what, ways in frame.groupby("what", sort=False):
         each: Any = {how: part for how, part in ways.groupby("how", sort=False)
                      if np.all(part["n_none"] <= MOST_WITHOUT * part["n_studies"])
-                     and len(part) == len(WORLDS)}
+                     and len(part) == n_worlds}
         if not each:
             continue
         good = {how: float(part["width"].max()) for how, part in each.items()

@@ -132,10 +132,10 @@ class Further(ipywidgets.VBox):
         pairs = self.explorer.found.pairs
         who = None if pairs["patient_id"].isna().any() else pairs["patient_id"]
         self._bar.layout.display = ""
-        self._bar.value, self._bar.max = 0, 2 * MOST_STUDIES
+        self._bar.value = 0
 
         def tell(done: int, n: int) -> None:
-            self._bar.value = done
+            self._bar.max, self._bar.value = n, done
 
         found = coverage.coverage_of(pairs["reference"], pairs["test"], who,
                                      n_studies=MOST_STUDIES, tell=tell)
@@ -145,7 +145,7 @@ class Further(ipywidgets.VBox):
         ways = list(zip(first["what"], first["how"], strict=True))
         shown = first[key].assign(**{
             f"{name} world": [f"{100 * share:.0f} %" for share in wide.loc[ways, ("holds", name)]]
-            for name in coverage.WORLDS})
+            for name in found["world"].unique()})
         shown["to take"] = ["←" if one else "" for one in first["chosen"]]
         self._say(f"How often each 95 % interval holds the truth in {MOST_STUDIES} studies like "
                   "this one, in each of two worlds. ← marks the narrowest way that keeps its word "
