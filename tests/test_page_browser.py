@@ -20,7 +20,7 @@ from deeplung_nb.report.explore import Question, answer
 from deeplung_nb.stats.limits import differences
 from deeplung_nb.widgets import page
 from deeplung_nb.widgets.explorer import AgreementExplorer
-from tests.browser import CHROMIUM, free_port
+from tests.browser import CHROMIUM, Watched, free_port, server, write_notebook
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = [
@@ -262,7 +262,72 @@ def test_an_exported_notebook_shows_the_living_page(browser, tmp_path):
     inside.locator(".dl-viewer").focus()
     one.keyboard.press("Home")
     inside.locator(".dl-canvas[data-plane=axial][data-index='0']").first.wait_for()
+    still = one.locator(".dl-living-still img")
+    assert not still.is_visible()
+    one.emulate_media(media="print")
+    assert still.is_visible()
+    assert not one.locator("iframe[title='living page']").is_visible()
     one.close()
+
+
+IN_A_NOTEBOOK = """
+import numpy as np, SimpleITK as sitk
+from deeplung_nb.widgets import view_ct
+from deeplung_nb.widgets.page import embed
+hu = np.random.default_rng(8).integers(-1000, 400, (6, 30, 40)).astype(np.int16)
+image = sitk.GetImageFromArray(hu); image.SetSpacing((2.0, 2.0, 5.0))
+sitk.WriteImage(image, "CT.nii.gz")
+embed(view_ct("CT.nii.gz"), height_px=700)
+"""
+FRAME, STILL = "iframe[title='living page']", ".jp-OutputArea-output .dl-living-still"
+
+
+def end_sessions(one):
+    """Ends every kernel of the server, by its own interface."""
+    one.evaluate("""async () => {
+        const token = document.cookie.match(/_xsrf=([^;]+)/)[1];
+        const sessions = new URL('/api/sessions', location.href);
+        for (const one of await (await fetch(sessions)).json())
+          await fetch(`${sessions}/${one.id}`, { method: 'DELETE',
+                                                  headers: { 'X-XSRFToken': token } }); }""")
+
+
+def test_jupyterlab_without_a_kernel_shows_the_living_page_where_the_notebook_is_trusted(
+        browser, tmp_path):
+    """Run and saved here it is trusted, and lives; a stranger's shows the picture and says why."""
+    write_notebook(tmp_path / "own.ipynb", IN_A_NOTEBOOK)
+    with server(tmp_path, "lab") as address:
+        first = Watched(browser)
+        first.run_cells(address, "own.ipynb")
+        first.page.frame_locator(FRAME).locator("canvas[data-index]").first.wait_for()
+        assert not first.page.locator(STILL).is_visible()
+        first.page.keyboard.press("Control+s")
+        while "living page" not in (tmp_path / "own.ipynb").read_text():
+            first.page.wait_for_timeout(200)
+        end_sessions(first.page)
+        first.page.close()
+
+        again = Watched(browser)
+        book = nbformat.read(tmp_path / "own.ipynb", 4)
+        again.run_cells(address, "own.ipynb", n=0)
+        end_sessions(again.page)
+        inside = again.page.frame_locator(FRAME)
+        inside.locator("canvas[data-index]").first.wait_for()
+        inside.locator(".dl-viewer").focus()
+        again.page.keyboard.press("End")
+        inside.locator(".dl-canvas[data-plane=axial][data-index='5']").first.wait_for()
+        assert not again.page.locator(STILL).is_visible()
+        again.page.close()
+
+        book.cells[0].source += "\n# by somebody else"
+        nbformat.write(book, tmp_path / "foreign.ipynb")
+        foreign = Watched(browser)
+        foreign.run_cells(address, "foreign.ipynb", n=0)
+        foreign.page.locator(f"{STILL} img").wait_for()
+        assert foreign.page.locator(FRAME).count() == 0
+        assert foreign.page.locator(f"{STILL} img").bounding_box()["height"] > 100
+        assert "where the notebook is trusted" in foreign.page.locator(STILL).inner_text()
+        foreign.page.close()
 
 
 class Firefox:

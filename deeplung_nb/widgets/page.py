@@ -47,6 +47,9 @@ MOST_VOXELS = 24_000_000
 """Of a case in a page: a browser unpacks them all at once."""
 RULES = ("worst", "median", "best")
 TRAITS = ("cursor", "plane", "window", "visible", "layout_mode", "outline", "opacity", "message")
+SHOWN_WITHOUT = (".dl-living-still { display: none } @media print { .dl-living { display: none } "
+                 ".dl-living-still { display: block } }")
+"""The still pictures of a page in a notebook: where it is not alive, and on paper."""
 
 TEMPLATE = """\
 <!doctype html>
@@ -228,29 +231,44 @@ def save_page(widget: Any, path: str | os.PathLike, title: str = "") -> Path:
 
 
 class LivingPage:
-    """A page in a notebook's output, which lives on where the notebook is exported.
+    """A page in a notebook's output, alive without a kernel; `embed` makes one.
 
-    `embed` makes one. The notebook's file grows by the page, some megabytes with a CT.
+    It lives in `nbconvert --to html` and, in a notebook that is trusted, in JupyterLab; elsewhere,
+    and on paper, the still pictures of its widgets are what is seen. The notebook's file grows by
+    the page, some megabytes with a CT.
     """
 
-    def __init__(self, page: str, height_px: int) -> None:
-        self.page, self.height_px = page, height_px
+    def __init__(self, page: str, height_px: int, stills: Sequence[str] = ()) -> None:
+        self.page, self.height_px, self.stills = page, height_px, tuple(stills)
 
     def _repr_html_(self) -> str:
-        return (f'<iframe title="living page" srcdoc="{escape(self.page)}" style="width: 100%; '
-                f'height: {self.height_px}px; border: 0"></iframe>')
+        # Where a page is not trusted, JupyterLab takes frame and style away, and the stills stay.
+        return (f'<style>{SHOWN_WITHOUT}</style><iframe class="dl-living" title="living page" '
+                f'srcdoc="{escape(self.page)}" style="width: 100%; height: {self.height_px}px; '
+                f'border: 0"></iframe><div class="dl-living-still">{"".join(self.stills)}'
+                "<p>A picture of a living page. It comes to life where the notebook is trusted "
+                "(JupyterLab: View, Activate Command Palette, Trust Notebook).</p></div>")
+
+    def __repr__(self) -> str:
+        return f"LivingPage({len(self.page) / 1e6:.1f} MB)"
 
 
 def embed(widget: Any, title: str = "", height_px: int = 900) -> LivingPage:
-    """The page of `save_page` as a cell's result, for `nbconvert --to html`.
+    """The page of `save_page` as a cell's result, for a notebook that is read without a kernel.
 
     Parameters and errors as `save_page`.
     """
-    return LivingPage(_page_of(widget, title), height_px)
+    stills = [one.still() for one in _all_of(widget)]
+    return LivingPage(_page_of(widget, title), height_px, [
+        one._repr_mimebundle_()[0]["text/html"] for one in stills if one is not None])
+
+
+def _all_of(widget: Any) -> list[Any]:
+    return list(widget) if isinstance(widget, (list, tuple)) else [widget]
 
 
 def _page_of(widget: Any, title: str) -> str:
-    widgets = list(widget) if isinstance(widget, (list, tuple)) else [widget]
+    widgets = _all_of(widget)
     explorers = [one for one in widgets if isinstance(one, AgreementExplorer)]
     viewers = [one for one in widgets if isinstance(one, CTViewer)
                and not isinstance(one, Corrector)]
