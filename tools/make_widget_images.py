@@ -1,13 +1,15 @@
 """Pictures of the widgets for the docs: .venv/bin/python tools/make_widget_images.py RUN
 
 In JupyterLab, light and dark, of a synthetic run: the viewer as overlay and as agreement map, the
-explorer, the cohort browser, the training monitor, the brush. Needs Debian's chromium.
+explorer, the cohort browser, the training monitor, the brush; and the run's living page, from disk.
+Needs Debian's chromium.
 """
 
 import io
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from playwright.sync_api import sync_playwright
@@ -63,6 +65,7 @@ PICTURES = {
     "cohort_browser": (DARK, BROWSER, "", ".dl-explorer"),
     "monitor": (LIGHT, MONITOR, "", ".dl-explorer"),
 }
+PAGE = "living_page"
 
 
 def _wait(watched: Watched, selector: str) -> None:
@@ -72,24 +75,40 @@ def _wait(watched: Watched, selector: str) -> None:
     watched.page.wait_for_timeout(3000)
 
 
+def _in_lab(source: Path, browser: Any, name: str) -> bytes:
+    """A widget in JupyterLab."""
+    theme, cell, layout, selector = PICTURES[name]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        write_notebook(folder / "n.ipynb", cell.format(run=str(source.resolve()), layout=layout))
+        with server(folder, "lab", theme=theme) as address:
+            watched = Watched(browser)
+            watched.page.set_viewport_size({"width": 1400, "height": 1700})
+            watched.run_cells(address, "n.ipynb")
+            _wait(watched, selector)
+            return watched.page.locator(selector).first.screenshot()
+
+
+def _from_disk(source: Path, browser: Any) -> bytes:
+    """explore.html, with the CT of the case opened without which the bias would change most."""
+    page = browser.new_page(viewport={"width": 1280, "height": 1940})
+    page.goto((source / "explore.html").resolve().as_uri())
+    page.wait_for_selector("body[data-ready=yes]")
+    page.locator("[aria-label=Cases] tbody tr", has_text="here").first.locator("button").click()
+    page.wait_for_selector(".dp-case canvas[data-index]")
+    page.wait_for_timeout(1000)
+    page.evaluate("scrollTo(0, 0)")
+    return page.screenshot()
 
 
 def main(source: Path, names: list[str]) -> None:
     """Write docs/images/<name>.png of all pictures, or of those that are named."""
     if not read_run(source).synthetic:
         sys.exit(f"{source}: a run of real cases; only synthetic ones may be shown")
-    for name in names or PICTURES:
-        theme, cell, layout, selector = PICTURES[name]
-        with tempfile.TemporaryDirectory() as scratch, sync_playwright() as p:
-            folder = Path(scratch)
-            write_notebook(folder / "n.ipynb",
-                           cell.format(run=str(source.resolve()), layout=layout))
-            with server(folder, "lab", theme=theme) as address:
-                watched = Watched(p.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS))
-                watched.page.set_viewport_size({"width": 1400, "height": 1700})
-                watched.run_cells(address, "n.ipynb")
-                _wait(watched, selector)
-                shot = watched.page.locator(selector).first.screenshot()
+    for name in names or (*PICTURES, PAGE):
+        with sync_playwright() as p:
+            browser = p.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+            shot = _from_disk(source, browser) if name == PAGE else _in_lab(source, browser, name)
         picture = Image.open(io.BytesIO(shot)).convert("RGB")
         small = picture.quantize(256, method=Image.Quantize.FASTOCTREE)
         small.save(ROOT / "docs" / "images" / f"{name}.png", optimize=True)
