@@ -438,3 +438,15 @@ def test_a_file_is_answered_and_exported_without_a_notebook_and_the_script_runs(
         pd.DataFrame({"a": [1.0, 2, 3], "b": [1.0, 2, 4]}), {"expert": "a", "model": "b"},
         unit="mL", case_id=None), Question())
     assert "table = ...  # put here how the table is made" in bare.code
+
+
+@pytest.mark.parametrize("table", [
+    "Fall-Nr;Experte;KI\n1;1,5;2\n2;3;-\n3;4,5;5\n4;2;2\n",
+    "Nr,manual,auto\n1,1.5,2\n2,3,k.A.\n3,4,5\n4,2,2\n",
+    "patient,age,manual,auto\na,60,1.5,2\nb,61,3,<0.5\nc,65,4,5\nd,70,2,2\n",
+    "Fall;Leser;Volumen\n1;AB;1,5\n1;CD;2\n2;AB;3\n2;CD;4\n"])
+def test_a_number_of_a_case_or_an_age_is_no_reader(tmp_path, table):
+    path = tmp_path / "mine.csv"
+    path.write_text(table)
+    with pytest.raises(ValueError, match=r"look.s. like none; expected two, or say which"):
+        AgreementExplorer.from_csv(path, unit="mL")

@@ -3,12 +3,14 @@
 import re
 
 import numpy as np
+import openpyxl
 import pandas as pd
 import pytest
 
 from deeplung_nb import measurements
 from deeplung_nb.measurements import COLUMNS, MeasurementsError
 from deeplung_nb.measurements.contract import ADDED
+from deeplung_nb.report.prose import report_text
 
 
 def rows(case_id="007", cohort="site", status="ok", **values):
@@ -384,3 +386,91 @@ def test_a_file_of_before_the_newer_columns_is_still_read(tmp_path):
     old = pd.read_csv(path, dtype=str, keep_default_na=False).drop(columns=list(ADDED))
     old.to_csv(tmp_path / "old.csv", index=False)
     pd.testing.assert_frame_equal(measurements.read(tmp_path / "old.csv"), measurements.read(path))
+
+
+# --- tables whose makers never read our docs ---
+
+def two(columns, **options):
+    return measurements.from_wide(pd.DataFrame(columns), {"expert": "E", "model": "K"}, unit="mL",
+                                  case_id=None, **options)
+
+
+def test_a_point_that_may_separate_thousands_is_told():
+    with pytest.warns(UserWarning, match=r"'1.250' is read as a number with decimals"):
+        found = two({"E": ["1.250", "500"], "K": ["1.234", "480"]})
+    assert found.volume_ml.tolist() == [1.25, 500.0, 1.234, 480.0]
+    assert two({"E": ["1.250", "500"], "K": ["1.234", "480"]}, decimal=",").volume_ml.max() == 1250
+
+
+@pytest.mark.parametrize("name", ["Pat.-Nr.", "PatNr", "Pat ID", "PatientenID", "Patienten-ID",
+                                  "Patientennummer", "Paciente", "MRN", "Subject No",
+                                  "patient_code"])
+def test_the_patient_is_found_under_names_that_people_give(name):
+    found = two({name: ["a", "a", "b"], "E": [1.0, 2, 3], "K": [1.0, 2, 3]})
+    assert found.patient_id.nunique() == 2
+
+
+@pytest.mark.parametrize("name", ["Patrol", "pattern", "personnel", "patient age", "side"])
+def test_other_columns_are_no_patients(name):
+    found = two({name: ["a", "a", "b"], "E": [1.0, 2, 3], "K": [1.0, 2, 3]})
+    assert found.patient_id.nunique() == 3
+
+
+def test_a_unit_in_a_columns_name_that_is_another_one_is_refused():
+    table = pd.DataFrame({"manual (mm3)": [420300.0], "auto_mL": [408.9], "KI [L]": [0.4],
+                          "lobe L": [3.0]})
+    for column, unit in (("manual (mm3)", "mL"), ("auto_mL", "L"), ("KI [L]", "cc")):
+        with pytest.raises(MeasurementsError, match=r"says (mm3|ml|l), but its readings would be"):
+            measurements.from_wide(table, {"expert": column}, unit=unit, case_id=None)
+    with pytest.raises(MeasurementsError, match="says ml"):
+        measurements.from_wide(table, {"expert": "auto_mL"}, value="burden_percent", case_id=None)
+    for column, unit in (("manual (mm3)", "mm³"), ("auto_mL", "cm3"), ("lobe L", "mL")):
+        measurements.from_wide(table, {"expert": column}, unit=unit, case_id=None)
+
+
+def test_patients_spelt_in_two_ways_and_burdens_beyond_the_lungs_are_told():
+    with pytest.warns(UserWarning, match="patients 'P0', 'P0 ', 'p0' differ by case or spaces"):
+        two({"Patient": ["P0", "p0", "P0 "], "E": [1.0, 2, 3], "K": [1.0, 2, 3]})
+    with pytest.warns(UserWarning, match=r"1 burden\(s\) above 100 %, the highest 378.7 %"):
+        measurements.from_wide(pd.DataFrame({"E": [378.7, 2.0]}), {"expert": "E"},
+                               value="burden_percent", case_id=None)
+
+
+def test_readings_below_a_limit_are_counted_in_the_text():
+    table = two({"E": ["<0,5", "2,5", "7,0"], "K": ["1,0", "2,0", "6,5"]}, below="half")
+    pairs = measurements.pair(table, "expert", "model", "lesion")
+    assert pairs.attrs["below"] == ["expert: below the limit 0,5, counted as half of it"]
+    assert "1 reading below the limit of what can be told was counted as half of it." \
+        in report_text(pairs)
+
+
+def test_a_text_names_the_readers_and_the_value_that_were_paired():
+    table = measurements.from_wide(
+        pd.DataFrame({"AB": [1.0, 2, 3, 5], "CD": [1.0, 2, 4, 4]}), {"AB": "AB", "CD": "CD"},
+        value="burden_percent", case_id=None)
+    text = report_text(measurements.pair(table, "AB", "CD", "lesion", value="burden_percent"))
+    assert "Paired readings of burden (%) by reader “AB” and reader “CD”" in text
+    assert "mL" not in text
+    assert "the expert" not in text
+
+
+def test_an_interval_of_a_shift_says_which_confidence_so_few_pairs_can_give():
+    few = pd.DataFrame({"reference": [1.0, 2, 3], "test": [2.0, 4, 6.5]})
+    assert "(75 % CI 1" in report_text(few)
+    assert "Hodges–Lehmann shift over all 1 case 1.00 mL (no interval from one difference)" \
+        in report_text(few[:1])
+    assert "none of which could be run" in report_text(few[:1])
+
+
+def test_a_formula_without_its_value_is_no_empty_reading(tmp_path):
+    book = openpyxl.Workbook()
+    for row in (["case_id", "E", "K"], ["a", 1.0, "=B2*2"], ["b", None, 3.0]):
+        book.active.append(row)
+    book.save(tmp_path / "made.xlsx")
+    with pytest.raises(ValueError, match=r"cell.s. C2 hold a formula without its value"):
+        measurements.read_table(tmp_path / "made.xlsx", {"expert": "E", "model": "K"}, unit="mL")
+    book.active["C2"] = 2.0
+    book.save(tmp_path / "saved.xlsx")
+    found = measurements.read_table(tmp_path / "saved.xlsx", {"expert": "E", "model": "K"},
+                                    unit="mL")
+    assert (found.status == "unread").sum() == 1

@@ -17,7 +17,14 @@ import pandas as pd
 
 from deeplung_nb.files import atomic_path
 from deeplung_nb.labels import STRUCTURES
-from deeplung_nb.measurements.contract import COLUMNS, KEY, MeasurementsError, check, some
+from deeplung_nb.measurements.contract import (
+    BELOW_LIMIT,
+    COLUMNS,
+    KEY,
+    MeasurementsError,
+    check,
+    some,
+)
 from deeplung_nb.measurements.readings import from_long, from_wide
 from deeplung_nb.measurements.spreadsheets import read_csv, read_sheet
 
@@ -133,7 +140,8 @@ def pair(
         row per case that both readers read, sorted by cohort and case. A value that is empty in
         such a row stays NaN. `attrs`: `reference, test, structure, value`; `n_failed, failed` and
         `n_unread, unread` (cases with that status for either reader: left out, and named);
-        `unmatched` (that one reader has no row of), `n_missing` (empty values).
+        `unmatched` (that one reader has no row of), `n_missing` (empty values), `below` (readings
+        below a limit, and what each was counted as).
 
     Raises
     ------
@@ -194,6 +202,9 @@ def pair(
         "n_failed": len(failed), "failed": _cases(failed), "n_unread": len(unread),
         "unread": _cases(unread), "unmatched": _cases(lone),
         "n_missing": int(pairs[["reference", "test"]].isna().any(axis=1).sum()),
+        "below": [f"{name}: {note}" for name, rows in ((reference, left), (test, right))
+                  if "note" in rows for note in rows["note"].reindex(index).dropna()
+                  if str(note).startswith(BELOW_LIMIT)],
     }
     return pairs
 

@@ -79,6 +79,10 @@ class MeasurementsError(ValueError):
         super().__init__(f"{where}: {len(self.faults)} fault(s)\n- " + "\n- ".join(self.faults))
 
 
+BELOW_LIMIT = "below the limit"
+"""How the note of a reading begins that was told to lie below what can be measured."""
+
+
 def some(names: Sequence[Any], most: int = 5) -> str:
     names = [str(name) for name in names]
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from deeplung_nb.measurements.contract import COLUMNS, MeasurementsError, check, some
+from deeplung_nb.measurements.contract import (
+    BELOW_LIMIT,
+    COLUMNS,
+    MeasurementsError,
+    check,
+    some,
+)
 from deeplung_nb.measurements.spreadsheets import numbers, patient_column, read_sheet
 
 UNITS = {
@@ -31,6 +40,26 @@ def _factor(value: str, unit: str | None) -> float:
     if factor is None:
         raise ValueError(f"unit={unit!r}: expected one of {', '.join(known)} for {value}")
     return factor
+
+
+def _same_unit(columns: Iterable[str], value: str, unit: str | None, where: str) -> None:
+    """An error where a column's own name says another unit than the one that is passed."""
+    factors = {name.casefold(): (kind, factor) for kind, known in UNITS.items()
+               for name, factor in known.items()}
+    said = (value, _factor(value, unit))
+    faults = []
+    for column in columns:
+        # A litre's single letter is one in brackets only: L is also a side.
+        name = str(column).casefold()
+        words = [*re.findall(r"(?<![^\W_])(ml|cm3|cm³|cc|mm3|mm³|%)(?![^\W_])", name),
+                 *re.findall(r"[(\[]\s*(l)\s*[)\]]", name)]
+        other = [word for word in dict.fromkeys(words) if factors[word] != said]
+        if other:
+            faults.append(f"column {column!r} says {', '.join(other)}, but its readings would be "
+                          f"taken as {unit or next(iter(UNITS[value]))}. Say the unit that is "
+                          "true, or convert the column and rename it, if readers differ in it")
+    if faults:
+        raise MeasurementsError(faults, where)
 
 
 def from_long(
@@ -78,11 +107,13 @@ def from_long(
     frame = table if isinstance(table, pd.DataFrame) else read_sheet(table)
     _present(frame, (*_columns(case_id), reader, reading, *_columns(patient_id)), "from_long")
     frame, case_id, places = _cases(frame, case_id, summary_rows, "from_long")
+    _same_unit([reading], value, unit, "from_long")
     patient_id = patient_id or patient_column(frame.columns, (case_id, reader, reading))
     found = numbers(frame[reading].tolist(), [f"column {reading!r}, row {row}" for row in places],
                     decimal, unread=unread, below=below)
+    limited = _limited(frame[reading], below)
     return _as_measurements(frame, _one_spelling(frame[reader], names), case_id, found * factor,
-                            value, (structure, cohort, role), patient_id, "from_long")
+                            value, (structure, cohort, role), patient_id, limited, "from_long")
 
 
 def from_wide(
@@ -117,7 +148,14 @@ def from_wide(
         None: the rows are numbered from 1.
     patient_id
         Column that names the patient, who may have several cases; None: one that is called so in
-        a usual spelling (`Patient_ID`, `patient`, `Subject` ...), else each case is a patient.
+        a usual spelling (`Patient_ID`, `Pat.-Nr.`, `Subject` ...), else each case is a patient.
+    unread
+        Texts that stand for no reading, `["-", "k. A."]`, besides `NA`, `n/a` and the like.
+    below
+        What `<0.5` counts: `zero`, `half` of it or the `limit`; None: it is asked about. How many
+        were counted so stands in `attrs["below"]` of pairs, and in `report_text`.
+    summary_rows
+        Rows named like a sum or a mean of the others: `ask`, `drop` or `keep`.
 
     Returns
     -------
@@ -146,6 +184,7 @@ def from_wide(
     frame = table if isinstance(table, pd.DataFrame) else read_sheet(table)
     _present(frame, (*_columns(case_id), *readers.values(), *_columns(patient_id)), "from_wide")
     frame, case_id, places = _cases(frame, case_id, summary_rows, "from_wide")
+    _same_unit(readers.values(), value, unit, "from_wide")
     patient_id = patient_id or patient_column(frame.columns, (case_id, *readers.values()))
     found = numbers([number for column in readers.values() for number in frame[column]],
                     [f"column {column!r}, row {row}" for column in readers.values()
@@ -153,7 +192,9 @@ def from_wide(
     return _as_measurements(
         pd.concat([frame] * len(readers), ignore_index=True),
         pd.Series([name for name in readers for _ in places], dtype=object), case_id,
-        found * factor, value, (structure, cohort, role), patient_id, "from_wide")
+        found * factor, value, (structure, cohort, role), patient_id,
+        [note for column in readers.values() for note in _limited(frame[column], below)],
+        "from_wide")
 
 
 def _columns(name: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -214,6 +255,27 @@ def _one_spelling(reader: pd.Series, names: Mapping[str, str] | None) -> pd.Seri
     return reader
 
 
+def _limited(column: Any, below: str | None) -> list[str]:
+    """What is noted of each reading: that it was below a limit, and what it was counted as."""
+    words = {"zero": "0", "half": "half of it", "limit": "the limit itself"}.get(below or "", "")
+    return [f"{BELOW_LIMIT} {value.strip().lstrip('<').strip()}, counted as {words}"
+            if below and isinstance(value, str) and value.strip().startswith("<") else ""
+            for value in column]
+
+
+def _alike_patients(patients: Any) -> None:
+    """A warning where the names of patients differ by case or spaces only."""
+    spellings: dict[str, set[str]] = {}
+    for name in patients.dropna().unique():
+        spellings.setdefault(" ".join(str(name).split()).casefold(), set()).add(str(name))
+    alike = [sorted(names) for names in spellings.values() if len(names) > 1]
+    if alike:
+        more = f" and {len(alike) - 3} more" if len(alike) > 3 else ""
+        warnings.warn(f"patients {'; '.join(', '.join(map(repr, names)) for names in alike[:3])}"
+                      f"{more} differ by case or spaces only, and are taken for different ones. If "
+                      "they are one, spell them alike", stacklevel=5)
+
+
 def _present(frame: pd.DataFrame, columns: tuple[str, ...], where: str) -> None:
     absent = [str(name) for name in columns if name not in frame]
     if absent:
@@ -223,7 +285,7 @@ def _present(frame: pd.DataFrame, columns: tuple[str, ...], where: str) -> None:
 
 def _as_measurements(frame: pd.DataFrame, reader: pd.Series, case_id: str, readings: np.ndarray,
                      value: str, defaults: tuple[str, str, str], patient_id: str | None,
-                     where: str) -> pd.DataFrame:
+                     limited: Sequence[str], where: str) -> pd.DataFrame:
     found = pd.DataFrame({name: None for name in COLUMNS}, index=frame.index, dtype=object)
     found["structure"], found["cohort"], found["role"] = defaults
     for name in ("cohort", "role", "structure", "protocol", "scanner", "centre"):
@@ -236,10 +298,23 @@ def _as_measurements(frame: pd.DataFrame, reader: pd.Series, case_id: str, readi
     found["run_id"], found["reader"], found[value] = where, reader, readings
     empty = found[value].isna()
     found["status"] = empty.map({True: "unread", False: "ok"})
-    found["note"] = empty.map({True: "no reading", False: ""})
+    found["note"] = np.where(empty, "no reading", limited)
+    _alike_patients(found["patient_id"])
+    burden: Any = found["burden_percent"].astype(float)
+    if (burden > 100).any():
+        warnings.warn(f"{(burden > 100).sum()} burden(s) above 100 %, the highest "
+                      f"{burden.max():g} %: are these percentages of the lungs?", stacklevel=4)
     key = ["cohort", "case_id", "reader", "structure"]
     if found.duplicated(key).any() and not found.duplicated([*key, "patient_id"]).any():
         raise MeasurementsError([f"column {case_id!r} does not name a case: it repeats. If it "
                                  f"does together with {patient_id!r}, say case_id=[{patient_id!r},"
                                  f" {case_id!r}]"], where)
-    return check(found, where)
+    try:
+        return check(found, where)
+    except MeasurementsError as error:
+        if found.duplicated(key).any():
+            raise MeasurementsError([
+                *error.faults, f"column {case_id!r} does not name a case. If several columns do "
+                "together, say case_id=['patient', 'scan'], of those that the table has: "
+                f"{some(list(frame.columns), 12)}; else a row is there twice"], where) from error
+        raise

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import re
+import unicodedata
 import warnings
 import zipfile
 from collections import Counter
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openpyxl
 import pandas as pd
 
 SEPARATORS = (";", "\t", ",")
@@ -39,10 +41,30 @@ def read_sheet(path: str | os.PathLike) -> pd.DataFrame:
     if path.suffix.lower() not in (".xlsx", ".xlsm"):
         return _frame(path, _separated(path, _decoded(path)))
     try:
-        return pd.read_excel(path, dtype=object, keep_default_na=False, na_values=[""])
+        frame = pd.read_excel(path, dtype=object, keep_default_na=False, na_values=[""])
+        _with_values(path, frame)
+        return frame
+    except CsvError:
+        raise
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not a table that can be read ({error}). Expected a CSV in UTF-8 "
                          "or an .xlsx file, first row the names") from error
+
+
+def _with_values(path: Path, frame: pd.DataFrame) -> None:
+    """An error where cells hold formulas whose values no program has stored: they read as empty."""
+    if not frame.isna().to_numpy().any():
+        return
+    sheet: Any = openpyxl.load_workbook(path).worksheets[0]
+    places = [cell.coordinate for row in sheet.iter_rows() for cell in row
+              if cell.data_type == "f" and 2 <= cell.row <= len(frame) + 1
+              and cell.column <= frame.shape[1] and pd.isna(frame.iat[cell.row - 2,
+                                                                      cell.column - 1])]
+    if places:
+        more = f" and {len(places) - 5} more" if len(places) > 5 else ""
+        raise CsvError(f"{path}: cell(s) {', '.join(places[:5])}{more} hold a formula without its "
+                       "value, as another program wrote it. Open the file in Excel or LibreOffice, "
+                       "save it, and read it again")
 
 
 def _separated(path: Path, text: str) -> list[list[str]]:
@@ -78,9 +100,20 @@ def _separated(path: Path, text: str) -> list[list[str]]:
     return best
 
 
-PATIENT_NAMES = frozenset({"patientid", "patient", "patientno", "patientnr", "patientnumber",
-                           "subject", "subjectid", "participant", "participantid", "pid"})
-"""How tables call the column of the patient, without case, spaces and signs."""
+PATIENT = re.compile(r"(pat|patients?|patienten|patiente|paciente|paziente|subj|subject|proband|"
+                     r"participant|person)(s?id|no|nr|num|nummer|number|numero|code|key|"
+                     r"identifier)?|pid|mrn")
+"""How tables call the column of the patient, without case, accents, spaces and signs."""
+NO_READER = frozenset(
+    "id nr no num number nummer numero index row zeile case fall caso cas scan study studie slice "
+    "age alter edad year jahr date datum fecha day tag sex gender weight height fold".split())
+"""Words in the name of a column of numbers that are no readings."""
+
+
+def _plain(name: Any) -> str:
+    """A column's name in small letters without accents."""
+    return "".join(sign for sign in unicodedata.normalize("NFKD", str(name).casefold())
+                   if not unicodedata.combining(sign))
 
 
 def patient_column(columns: Iterable[Any], used: Iterable[Any] = ()) -> Any | None:
@@ -97,7 +130,7 @@ def patient_column(columns: Iterable[Any], used: Iterable[Any] = ()) -> Any | No
     """
     used = set(used)
     found = [name for name in columns if name not in used
-             and re.sub(r"[\W_]+", "", str(name)).casefold() in PATIENT_NAMES]
+             and PATIENT.fullmatch(re.sub(r"[\W_]+", "", _plain(name)))]
     if not found:
         return None
     chosen = "patient_id" if "patient_id" in found else found[0]
@@ -215,10 +248,12 @@ def _sentence(text: str) -> str:
 
 def _decimal(texts: dict[int, str], places: Sequence[str]) -> str:
     """The decimal sign of texts, where one of them settles it."""
-    doubtful = None
+    doubtful: dict[str, int] = {}
+    whole = False
     for row, text in texts.items():
         last = max(text.rfind(","), text.rfind("."))
         if last < 0:
+            whole |= bool(re.fullmatch(r"[+-]?[1-9]\d{0,2}", text))
             continue
         sign, other = text[last], "," if text[last] == "." else "."
         if other in text:
@@ -227,11 +262,15 @@ def _decimal(texts: dict[int, str], places: Sequence[str]) -> str:
             return other  # 1.234.567
         if not re.fullmatch(r"[+-]?[1-9]\d{0,2}[.,]\d{3}", text):
             return sign
-        if sign == "," and doubtful is None:
-            doubtful = row
-    if doubtful is not None:
-        raise ValueError(f"{places[doubtful]}: {texts[doubtful]!r} may have a decimal "
-                         "comma, or thousands. Say which: decimal=',' or decimal='.'")
+        doubtful.setdefault(sign, row)
+    if "," in doubtful:
+        row = doubtful[","]
+        raise ValueError(f"{places[row]}: {texts[row]!r} may have a decimal comma, or thousands. "
+                         "Say which: decimal=',' or decimal='.'")
+    if "." in doubtful and whole:  # three decimals in every cell would be decimals beyond doubt
+        row = doubtful["."]
+        warnings.warn(f"{places[row]}: {texts[row]!r} is read as a number with decimals; if its "
+                      "point separates thousands, say decimal=','", stacklevel=4)
     return "."
 
 
@@ -332,24 +371,31 @@ def _why_no_readings(column: pd.Series) -> str:
 def find_readers(frame: pd.DataFrame, where: str) -> dict[str, Any]:
     """Reader -> column of a table of paired readings: its two numeric columns, by their names.
 
+    Columns whose names say that they are something else (`NO_READER`) are none.
+
     Raises
     ------
     ValueError
-        There are not just two; the message names those there are, and the cells by which others
-        are none.
+        There are not just two, or another one would be but for a few of its cells; the message
+        names those there are, and the cells.
     """
     why = {name: _why_no_readings(pd.Series(frame[name])) for name in frame}
     numeric = [name for name, reason in why.items() if not reason]
-    if len(numeric) == 2:
-        return {str(name): name for name in numeric}
+    other = [name for name in numeric if NO_READER & set(re.split(r"[\W_]+", _plain(name)))]
+    numeric = [name for name in numeric if name not in other]
     nearly = []
-    for name in frame.columns.difference(numeric, sort=False):
+    for name in frame.columns.difference([*numeric, *other], sort=False):
         filled = [value for value in frame[name] if not pd.isna(value)
                   and str(value).strip().lower() not in NOT_READ]
         wrong = [value for value in filled if _why_no_readings(pd.Series([value], dtype=object))]
         if 0 < len(wrong) <= len(filled) / 2:
             nearly.append(f". Column {name!r} would be one but for {len(wrong)} of its cells: "
                           + why[name])
+    if len(numeric) == 2 and not nearly:
+        return {str(name): name for name in numeric}
+    named = ", ".join(map(str, numeric)) or "none"
+    if other:
+        named += f", besides {', '.join(map(str, other))}, which look(s) like none"
     raise ValueError(
-        f"{where}: numeric columns {', '.join(map(str, numeric)) or 'none'}; expected two, or say "
-        'which: readers={"expert": "manual_ml", "model": "auto_ml"}' + "".join(nearly))
+        f"{where}: numeric columns {named}; expected two, "
+        'or say which: readers={"expert": "manual_ml", "model": "auto_ml"}' + "".join(nearly))

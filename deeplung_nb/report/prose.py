@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from deeplung_nb import __version__
+from deeplung_nb.labels import VALUES
 from deeplung_nb.measurements.spreadsheets import with_patients
 from deeplung_nb.report.numbers import number, p_words
 from deeplung_nb.stats import agreement, equivalence
@@ -19,6 +20,11 @@ from deeplung_nb.stats.equivalence import Equivalence
 TREND = ("Proportional bias was tested by regression of the difference on the mean of the pair, "
          "with weights from the spread at each size")
 PACKAGES = ("numpy", "scipy", "statsmodels")
+
+
+def _name(reader: str) -> str:
+    """What a sentence calls a reader of a table."""
+    return {"expert": "the expert", "model": "the network"}.get(reader, f"reader “{reader}”")
 
 
 def _number(value: float) -> str:
@@ -37,8 +43,8 @@ def _count(n: int, what: str) -> str:
 
 
 def report_text(
-    pairs: pd.DataFrame, *, reference: str = "the expert", test: str = "the network",
-    quantity: str = "volume", unit: str = "mL", margin: float | None = None,
+    pairs: pd.DataFrame, *, reference: str | None = None, test: str | None = None,
+    quantity: str | None = None, unit: str | None = None, margin: float | None = None,
     confidence: float = 0.95, cluster: str | None = "auto", what: str = "case",
     limits: str = "auto",
 ) -> str:
@@ -52,9 +58,10 @@ def report_text(
     pairs
         Columns `reference` and `test`, one row per case, as from `measurements.pair`.
     reference, test
-        What to call the two readers.
+        What to call the two readers; None: as the pairs' `attrs` name them, else the expert and the
+        network.
     quantity, unit
-        What was read, in which unit.
+        What was read, in which unit; None: as the pairs' `attrs` say, else volume in mL.
     cluster
         As `stats.comparison.compare`: by patients where one has several pairs.
     what
@@ -83,7 +90,13 @@ def report_text(
     >>> "bias of the network against the expert was 1.20 mL" in report_text(pairs)
     True
     """
-    told = _Told.of(pairs, reference, test, quantity, unit, margin, confidence, cluster, what,
+    attrs = pairs.attrs
+    value = str(attrs.get("value", "volume_ml"))
+    of_value = VALUES.get(value, (value, ""))
+    told = _Told.of(pairs, reference or _name(attrs.get("reference", "expert")),
+                    test or _name(attrs.get("test", "model")),
+                    of_value[0] if quantity is None else quantity,
+                    of_value[1] if unit is None else unit, margin, confidence, cluster, what,
                     limits)
     methods = [*told.design(), *told.differences(), *told.kind_of_limits(), *told.the_rest()]
     results = [*told.detection(), *(told.agreement() if told.row["n"] else []),
@@ -209,8 +222,11 @@ class _Told(NamedTuple):
         else:
             tests = {"slope": "proportional bias", "spread": "spread", "normality": "normality"}
             found = [f"{tests[name]} {p_words(p)}" for name, p in self.found.against.items()]
+            run = [name for name in ("slope_p", "heteroscedasticity_p", "shapiro_p")
+                   if not np.isnan(self.row[name])]
             what = f"which spoke against constant ones ({', '.join(found)})" if found else \
-                "none of which spoke against constant ones"
+                "none of which spoke against constant ones" if len(run) == len(tests) else \
+                "not all of which could be run" if run else "none of which could be run"
             said.append("Their kind was not declared beforehand but chosen by the tests of "
                         f"proportional bias, spread and normality, {what}"
                         f"{f'; {lead.note}' if lead.note else ''}.")
@@ -239,6 +255,19 @@ class _Told(NamedTuple):
             said.append(f"{_count(failed, self.what)} failed and could not be compared.")
         if unread := self.pairs.attrs.get("n_unread", 0):
             said.append(f"{_count(unread, self.what)} not read by both could not be compared.")
+        if below := self.pairs.attrs.get("below"):
+            counted = sorted({note.rsplit(", ", 1)[1] for note in below})
+            said.append(f"{_count(len(below), 'reading')} below the limit of what can be told "
+                        f"{'was' if len(below) == 1 else 'were'} {' or '.join(counted)}.")
+        return said
+
+    def of_shift(self, name: str, n: int) -> str:
+        """The interval of a shift, by the confidence that so few differences can give."""
+        most = 1 - 2 * 0.5 ** n  # of the widest interval, between lowest and highest average
+        said = self.between(name)
+        if n and 100 * most < float(self.level.split()[0]):
+            said = "no interval from one difference" if n == 1 else \
+                said.replace(self.level, f"{100 * most:.4g} %", 1)
         return said
 
     def shift(self) -> str:
@@ -247,11 +276,11 @@ class _Told(NamedTuple):
         said = (f"the Hodges–Lehmann shift over all {_count(n, self.what)} "
                 f"{_number(row['hodges_lehmann_all'])} {self.unit}")
         if not self.by_patients:
-            said += f" ({self.between('hodges_lehmann_all')})"
+            said += f" ({self.of_shift('hodges_lehmann_all', n)})"
             unlike = int((self.pairs["reference"] != self.pairs["test"]).sum())
             if unlike < n:
                 said += (f", over the {unlike} that differ {_number(row['hodges_lehmann'])} "
-                         f"{self.unit} ({self.between('hodges_lehmann')})")
+                         f"{self.unit} ({self.of_shift('hodges_lehmann', unlike)})")
         return said
 
     def agreement(self) -> list[str]:

@@ -193,7 +193,7 @@ def wilcoxon_signed_rank(
     n_positive, n_negative = int((d > 0).sum()), int((d < 0).sum())
     if len(nonzero) == 0:
         return SignedRank(len(d), m, n_zero, 0, 0, 0.0, 0.0, NAN, NAN, "none", zeros, NAN,
-                          (NAN, NAN), 0.0, (NAN, NAN), n_missing, _nothing(d))
+                          (NAN, NAN), 0.0 if len(d) else NAN, (NAN, NAN), n_missing, _nothing(d))
     if zeros == "drop":
         ranks, values, whose = stats.rankdata(np.abs(nonzero)), nonzero, codes[d != 0]
     else:
