@@ -68,7 +68,8 @@ def _intervals(a: np.ndarray, b: np.ndarray, who: np.ndarray | None, confidence:
         one = agreement.bland_altman(a, b, limits=kind, cluster=who, confidence=confidence)
         found["2.5 % quantile", how] = one.loa_lower_ci
         found["97.5 % quantile", how] = one.loa_upper_ci
-    if ((a > 0) & (b > 0)).sum() >= FEWEST:
+    # Normal worlds have a reading below 0 now and then, of which there is no ratio.
+    if ((a > 0) & (b > 0)).sum() >= FEWEST and min(a.min(), b.min()) >= 0:
         one = agreement.bland_altman(a, b, scale="ratio", cluster=who, confidence=confidence)
         found["lower limit of the ratio", "MOVER"] = one.loa_lower_ci
         found["upper limit of the ratio", "MOVER"] = one.loa_upper_ci
