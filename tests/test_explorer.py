@@ -440,6 +440,12 @@ def test_a_file_is_answered_and_exported_without_a_notebook_and_the_script_runs(
     assert "table = ...  # put here how the table is made" in bare.code
 
 
+def test_two_scans_or_days_are_readings(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("Fall-Nr,scan 1,scan 2\n1,1.5,2\n2,3,3.5\n3,4,5\n4,2,2\n")
+    assert AgreementExplorer.from_csv(path, unit="mL").question.test == "scan 2"
+
+
 @pytest.mark.parametrize("table", [
     "Fall-Nr;Experte;KI\n1;1,5;2\n2;3;-\n3;4,5;5\n4;2;2\n",
     "Nr,manual,auto\n1,1.5,2\n2,3,k.A.\n3,4,5\n4,2,2\n",

@@ -204,7 +204,7 @@ def test_series_cut_or_changed(tmp_path):
 
     def change(path, at):
         content = bytearray(path.read_bytes())
-        content[at] ^= 0x5A
+        content[min(at, len(content) - 1)] ^= 0x5A  # files differ in length, as their UIDs do
         path.write_bytes(content)
 
     def tag(path, name, value):

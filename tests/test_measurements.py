@@ -1,6 +1,7 @@
 """The table contract: what it refuses, what it keeps to the last bit, how it pairs."""
 
 import re
+import zipfile
 
 import numpy as np
 import openpyxl
@@ -473,4 +474,20 @@ def test_a_formula_without_its_value_is_no_empty_reading(tmp_path):
     book.save(tmp_path / "saved.xlsx")
     found = measurements.read_table(tmp_path / "saved.xlsx", {"expert": "E", "model": "K"},
                                     unit="mL")
+    assert (found.status == "unread").sum() == 1
+
+
+def test_an_empty_answer_of_a_formula_in_a_sheet_that_was_computed_is_no_reading(tmp_path):
+    book = openpyxl.Workbook()
+    for row in (["case_id", "E", "K"], ["a", 1.0, "=B2*2"], ["b", 4.0, '=IF(B3>3,"",B3)']):
+        book.active.append(row)
+    book.save(tmp_path / "made.xlsx")
+    with zipfile.ZipFile(tmp_path / "made.xlsx") as made, \
+            zipfile.ZipFile(tmp_path / "computed.xlsx", "w") as computed:
+        for name in made.namelist():  # as a program that computes stores it
+            computed.writestr(name, re.sub(rb"(<f>B2\*2</f>)(<v ?/>|<v></v>)", rb"\1<v>2</v>",
+                                           made.read(name)))
+    found = measurements.read_table(tmp_path / "computed.xlsx", {"expert": "E", "model": "K"},
+                                    unit="mL")
+    assert found.query("reader == 'model'").volume_ml.fillna(-1).tolist() == [2.0, -1.0]
     assert (found.status == "unread").sum() == 1

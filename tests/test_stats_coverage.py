@@ -127,7 +127,7 @@ def of_defaults(row, truth):
 
 
 def drawn(world, rng, n):
-    return EXAMPLES[world].draw(rng, n)
+    return EXAMPLES[world](rng, n)
 
 
 @functools.cache

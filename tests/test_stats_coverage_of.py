@@ -7,7 +7,7 @@ from scipy import integrate, optimize, stats
 
 from deeplung_nb.stats import coverage
 from deeplung_nb.stats.coverage import coverage_in, coverage_of
-from deeplung_nb.stats.worlds import EXAMPLES, Example, World
+from deeplung_nb.stats.worlds import EXAMPLES, World
 
 
 def test_a_world_is_recovered_from_its_own_pairs():
@@ -180,9 +180,8 @@ def test_gross_errors_leave_the_shift_a_way_and_take_it_from_the_limit():
 
 def test_a_study_with_a_reading_below_zero_has_no_ratio_and_all_else(monkeypatch):
     """Normal volumes of 300 ± 80 mL fall below 0 in some studies, which must not end the others."""
-    low = Example("one below 0", lambda rng, n: (np.r_[-5.0, rng.normal(300, 20, n - 1)],
-                                                          rng.normal(300, 20, n), None))
-    monkeypatch.setitem(EXAMPLES, "normal", low)
+    monkeypatch.setitem(EXAMPLES, "normal", lambda rng, n: (
+        np.r_[-5.0, rng.normal(300, 20, n - 1)], rng.normal(300, 20, n), None))
     found = coverage_in("normal", 20, n_studies=4)
     assert not found.what.str.contains("ratio").any()
     assert found.set_index(["what", "how"]).n_none["bias", "Student’s t"] == 0

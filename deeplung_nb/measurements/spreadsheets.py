@@ -42,25 +42,27 @@ def read_sheet(path: str | os.PathLike) -> pd.DataFrame:
         return _frame(path, _separated(path, _decoded(path)))
     try:
         frame = pd.read_excel(path, dtype=object, keep_default_na=False, na_values=[""])
-        _with_values(path, frame)
-        return frame
-    except CsvError:
-        raise
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not a table that can be read ({error}). Expected a CSV in UTF-8 "
                          "or an .xlsx file, first row the names") from error
+    _with_values(path, frame)
+    return frame
 
 
 def _with_values(path: Path, frame: pd.DataFrame) -> None:
-    """An error where cells hold formulas whose values no program has stored: they read as empty."""
+    """An error where no program has stored the values of a sheet's formulas: they read as empty.
+
+    Where some have one the sheet was computed, and an empty one is a formula's own answer.
+    """
     if not frame.isna().to_numpy().any():
         return
     sheet: Any = openpyxl.load_workbook(path).worksheets[0]
-    places = [cell.coordinate for row in sheet.iter_rows() for cell in row
-              if cell.data_type == "f" and 2 <= cell.row <= len(frame) + 1
-              and cell.column <= frame.shape[1] and pd.isna(frame.iat[cell.row - 2,
-                                                                      cell.column - 1])]
-    if places:
+    formulas = [cell for row in sheet.iter_rows(min_row=2, max_row=len(frame) + 1,
+                                                max_col=frame.shape[1])
+                for cell in row if cell.data_type == "f"]
+    places = [cell.coordinate for cell in formulas
+              if pd.isna(frame.iat[cell.row - 2, cell.column - 1])]
+    if places and len(places) == len(formulas):
         more = f" and {len(places) - 5} more" if len(places) > 5 else ""
         raise CsvError(f"{path}: cell(s) {', '.join(places[:5])}{more} hold a formula without its "
                        "value, as another program wrote it. Open the file in Excel or LibreOffice, "
@@ -101,13 +103,14 @@ def _separated(path: Path, text: str) -> list[list[str]]:
 
 
 PATIENT = re.compile(r"(pat|patients?|patienten|patiente|paciente|paziente|subj|subject|proband|"
-                     r"participant|person)(s?id|no|nr|num|nummer|number|numero|code|key|"
+                     r"participant)(s?id|no|nr|num|nummer|number|numero|code|key|"
                      r"identifier)?|pid|mrn")
 """How tables call the column of the patient, without case, accents, spaces and signs."""
 NO_READER = frozenset(
     "id nr no num number nummer numero index row zeile case fall caso cas scan study studie slice "
-    "age alter edad year jahr date datum fecha day tag sex gender weight height fold".split())
-"""Words in the name of a column of numbers that are no readings."""
+    "age alter edad year years jahr jahre date datum fecha day tag sex gender weight height fold "
+    "pat patient subject at of in y j kg cm".split())
+"""Words of which alone the name of a column consists that is no reader's: `Fall-Nr`, `Age (y)`."""
 
 
 def _plain(name: Any) -> str:
@@ -381,7 +384,7 @@ def find_readers(frame: pd.DataFrame, where: str) -> dict[str, Any]:
     """
     why = {name: _why_no_readings(pd.Series(frame[name])) for name in frame}
     numeric = [name for name, reason in why.items() if not reason]
-    other = [name for name in numeric if NO_READER & set(re.split(r"[\W_]+", _plain(name)))]
+    other = [name for name in numeric if NO_READER >= set(re.findall(r"[^\W_]+", _plain(name)))]
     numeric = [name for name in numeric if name not in other]
     nearly = []
     for name in frame.columns.difference([*numeric, *other], sort=False):

@@ -89,6 +89,7 @@ CLAIM: tuple[Item, ...] = (
          author=("reference.test_set", "readers.tool")),
     Item(18, "Reference", "Agreement between and within the annotators, and how disagreement was "
          "resolved", (FURTHER, _table("panel", "readers among each other")),
+         ("reference.discrepancies",),
          never="how far each annotator is from themself: a reader study's repeats"),
     Item(19, "Partitions", "How cases were assigned to training, validation, test",
          (_says("Cross-validation had", "the folds"), FLOW)),

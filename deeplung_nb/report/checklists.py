@@ -158,7 +158,7 @@ def answer_items(items: Sequence[Item], evidence: Evidence, record: StudyRecord
         else:
             status = AUTHORS
         if item.never and status in (COVERED, PARTLY):
-            lacks.append(item.never)
+            lacks.insert(0, item.never)
         if not item.run and not item.author:
             lacks.append("the manuscript alone")
         found.append(Answered(item, status, tuple(pieces), tuple(quoted), tuple(lacks)))

@@ -213,7 +213,7 @@ def coverage_in(world: World | str, n_patients: int, *, n_studies: int = 300, se
     if isinstance(world, str):
         if world not in EXAMPLES:
             raise ValueError(f"world {world!r}, expected a World or one of {', '.join(EXAMPLES)}")
-        name, draw = world, EXAMPLES[world].draw
+        name, draw = world, EXAMPLES[world]
     else:
         draw = world.draw
     if n_patients < FEWEST:

@@ -67,6 +67,12 @@ def test_no_run_covers_how_far_annotators_are_from_themselves(run):
     answered, = checklists.answer_items([item], evidence, StudyRecord())
     assert answered.status == PARTLY
     assert "from themself" in answered.lacks[0]
+    assert "reference.discrepancies" in answered.lacks[1]
+    record = StudyRecord({"reference.discrepancies": "a third radiologist decided"})
+    said, = checklists.answer_items([item], evidence, record)
+    assert said.status == PARTLY  # how far annotators are from themselves nobody can say later
+    assert said.quoted == (("reference.discrepancies", "a third radiologist decided"),)
+    assert len(said.lacks) == 1
 
 
 def test_a_piece_is_linked_and_bears_its_hash(run):
