@@ -95,6 +95,42 @@ def _followup(options: argparse.Namespace) -> None:
     print("\n".join(map(str, files)))
 
 
+def _compare(options: argparse.Namespace) -> None:
+    from dataclasses import replace
+
+    from deeplung_nb import measurements
+    from deeplung_nb.report.explore import answer, first_question
+    from deeplung_nb.report.export import export
+
+    chosen = {name: given for name in ("reference", "test")
+              if (given := getattr(options, name)) is not None}
+    if len(chosen) == 1:
+        raise ValueError("--reference and --test: give both, or neither")
+    given = {name: said for name in ("unit", "value", "decimal", "case_id", "patient_id", "below")
+             if (said := getattr(options, name)) is not None}
+    if options.reading is not None:
+        table = measurements.read_table(options.table, reading=options.reading,
+                                        reader=options.reader, **given)
+        source = table.attrs["made_by"]
+    else:
+        table, source = measurements.read_readings(
+            options.table, {name: name for name in chosen.values()} or None, **given)
+    question = replace(first_question(table, options.limits), margin=options.margin,
+                       confidence=options.confidence, **chosen)
+    if options.structure is not None:
+        question = replace(question, structure=options.structure)
+    found = answer(table, question)
+    files = export(found, options.output, question.code(source))
+    if options.page:
+        from deeplung_nb.widgets.explorer import AgreementExplorer
+        from deeplung_nb.widgets.page import save_page
+
+        files.append(save_page(AgreementExplorer(table, source=source, question=question),
+                               files[0].with_suffix(".html")))
+    print(found.printed.to_string(index=False), found.text, *found.notes, sep="\n\n")
+    print("\n".join(map(str, files)))
+
+
 def _notebooks(options: argparse.Namespace) -> None:
     from deeplung_nb.runs.resources import lay_out
 
@@ -216,6 +252,44 @@ def _add_reproduce(commands: Any) -> None:
     command.set_defaults(run=_reproduce)
 
 
+def _add_compare(commands: Any) -> None:
+    command = commands.add_parser(
+        "compare", help="two readers of a table: every statistic, figure, paragraph",
+        description="Compare two readers of any CSV or Excel file of readings, and write figure "
+                    "(PDF, SVG, PNG), table (CSV, LaTeX, Word), Methods and Results with their "
+                    "sources, and the code that makes them again. Nothing is replaced; no CT and "
+                    "no torch are needed.")
+    command.add_argument("table", type=Path, help="one row a case and one column a reader, one row "
+                         "a case and reader (--reading), or a measurements.csv")
+    command.add_argument("--output", type=Path, required=True, help="folder of the files")
+    command.add_argument("--reference", help="the reader compared with: its column, or in a "
+                         "table of one row a reading its name (default: of two numeric columns the "
+                         "first, or 'expert')")
+    command.add_argument("--test", help="the reader compared: differences are test - reference")
+    command.add_argument("--reading", metavar="COLUMN", help="of one row a case and reader: where "
+                         "the numbers are")
+    command.add_argument("--reader", metavar="COLUMN", default="reader", help="and who read "
+                         "(default: reader)")
+    command.add_argument("--value", choices=("volume_ml", "burden_percent"),
+                         help="what was read (default: volume_ml)")
+    command.add_argument("--unit", help="of volumes: mL, cm3, mm3 or L (a measurements.csv has mL)")
+    command.add_argument("--structure", help="of a table with several: lesion, ggo, ...")
+    command.add_argument("--case-id", metavar="COLUMN", help="the case's (default: case_id, else "
+                         "rows are numbered)")
+    command.add_argument("--patient-id", metavar="COLUMN", help="the patient's, who may have "
+                         "several cases (default: a column called so)")
+    command.add_argument("--decimal", choices=(".", ","), help="default: as the numbers say")
+    command.add_argument("--below", choices=("zero", "half", "limit"), help="what '<0.5' counts")
+    command.add_argument("--limits", default="auto", help="of agreement, declared beforehand: "
+                         "constant, ratio, regression, quantile (default: as the data say)")
+    command.add_argument("--margin", type=float, help="of equivalence, in the unit of the table "
+                         "(volumes: mL), declared before the data were seen")
+    command.add_argument("--confidence", type=float, default=0.95, help="default: 0.95")
+    command.add_argument("--page", action="store_true", help="the explorer too, as a page that "
+                         "lives in any browser, offline")
+    command.set_defaults(run=_compare)
+
+
 def _add_notebooks(commands: Any) -> None:
     command = commands.add_parser(
         "notebooks", help="lay out the notebooks and the example run in a folder",
@@ -275,9 +349,9 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"deeplung_nb {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="<command>")
-    for add in (_add_segment, add_cohort, _add_followup, _add_reproduce, _add_notebooks,
-                _add_digest, _add_dashboard, _add_benchmark, add_manifest, add_fetch,
-                add_train, add_train_packaged, add_ablate):
+    for add in (_add_segment, add_cohort, _add_followup, _add_reproduce, _add_compare,
+                _add_notebooks, _add_digest, _add_dashboard, _add_benchmark, add_manifest,
+                add_fetch, add_train, add_train_packaged, add_ablate):
         add(commands)
     return top
 

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from deeplung_nb import measurements
-from deeplung_nb.measurements.spreadsheets import CsvError, patient_column
+from deeplung_nb.measurements.columns import patient_column
+from deeplung_nb.measurements.spreadsheets import CsvError
 from deeplung_nb.report.prose import report_text
 from deeplung_nb.stats import agreement, classes, clusters, correlation, equivalence, reliability
 from deeplung_nb.stats import trend as room

@@ -17,6 +17,7 @@ import pandas as pd
 
 from deeplung_nb.files import atomic_path
 from deeplung_nb.labels import STRUCTURES
+from deeplung_nb.measurements.columns import find_readers, patient_column
 from deeplung_nb.measurements.contract import (
     BELOW_LIMIT,
     COLUMNS,
@@ -29,7 +30,7 @@ from deeplung_nb.measurements.readings import from_long, from_wide
 from deeplung_nb.measurements.spreadsheets import read_csv, read_sheet
 
 __all__ = ["COLUMNS", "KEY", "MeasurementsError", "check", "from_long", "from_wide",
-           "pair", "read", "read_table", "write", "write_parts"]
+           "pair", "read", "read_readings", "read_table", "write", "write_parts"]
 
 FACTS = ("role", "patient_id", "protocol", "scanner", "centre", "fold")
 """Facts of a case that go along with a pair of readings."""
@@ -273,3 +274,42 @@ def read_table(source: str | os.PathLike | pd.DataFrame,
             *options.items()) if value is not None)
         found.attrs["made_by"] = f"measurements.read_table({os.fspath(source)!r}{given})"
     return found
+
+
+def read_readings(path: str | os.PathLike, readers: Mapping[str, str] | None = None,
+                  **options: Any) -> tuple[pd.DataFrame, str]:
+    """Readings of any file with one row a case and one column a reader, or of a measurements.csv.
+
+    Parameters
+    ----------
+    path
+        A CSV or an Excel file.
+    readers
+        Reader -> its column; None: the two numeric columns, if there are just two.
+    options
+        As `from_wide`; `case_id` is the column of that name where there is one, else the rows are
+        numbered. Of a measurements.csv there are none to say.
+
+    Returns
+    -------
+    table, code
+        A checked table, and the expression that makes it again.
+
+    Raises
+    ------
+    ValueError
+        The file is no table, or does not say which columns are the readers'.
+    """
+    frame = read_sheet(path)
+    if {"reader", "structure", "cohort", "case_id"} <= set(frame.columns):
+        return read(path), f"measurements.read({str(path)!r})"
+    options.setdefault("case_id", "case_id" if "case_id" in frame else None)
+    if readers is None:
+        case_id, patient_id = options["case_id"], options.get("patient_id")
+        known = {*([case_id] if isinstance(case_id, str) else case_id or ()), "fold",
+                 patient_id or patient_column(frame.columns, (case_id,))}
+        readers = find_readers(frame.drop(columns=[name for name in known if name in frame]),
+                               str(path))
+    given = "".join(f", {name}={value!r}" for name, value in options.items())
+    return (from_wide(frame, readers, **options),
+            f"measurements.from_wide({str(path)!r}, {dict(readers)!r}{given})")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from deeplung_nb.measurements.columns import numbers, patient_column
 from deeplung_nb.measurements.contract import (
     BELOW_LIMIT,
     COLUMNS,
@@ -18,7 +19,7 @@ from deeplung_nb.measurements.contract import (
     check,
     some,
 )
-from deeplung_nb.measurements.spreadsheets import numbers, patient_column, read_sheet
+from deeplung_nb.measurements.spreadsheets import read_sheet
 
 UNITS = {
     "volume_ml": {"mL": 1.0, "cm3": 1.0, "cm³": 1.0, "cc": 1.0, "mm3": 1e-3, "mm³": 1e-3,
@@ -276,6 +277,23 @@ def _alike_patients(patients: Any) -> None:
                       "they are one, spell them alike", stacklevel=5)
 
 
+def _patients_unnoticed(frame: pd.DataFrame, case_id: str) -> None:
+    """A warning where a column looks like patients with several cases, under a name nobody knows.
+
+    It holds words, is filled for each case, and most of its values are of a few cases only.
+    """
+    cases: Any = frame.drop_duplicates(case_id)
+    for name in frame.columns.difference([case_id, *COLUMNS], sort=False):
+        values = cases[name].dropna().map(str)
+        n_values, n_cases = values.nunique(), len(cases)
+        if (len(values) == n_cases and n_cases / 3 <= n_values < n_cases and n_values >= 4
+                and len(frame.drop_duplicates([case_id, name])) == n_cases
+                and values.str.contains("[^\\W\\d_]").all() and not values.str.contains(" ").any()):
+            warnings.warn(f"column {name!r} has {n_values} names in {n_cases} cases: if it names "
+                          f"the patient, say patient_id={name!r}, or intervals take each case for "
+                          "a patient of its own and are too narrow", stacklevel=5)
+
+
 def _present(frame: pd.DataFrame, columns: tuple[str, ...], where: str) -> None:
     absent = [str(name) for name in columns if name not in frame]
     if absent:
@@ -299,7 +317,15 @@ def _as_measurements(frame: pd.DataFrame, reader: pd.Series, case_id: str, readi
     empty = found[value].isna()
     found["status"] = empty.map({True: "unread", False: "ok"})
     found["note"] = np.where(empty, "no reading", limited)
+    if patient_id is None:
+        _patients_unnoticed(frame, case_id)
     _alike_patients(found["patient_id"])
+    nobody = found["patient_id"].isna().to_numpy(bool)
+    if patient_id is not None and nobody.any() and not nobody.all():
+        warnings.warn(f"column {patient_id!r} names no patient in {nobody.sum()} of {len(found)} "
+                      "readings: each such case is taken for a patient of its own. If an empty "
+                      "cell means the patient above it, fill the column first: "
+                      f"table[{patient_id!r}] = table[{patient_id!r}].ffill()", stacklevel=4)
     burden: Any = found["burden_percent"].astype(float)
     if (burden > 100).any():
         warnings.warn(f"{(burden > 100).sum()} burden(s) above 100 %, the highest "

@@ -5,58 +5,83 @@ from __future__ import annotations
 import csv
 import io
 import os
-import re
-import unicodedata
-import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import openpyxl
 import pandas as pd
 
 SEPARATORS = (";", "\t", ",")
-NOT_READ = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none"})
-"""How programs write that there is no number, in any case of letters."""
-DECIMALS = (".", ",")
-NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)", re.ASCII | re.IGNORECASE)
+MOST_TITLES = 12
+"""Rows that are looked through for the names of the columns, where the first does not hold them."""
 
 
 def read_sheet(path: str | os.PathLike) -> pd.DataFrame:
     """A CSV (comma, semicolon or tab, UTF-8) or the first sheet of an Excel file.
 
-    Nothing of a CSV is converted: `007` and `NA` may be names. `numbers` reads what is a number.
+    Nothing of a CSV is converted: `007` and `NA` may be names. `columns.numbers` reads what is a
+    number. A cell of Excel that is merged over several rows counts in each of them.
 
     Raises
     ------
     ValueError
-        There is no such file, or it holds no table; the message names it and what is expected.
+        There is no such file, it holds no table, or something stands above the names of its
+        columns; the message names it and what is expected.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file. Give a CSV or Excel file, or a DataFrame")
     if path.suffix.lower() not in (".xlsx", ".xlsm"):
-        return _frame(path, _separated(path, _decoded(path)))
+        rows = _separated(path, _decoded(path))
+        names = [name.strip() for name in rows[0]]
+        _once(path, names)
+        return pd.DataFrame(rows[1:], columns=names, dtype=object)
     try:
         frame = pd.read_excel(path, dtype=object, keep_default_na=False, na_values=[""])
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not a table that can be read ({error}). Expected a CSV in UTF-8 "
                          "or an .xlsx file, first row the names") from error
-    _with_values(path, frame)
+    sheet: Any = openpyxl.load_workbook(path).worksheets[0]
+    rows = sheet.iter_rows(max_row=MOST_TITLES + 1, values_only=True)
+    above = _rows_above([["" if cell is None else str(cell) for cell in row] for row in rows])
+    if above:
+        raise CsvError(_titles(path, above, f"pd.read_excel({str(path)!r}, header={above})"))
+    if frame.isna().to_numpy().any():
+        _with_values(path, frame, sheet)
+        for merged in sheet.merged_cells.ranges:
+            if merged.min_row > 1 and merged.min_col == merged.max_col:  # only downwards
+                frame.iloc[merged.min_row - 2:merged.max_row - 1, merged.min_col - 1] = \
+                    frame.iat[merged.min_row - 2, merged.min_col - 1]
     return frame
 
 
-def _with_values(path: Path, frame: pd.DataFrame) -> None:
+def _rows_above(rows: list[list[str]]) -> int:
+    """How many rows stand above the names, as a title does: less than half of the cells filled.
+
+    Names are a row of which most cells are filled, and all of them with words; 0 where none is.
+    """
+    filled = [[cell for cell in row if cell.strip()] for row in rows[:MOST_TITLES + 1]]
+    most = max(map(len, filled), default=0)
+    if not filled or 2 * len(filled[0]) >= most:
+        return 0
+    return next((number for number, cells in enumerate(filled) if 2 * len(cells) > most
+                 and all(any(map(str.isalpha, cell)) for cell in cells)), 0)
+
+
+def _titles(path: Path, above: int, remedy: str) -> str:
+    which = "row 1 is" if above == 1 else f"rows 1 to {above} are"
+    return (f"{path}: {which} no names of columns; row {above + 1} looks like them. Delete what "
+            f"stands above it, or read the table yourself and give that in the file's place: "
+            f"{remedy}")
+
+
+def _with_values(path: Path, frame: pd.DataFrame, sheet: Any) -> None:
     """An error where no program has stored the values of a sheet's formulas: they read as empty.
 
     Where some have one the sheet was computed, and an empty one is a formula's own answer.
     """
-    if not frame.isna().to_numpy().any():
-        return
-    sheet: Any = openpyxl.load_workbook(path).worksheets[0]
     formulas = [cell for row in sheet.iter_rows(min_row=2, max_row=len(frame) + 1,
                                                 max_col=frame.shape[1])
                 for cell in row if cell.data_type == "f"]
@@ -73,12 +98,17 @@ def _separated(path: Path, text: str) -> list[list[str]]:
     """Rows of the separator that gives every row as many fields as the first, and most of them."""
     best: list[list[str]] = []
     uneven: list[tuple[int, list[int], int]] = []
+    titles: list[tuple[int, int, str]] = []
     for sign in SEPARATORS:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=sign, strict=True)
         try:
             lines = [(reader.line_num, row) for row in reader]
         except csv.Error:
             continue
+        above = _rows_above([row for _, row in lines])
+        below = [row for _, row in lines[above:] if any(field.strip() for field in row)]
+        if above and len({len(row) for row in below}) == 1:
+            titles.append((len(below[0]), above, sign))
         lines = [(line, row) for line, row in lines if any(field.strip() for field in row)]
         rows = [row for _, row in lines]
         n_fields = len(rows[0])
@@ -87,6 +117,10 @@ def _separated(path: Path, text: str) -> list[list[str]]:
             uneven.append((n_fields, odd, len(rows)))
         elif not best or n_fields > len(best[0]):
             best = rows
+    if titles and (not best or not all(name.strip() for name in best[0]) or len(best[0]) == 1):
+        _, above, sign = max(titles)
+        raise CsvError(_titles(path, above, f"pd.read_csv({str(path)!r}, sep={sign!r}, "
+                                            f"skiprows={above}, dtype=str)"))
     # Of a separator that fits all but a few rows, these are at fault, not the separator.
     torn = [part for part in uneven if part[0] > max(1, len(best[0]) if best else 1)
             and len(part[1]) <= max(2, part[2] // 4)]
@@ -102,181 +136,6 @@ def _separated(path: Path, text: str) -> list[list[str]]:
     return best
 
 
-PATIENT = re.compile(r"(pat|patients?|patienten|patiente|paciente|paziente|subj|subject|proband|"
-                     r"participant)(s?id|no|nr|num|nummer|number|numero|code|key|"
-                     r"identifier)?|pid|mrn")
-"""How tables call the column of the patient, without case, accents, spaces and signs."""
-NO_READER = frozenset(
-    "id nr no num number nummer numero index row zeile case fall caso cas scan study studie slice "
-    "age alter edad year years jahr jahre date datum fecha day tag sex gender weight height fold "
-    "pat patient subject at of in y j kg cm".split())
-"""Words of which alone the name of a column consists that is no reader's: `Fall-Nr`, `Age (y)`."""
-
-
-def _plain(name: Any) -> str:
-    """A column's name in small letters without accents."""
-    return "".join(sign for sign in unicodedata.normalize("NFKD", str(name).casefold())
-                   if not unicodedata.combining(sign))
-
-
-def patient_column(columns: Iterable[Any], used: Iterable[Any] = ()) -> Any | None:
-    """The column that names the patient: `patient_id`, else a usual spelling of it, else None.
-
-    Where several look like it the first is taken, and a warning names the others.
-
-    Parameters
-    ----------
-    columns
-        Of the table.
-    used
-        Those that are taken for something else.
-    """
-    used = set(used)
-    found = [name for name in columns if name not in used
-             and PATIENT.fullmatch(re.sub(r"[\W_]+", "", _plain(name)))]
-    if not found:
-        return None
-    chosen = "patient_id" if "patient_id" in found else found[0]
-    others = [str(name) for name in found if name != chosen]
-    if others:
-        warnings.warn(f"column {chosen!r} is taken for the patient; {', '.join(others)} "
-                      "look(s) like it too and is not used. Say which: patient_id=...",
-                      stacklevel=3)
-    return chosen
-
-
-def with_patients(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with its column of the patient, however spelt, called `patient_id`."""
-    name = patient_column(frame.columns)
-    if name in (None, "patient_id"):
-        return frame
-    renamed = frame.rename(columns={name: "patient_id"})
-    renamed.attrs = frame.attrs
-    return renamed
-
-
-def _frame(path: Path, rows: list[list[str]]) -> pd.DataFrame:
-    names = [name.strip() for name in rows[0]]
-    _once(path, names)
-    return pd.DataFrame(rows[1:], columns=names, dtype=object)
-
-
-BELOW = {"zero": 0.0, "half": 0.5, "limit": 1.0}
-"""What a reading below a limit counts, as a share of the limit."""
-
-
-def numbers(values: Sequence[Any], places: Sequence[str], decimal: str | None = None, *,
-            unread: Sequence[str] = (), below: str | None = None) -> np.ndarray:
-    """Numbers as people write them, `1.5`, `1,5`, `1 234,5` or `1,234.5`; empty is NaN.
-
-    Parameters
-    ----------
-    values
-        Numbers, or texts.
-    places
-        Where each stands, for the message.
-    decimal
-        The sign before decimals, `.` or `,`; the other one separates thousands. None: what the
-        texts themselves leave no doubt of.
-    unread
-        Texts that stand for no reading, besides those of `NOT_READ`.
-    below
-        What `<0.5` counts: a key of `BELOW`; None: it is no number.
-
-    Raises
-    ------
-    ValueError
-        Texts are no numbers, or one may be two different ones; the message says which, where, and
-        how to have them read.
-    """
-    if decimal not in (None, *DECIMALS):
-        raise ValueError(f"decimal={decimal!r}: expected '.' or ',', or leave it out")
-    if below not in (None, *BELOW):
-        raise ValueError(f"below={below!r}: expected one of {', '.join(map(repr, BELOW))}, or "
-                         "leave it out")
-    none = NOT_READ | {text.strip().lower() for text in unread}
-    texts = {row: re.sub(r"[\s\u00a0\u202f']", "", value) for row, value in enumerate(values)
-             if isinstance(value, str) and value.strip().lower() not in none}
-    if decimal is None:
-        decimal = _decimal({row: text.lstrip("<") for row, text in texts.items()}, places)
-    found, wrong = np.full(len(values), np.nan), []
-    for row, value in enumerate(values):
-        text = texts.get(row)
-        share = BELOW[below] if below and text and text.startswith("<") else None
-        try:
-            if text is not None:
-                found[row] = _number(text[1:] if share is not None else text, decimal)
-                found[row] *= 1.0 if share is None else share
-            elif not isinstance(value, str) and not pd.isna(value):
-                found[row] = float(value)
-        except (TypeError, ValueError):
-            wrong.append(row)
-    if wrong:
-        raise ValueError(_not_numbers(wrong, values, texts, places, decimal))
-    return found
-
-
-def _number(text: str, decimal: str) -> float:
-    thousands = "," if decimal == "." else "."
-    grouped = re.fullmatch(rf"[+-]?\d{{1,3}}(\{thousands}\d{{3}})+(\{decimal}\d*)?", text)
-    plain = text.replace(thousands, "") if grouped else text
-    # A point that is not the decimal sign here must not pass as one.
-    if thousands in plain or not NUMBER.fullmatch(plain.replace(decimal, ".")):
-        raise ValueError(text)
-    return float(plain.replace(decimal, "."))
-
-
-def _not_numbers(rows: Sequence[int], values: Sequence[Any], texts: dict[int, str],
-                 places: Sequence[str], decimal: str) -> str:
-    """All cells that are no numbers, and what can be said so that they are read."""
-    cells = [f"{places[row]}: {values[row]!r} is no number (decimal sign {decimal!r})"
-             for row in rows]
-    remedies = []
-    if any(texts.get(row, "").startswith("<") for row in rows):
-        remedies.append("say below='zero', 'half' or 'limit' for readings below what can be told")
-    words = sorted({str(values[row]) for row in rows if not re.search(r"\d", str(values[row]))})
-    if words:
-        remedies.append(f"say unread={words!r} if there was no reading")
-    remedies.append("correct them, leave them empty if there is no reading, or say decimal=',' or "
-                    "'.'")
-    more = f"\n- and {len(cells) - 20} more" if len(cells) > 20 else ""
-    return (cells[0] if len(cells) == 1 else
-            f"{len(cells)} cells are no numbers\n- " + "\n- ".join(cells[:20]) + more) + (
-                ". " if len(cells) == 1 else "\n") + _sentence("; ".join(remedies))
-
-
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:]
-
-
-def _decimal(texts: dict[int, str], places: Sequence[str]) -> str:
-    """The decimal sign of texts, where one of them settles it."""
-    doubtful: dict[str, int] = {}
-    whole = False
-    for row, text in texts.items():
-        last = max(text.rfind(","), text.rfind("."))
-        if last < 0:
-            whole |= bool(re.fullmatch(r"[+-]?[1-9]\d{0,2}", text))
-            continue
-        sign, other = text[last], "," if text[last] == "." else "."
-        if other in text:
-            return sign  # 1.234,5
-        if text.count(sign) > 1:
-            return other  # 1.234.567
-        if not re.fullmatch(r"[+-]?[1-9]\d{0,2}[.,]\d{3}", text):
-            return sign
-        doubtful.setdefault(sign, row)
-    if "," in doubtful:
-        row = doubtful[","]
-        raise ValueError(f"{places[row]}: {texts[row]!r} may have a decimal comma, or thousands. "
-                         "Say which: decimal=',' or decimal='.'")
-    if "." in doubtful and whole:  # three decimals in every cell would be decimals beyond doubt
-        row = doubtful["."]
-        warnings.warn(f"{places[row]}: {texts[row]!r} is read as a number with decimals; if its "
-                      "point separates thousands, say decimal=','", stacklevel=4)
-    return "."
-
-
 class CsvError(ValueError):
     """A file that is no such CSV; the message names it, the place, the likely cause, the remedy."""
 
@@ -286,6 +145,10 @@ def _decoded(path: Path) -> str:
     if not content.strip():
         raise CsvError(f"{path}: the file is empty, expected a CSV whose first row names the "
                        "columns. Was it saved?")
+    if content[:4] == b"PK\x03\x04":
+        raise CsvError(f"{path}: an Excel file, or another packed one, expected a CSV. Save its "
+                       "sheet as 'CSV UTF-8'; readings in an .xlsx are read by read_table, and by "
+                       "'deeplung-nb compare'")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -355,50 +218,3 @@ def read_csv(path: str | os.PathLike, empty_is_missing: bool = True,
                        "again, or add the line's end if you know that it is whole")
     frame = pd.DataFrame([row for row in rows[1:] if row], columns=names, dtype="str")
     return frame.replace("", pd.NA) if empty_is_missing else frame
-
-
-def _why_no_readings(column: pd.Series) -> str:
-    """Why a column is not one of readings; empty where it is: some numbers, and nothing else."""
-    why = ""
-    for decimal in DECIMALS:
-        try:
-            found = numbers(column.tolist(), [f"row {row + 1}" for row in range(len(column))],
-                            decimal)
-        except ValueError as error:
-            why = why or str(error)
-            continue
-        return "" if np.isfinite(found).any() else "it has no number"
-    return why
-
-
-def find_readers(frame: pd.DataFrame, where: str) -> dict[str, Any]:
-    """Reader -> column of a table of paired readings: its two numeric columns, by their names.
-
-    Columns whose names say that they are something else (`NO_READER`) are none.
-
-    Raises
-    ------
-    ValueError
-        There are not just two, or another one would be but for a few of its cells; the message
-        names those there are, and the cells.
-    """
-    why = {name: _why_no_readings(pd.Series(frame[name])) for name in frame}
-    numeric = [name for name, reason in why.items() if not reason]
-    other = [name for name in numeric if NO_READER >= set(re.findall(r"[^\W_]+", _plain(name)))]
-    numeric = [name for name in numeric if name not in other]
-    nearly = []
-    for name in frame.columns.difference([*numeric, *other], sort=False):
-        filled = [value for value in frame[name] if not pd.isna(value)
-                  and str(value).strip().lower() not in NOT_READ]
-        wrong = [value for value in filled if _why_no_readings(pd.Series([value], dtype=object))]
-        if 0 < len(wrong) <= len(filled) / 2:
-            nearly.append(f". Column {name!r} would be one but for {len(wrong)} of its cells: "
-                          + why[name])
-    if len(numeric) == 2 and not nearly:
-        return {str(name): name for name in numeric}
-    named = ", ".join(map(str, numeric)) or "none"
-    if other:
-        named += f", besides {', '.join(map(str, other))}, which look(s) like none"
-    raise ValueError(
-        f"{where}: numeric columns {named}; expected two, "
-        'or say which: readers={"expert": "manual_ml", "model": "auto_ml"}' + "".join(nearly))

@@ -67,6 +67,9 @@ class Question:
     left_out: tuple[LeftOut, ...] = ()
     plan: str = "auto"
     """Limits that the study declared beforehand, as `stats.comparison.compare`."""
+    margin: float | None = None
+    """Of equivalence, in the value's unit, declared before the data were seen: the text has its
+    test."""
 
     def __post_init__(self) -> None:
         for name, allowed in (("structure", STRUCTURES), ("value", tuple(VALUES)),
@@ -245,7 +248,7 @@ class Answer:
         text = report_text(self.pairs, reference=f"reader “{names[0]}”",
                            test=f"reader “{names[1]}”", quantity=f"{TITLES[question.structure]} "
                            f"{quantity}".lower(), unit=unit, confidence=question.confidence,
-                           limits=question.plan)
+                           limits=question.plan, margin=question.margin)
         more = []
         if (question.scale, question.limits) != ("difference", "auto"):
             on_scale = scale_words(self.pairs, drawn.scale)[2]
@@ -308,6 +311,30 @@ def first_readers(names: Sequence[str]) -> tuple[str, str]:
     reference = "expert" if "expert" in names else names[0]
     others = [name for name in names if name != reference]
     return reference, "model" if "model" in others else others[0]
+
+
+def first_question(table: pd.DataFrame, plan: str = "auto") -> Question:
+    """What one asks a checked table of readings first.
+
+    Raises
+    ------
+    ValueError
+        It has fewer than two readers.
+    """
+    readers = list(dict.fromkeys(table["reader"]))
+    if len(readers) < 2:
+        raise ValueError(f"readers: {', '.join(readers) or 'none'}; expected two or more to "
+                         "compare")
+    reference, test = first_readers(readers)
+    here: Any = table[table["status"] == "ok"]
+    structures = [name for name in ("lesion", "ggo", *STRUCTURES)
+                  if {reference, test} <= set(here.loc[here["structure"] == name, "reader"])]
+    values = [name for name in VALUES if here[name].notna().any()]
+    # What networks met while they were made is not pooled with what they never met unasked.
+    roles = pd.Series(here["role"]).dropna().unique()
+    where = (("role", "cv" if "cv" in roles else str(roles[0])),) if len(roles) > 1 else ()
+    return Question(reference, test, (structures or ["lesion"])[0], (values or ["volume_ml"])[0],
+                    where=where, plan=plan)
 
 
 MOST_CHOICES = 30

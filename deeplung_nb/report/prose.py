@@ -11,7 +11,7 @@ import pandas as pd
 
 from deeplung_nb import __version__
 from deeplung_nb.labels import VALUES
-from deeplung_nb.measurements.spreadsheets import with_patients
+from deeplung_nb.measurements.columns import with_patients
 from deeplung_nb.report.numbers import number, p_words
 from deeplung_nb.stats import agreement, equivalence
 from deeplung_nb.stats.comparison import MOST_LEVERAGE, Comparison, compare

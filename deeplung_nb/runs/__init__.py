@@ -54,8 +54,8 @@ MEASURING_CODE = (
 )
 """Code that can change measurements.csv, and `imaging/phantom/` where phantoms are used."""
 
-WITHOUT_NUMBERS = ("files.py", "pseudonyms.py", "measurements/readings.py", "runs/__init__.py",
-                   "runs/code.py", "runs/config.py",
+WITHOUT_NUMBERS = ("files.py", "pseudonyms.py", "measurements/columns.py",
+                   "measurements/readings.py", "runs/__init__.py", "runs/code.py", "runs/config.py",
                    "runs/progress.py", "runs/registry.py", "runs/resources.py",
                    "workers.py", "learning/watchers.py",
                    "corrections/drawing.py", "corrections/journal.py", "corrections/reading.py",

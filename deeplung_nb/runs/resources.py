@@ -17,6 +17,13 @@ SHIPPED = ("notebooks", "data_manifests", "docs", "results/example")
 """Folders of the clone that a wheel holds, as `deeplung_nb/shipped/<name>`."""
 EXAMPLE = "results/example"
 
+MOVED: dict[str, tuple[tuple[str, str], ...]] = {
+    ".": (("../docs/", "docs/"),),
+    "docs": (("../notebooks/", "../"), ("../data_manifests/", "data_manifests/")),
+    "docs/data_manifests": (("../docs/", "../"),),
+}
+"""Where links of a folder's texts lead, in the clone and in a folder laid out by `lay_out`."""
+
 
 def clone() -> Path | None:
     """The clone that this package is used from; None where it is installed."""
@@ -58,7 +65,7 @@ def lay_out(folder: Path) -> list[Path]:
     """Copy notebooks, pages and the example run into a folder of one's own; the notebooks' paths.
 
     The example lies in `<folder>/results/example`, where the notebooks look for it, and the pages
-    that they name in `<folder>/docs`.
+    that they name in `<folder>/docs`, with links that hold there.
 
     Raises
     ------
@@ -78,4 +85,14 @@ def lay_out(folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     copy_missing(shipped(EXAMPLE), folder / EXAMPLE)
     copy_missing(shipped("docs"), folder / "docs")
-    return [Path(shutil.copyfile(path, folder / path.name)) for path in notebooks]
+    # Not where own manifests are looked for: a copy there would hide the package's.
+    copy_missing(shipped("data_manifests"), folder / "docs" / "data_manifests")
+    laid = [Path(shutil.copyfile(path, folder / path.name)) for path in notebooks]
+    for path in (*laid, *(folder / "docs").rglob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        moved = text
+        for old, new in MOVED[path.parent.relative_to(folder).as_posix()]:
+            moved = moved.replace(f"]({old}", f"]({new}")
+        if moved != text:
+            path.write_text(moved, encoding="utf-8", newline="\n")
+    return laid

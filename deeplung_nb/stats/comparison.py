@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from deeplung_nb.labels import NO_AMOUNTS, counted
-from deeplung_nb.measurements.spreadsheets import with_patients
+from deeplung_nb.measurements.columns import with_patients
 from deeplung_nb.stats import agreement, concordance, correlation, paired, robust
 from deeplung_nb.stats.description import Description, describe
 from deeplung_nb.stats.detection import DetectionAccuracy, accuracy

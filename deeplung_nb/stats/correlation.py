@@ -66,7 +66,7 @@ def _undefined(x: np.ndarray, y: np.ndarray) -> str:
     return ""
 
 
-NO_P = "no p value by patients"
+NO_P = "no p value of the correlation by patients"
 
 
 def _check_ci(ci: str, known: tuple[str, ...], by_patients: bool) -> None:

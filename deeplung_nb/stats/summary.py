@@ -71,7 +71,8 @@ def agreement_table(
     frame
         A checked table of measurements.
     by
-        Columns that make the groups; with `protocol` among them, rows `protocol = all` are added.
+        Columns that make the groups; with `protocol` among them, rows `protocol = all` are added,
+        and are the only ones of a table that names no protocol.
     reference, test, value
         As `measurements.pair`.
     subset
@@ -115,7 +116,8 @@ def agreement_table(
                          "as volume_ml")
     ways = [list(by)]
     if "protocol" in by:
-        ways.insert(0, [name for name in by if name != "protocol"])
+        together = [name for name in by if name != "protocol"]
+        ways = [together, *ways] if set(frame["protocol"].dropna()) else [together]
     rows = []
     structures = [name for name in LESION_STRUCTURES if (frame["structure"] == name).any()] \
         or sorted(set(frame["structure"]))  # a table of nothing but lungs is one of lungs

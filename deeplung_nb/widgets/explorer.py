@@ -21,7 +21,6 @@ import traitlets
 
 from deeplung_nb import measurements
 from deeplung_nb.labels import STRUCTURES, TITLES, VALUES
-from deeplung_nb.measurements.spreadsheets import find_readers, patient_column, read_sheet
 from deeplung_nb.report.explore import (
     LIMIT_NAMES,
     Answer,
@@ -29,7 +28,7 @@ from deeplung_nb.report.explore import (
     Question,
     answer,
     choosable,
-    first_readers,
+    first_question,
     with_and_without,
 )
 from deeplung_nb.report.export import export
@@ -94,11 +93,8 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
         self.source = source or "table  # the table of readings, as you made it"
         self.open_case, self.folder = open_case, Path(folder)
         self._plan = question.plan if question else plan
-        readers = list(dict.fromkeys(self.table["reader"]))
-        if len(readers) < 2:
-            raise ValueError(f"readers: {', '.join(readers) or 'none'}; expected two or more to "
-                             "compare")
-        self._make_controls(readers)
+        first = question or first_question(self.table, plan)
+        self._make_controls(list(dict.fromkeys(self.table["reader"])))
         super().__init__()
         self.add_class("dl-explorer")
         self.add_class("dl-agreement")
@@ -107,7 +103,7 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
         self._later: asyncio.TimerHandle | None = None
         for control in self._controls.values():
             control.observe(self._soon, "value")
-        self.question = question or self._first_question(readers)
+        self.question = first
 
     @classmethod
     def from_csv(cls, path: str | os.PathLike, readers: Mapping[str, str] | None = None, *,
@@ -128,31 +124,8 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
         ValueError
             The file is no table, or it does not say which columns are the readers'.
         """
-        frame = read_sheet(path)
-        if {"reader", "structure", "cohort", "case_id"} <= set(frame.columns):
-            return cls(path, open_case=open_case, folder=folder)
-        options.setdefault("case_id", "case_id" if "case_id" in frame else None)
-        if readers is None:
-            known = {options["case_id"], "fold", options.get("patient_id")
-                     or patient_column(frame.columns, (options["case_id"],))}
-            readers = find_readers(frame.drop(columns=[name for name in known if name in frame]),
-                                   str(path))
-        given = "".join(f", {name}={value!r}" for name, value in options.items())
-        source = f"measurements.from_wide({str(path)!r}, {dict(readers)!r}{given})"
-        return cls(measurements.from_wide(frame, readers, **options), source=source,
-                   open_case=open_case, folder=folder)
-
-    def _first_question(self, readers: list[str]) -> Question:
-        reference, test = first_readers(readers)
-        here = self.table[self.table["status"] == "ok"]
-        structures = [name for name in ("lesion", "ggo", *STRUCTURES)
-                      if {reference, test} <= set(here.loc[here["structure"] == name, "reader"])]
-        values = [name for name in VALUES if here[name].notna().any()]
-        # What networks met while they were made is not pooled with what they never met unasked.
-        roles = pd.Series(here["role"]).dropna().unique()
-        where = (("role", "cv" if "cv" in roles else str(roles[0])),) if len(roles) > 1 else ()
-        return Question(reference, test, (structures or ["lesion"])[0],
-                        (values or ["volume_ml"])[0], where=where, plan=self._plan)
+        table, source = measurements.read_readings(path, readers, **options)
+        return cls(table, source=source, open_case=open_case, folder=folder)
 
     def _make_controls(self, readers: list[str]) -> None:
         table = self.table
@@ -228,13 +201,13 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
 
     def _ask(self) -> None:
         """The controls' question."""
-        chosen = {name: control.value for name, control in self._controls.items()}
+        chosen: dict[str, Any] = {name: control.value for name, control in self._controls.items()}
         where = tuple((name.removeprefix("where "), value) for name, value in chosen.items()
                       if name.startswith("where ") and value != ALL)
         plain = {name: value for name, value in chosen.items() if not name.startswith("where ")}
         try:
-            self.question = Question(**plain, plan=self._plan, where=where,
-                                     left_out=self.question.left_out)
+            self.question = Question(**plain, where=where, plan=self._plan,
+                                     margin=self.question.margin, left_out=self.question.left_out)
         except ValueError as error:
             self._say(error)
         finally:

@@ -1,0 +1,111 @@
+"""Sheets as strangers keep them: titles above the names, merged cells, columns of other names."""
+
+import warnings
+
+import openpyxl
+import pandas as pd
+import pytest
+
+from deeplung_nb import measurements
+from deeplung_nb.measurements.spreadsheets import CsvError, read_csv, read_sheet
+
+READERS = {"expert": "A", "model": "B"}
+
+
+def sheet(path, rows, merged=()):
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    for cells in merged:
+        book.active.merge_cells(cells)
+    book.save(path)
+    return path
+
+
+def readings(n=6):
+    return [[f"p{k}", 10.0 + k, 11.5 + k] for k in range(n)]
+
+
+@pytest.mark.parametrize("above", [
+    [["Volumes of the study", None, None], []],
+    [[None, "Volume (mL)", None]],
+    [["Volumes", None, None], ["2020", None, None], [None, "read by", None]],
+])
+def test_a_title_above_the_names_is_told_with_a_remedy_that_works(tmp_path, above):
+    path = sheet(tmp_path / "titled.xlsx", [*above, ["case", "A", "B"], *readings()])
+    with pytest.raises(CsvError, match=rf"row {len(above) + 1} looks like them"):
+        measurements.read_table(path, READERS, unit="mL", case_id="case")
+    with pytest.raises(CsvError, match=rf"header={len(above)}\)") as refused:
+        read_sheet(path)
+    remedy = str(refused.value).rpartition(": ")[2]
+    found = measurements.read_table(eval(remedy, {"pd": pd}), READERS, unit="mL", case_id="case")
+    assert found.query("reader == 'model'").volume_ml.tolist() == [11.5 + k for k in range(6)]
+
+
+@pytest.mark.parametrize(("above", "sign", "skipped"), [
+    ("Volumes of the study\n\n", ";", 2), ("Volumes;;\n;;\n", ";", 2), ("Volumes\n", "\t", 1),
+    ('"Volumes, by two readers"\n', ",", 1),
+])
+def test_a_title_above_a_csv_is_told_too(tmp_path, above, sign, skipped):
+    path = tmp_path / "titled.csv"
+    rows = [["case", "A", "B"], *readings()]
+    path.write_text(above + "".join(sign.join(map(str, row)) + "\n" for row in rows))
+    with pytest.raises(CsvError, match=rf"skiprows={skipped}, dtype=str\)") as refused:
+        read_sheet(path)
+    remedy = str(refused.value).rpartition(": ")[2]
+    found = measurements.read_table(eval(remedy, {"pd": pd}), READERS, unit="mL", case_id="case")
+    assert len(found) == 12
+
+
+@pytest.mark.parametrize("text", [
+    "A;B\n1,5;2,5\n3,5;4\n", "case;A;B;note\nx;1;2;\ny;3;4;\nz;5;6;seen twice\n",
+    ";A\nx;1\ny;2\n", "A\n1\n2\n",
+])
+def test_names_that_are_names_stay_so(tmp_path, text):
+    path = tmp_path / "plain.csv"
+    path.write_text(text)
+    assert list(read_sheet(path).columns) == text.splitlines()[0].split(";")
+
+
+def test_numbers_below_a_short_first_row_are_no_names(tmp_path):
+    path = tmp_path / "short.csv"
+    path.write_text("expert,,,\n1,2,3,4\n5,6,7,8\n")
+    with pytest.raises(CsvError, match="'' appears more than once"):
+        read_sheet(path)
+
+
+def test_a_patient_merged_over_several_scans_is_that_of_each(tmp_path):
+    rows = [[f"P{k // 2}" if k % 2 == 0 else None, f"s{k}", 10.0 + k, 11.0 + k] for k in range(6)]
+    head = ["Patient", "scan", "A", "B"]
+    merged = sheet(tmp_path / "merged.xlsx", [head, *rows], ["A2:A3", "A4:A5", "A6:A7"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = measurements.read_table(merged, READERS, unit="mL", case_id="scan")
+    pairs = measurements.pair(found, "expert", "model", "lesion")
+    assert pairs.patient_id.tolist() == ["P0", "P0", "P1", "P1", "P2", "P2"]
+
+    blank = sheet(tmp_path / "blank.xlsx", [head, *rows])
+    with pytest.warns(UserWarning, match=r"'Patient' names no patient in 6 of 12 .*ffill\(\)"):
+        measurements.read_table(blank, READERS, unit="mL", case_id="scan")
+
+
+def test_patients_under_a_name_that_nobody_knows_are_asked_about():
+    table = pd.DataFrame({
+        "case_id": range(12), "Kuerzel": [f"{name}K" for name in "ABCDEF" for _ in (1, 2)],
+        "A": [float(k) for k in range(12)], "B": [k + 0.5 for k in range(12)],
+        "side": ["left", "right"] * 6, "comment": [f"seen by {k % 7}" for k in range(12)],
+        "day": [f"2020-03-{k // 2:02d}" for k in range(12)]})
+    with pytest.warns(UserWarning, match="patient_id='Kuerzel'") as told:
+        measurements.from_wide(table, READERS, unit="mL")
+    assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = measurements.from_wide(table, READERS, unit="mL", patient_id="Kuerzel")
+        assert found.patient_id.nunique() == 6
+        measurements.from_wide(table.drop_duplicates("Kuerzel"), READERS, unit="mL")
+
+
+def test_an_excel_file_where_a_csv_is_expected_is_called_so(tmp_path):
+    path = sheet(tmp_path / "mine.xlsx", [["case", "A", "B"], *readings()])
+    with pytest.raises(CsvError, match=r"mine.xlsx: an Excel file.* compare"):
+        read_csv(path)
