@@ -12,6 +12,7 @@ from PIL import Image
 
 from deeplung_nb import measurements
 from deeplung_nb.__main__ import main
+from deeplung_nb.cohorts import cases
 from deeplung_nb.cohorts.manifest import Cohort, read_cohort
 from deeplung_nb.report.diagrams import draw_columns, draw_flow
 from deeplung_nb.report.thumbnails import make_thumbnail
@@ -111,6 +112,15 @@ def test_the_list_says_which_cases_have_images(browser, run):
         assert view_case(run, "phantom", case).masks.keys() >= {"expert", "automatic"}
     browser._choices["images"].value = "no"
     assert len(browser.shown) == 42 - len(kept)
+
+
+def test_of_a_synthetic_cohort_the_case_that_is_looked_at_is_drawn_alone(run, monkeypatch):
+    write, drawn = cases.write_cohort, []
+    monkeypatch.setattr(cases, "write_cohort", lambda specs, folder, **options: (
+        drawn.extend(spec.case_id for spec in specs), write(specs, folder, **options)))
+    case, automatic = cases.read_reading(run, "phantom", "P007")
+    assert drawn == ["P007"]
+    assert case.scan.shape == automatic.labels.shape
 
 
 def test_a_picked_row_tells_and_opens_its_case(run):

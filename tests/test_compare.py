@@ -66,10 +66,16 @@ def test_one_row_a_reading_in_excel(tmp_path):
     assert bias(tmp_path / "out").value == pytest.approx((AUTOMATIC - MANUAL).mean())
 
 
-def test_a_runs_table_and_a_page_that_lives(tmp_path, capsys):
+def test_a_runs_table_needs_no_word_more(tmp_path, capsys):
     table = shipped("results/example") / "measurements.csv"
-    assert compare(table, "--structure", "ggo", "--page", "--output", tmp_path / "out") == 0
-    assert "Only cases with role “cv” were compared" in capsys.readouterr().out
+    assert compare(table, "--structure", "ggo", "--output", tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert "Only cases with role “cv” were compared" in said
+    assert "model_vs_expert_ggo_volume_ml.csv" in said
+
+
+def test_a_page_that_lives_lies_beside(wide, tmp_path):
+    assert compare(wide, "--unit", "mL", "--page", "--output", tmp_path / "out") == 0
     page, = (tmp_path / "out").glob("*.html")
     assert page.stem == next((tmp_path / "out").glob("*.csv")).stem
     assert "Content-Security-Policy" in page.read_text(encoding="utf-8")

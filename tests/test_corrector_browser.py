@@ -129,7 +129,8 @@ def marked(path):
     return {tuple(map(int, place)): int(array[tuple(place)]) for place in np.argwhere(array)}
 
 
-@pytest.mark.parametrize("code", ORDERS)
+@pytest.mark.parametrize("code", ["PIR", *(
+    pytest.param(code, marks=pytest.mark.nightly) for code in ORDERS if code != "PIR")])
 def test_clicked_pixels_change_those_voxels_of_the_file_and_no_other(lab, browser, folder, code):
     rng = np.random.default_rng(1)
     seen = Drawn(browser).open(lab, f"{code}.ipynb")
@@ -247,6 +248,7 @@ def test_a_second_click_at_its_place_closes_a_polygon(lab, browser, folder):
     seen.page.close()
 
 
+@pytest.mark.nightly
 def test_strokes_that_a_dead_kernel_had_not_kept_are_counted_in_words(lab, browser, folder):
     seen = Drawn(browser).open(lab, "hung.ipynb")
     seen.click((1, 8, 9), "axial")

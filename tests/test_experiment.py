@@ -53,10 +53,12 @@ def write_case(folder, cohort, case, hu):
     write_mask(lungs, folder / f"{cohort}-{case}-lungs.nii.gz")
 
 
-@pytest.fixture
-def study(tmp_path, monkeypatch):
-    """Two sites with the same case ids; case n of both is tested in fold n - 1."""
-    folder, data = tmp_path / "manifests", tmp_path / "data"
+def write_study(place):
+    """Two sites with the same case ids; case n of both is tested in fold n - 1.
+
+    The folders of its manifests and data, and its settings.
+    """
+    folder, data = place / "manifests", place / "data"
     folder.mkdir()
     (folder / "cohorts.toml").write_text(TOML)
     rows = []
@@ -77,12 +79,18 @@ def study(tmp_path, monkeypatch):
         splits.write_splits(cv[["cohort", "case_id", "patient_id"]].assign(
             fold=fold, validation_in=((fold + 1) % FOLDS).astype("Int64")),
             folder / f"splits_{cohort}.csv")
-    monkeypatch.setenv("DEEPLUNG_MANIFESTS", str(folder))
-    config = Config(
+    return folder, data, Config(
         profile="test", cohorts=("site", "site-b"), n_folds=FOLDS, seed=70,
         network=NetworkConfig(image_size=SIZE, n_neighbours=1, dense_blocks=1, hidden=2),
         training=TrainingConfig(schedule="cosine", keep="last", max_epochs=1),
         baselines=(UNetConfig("unet2d", 2),))
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """A run of `write_study`."""
+    folder, data, config = write_study(tmp_path)
+    monkeypatch.setenv("DEEPLUNG_MANIFESTS", str(folder))
     return open_run(config=config, data=data, results=tmp_path / "results")
 
 

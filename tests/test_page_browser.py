@@ -292,6 +292,7 @@ def end_sessions(one):
                                                   headers: { 'X-XSRFToken': token } }); }""")
 
 
+@pytest.mark.nightly
 def test_jupyterlab_without_a_kernel_shows_the_living_page_where_the_notebook_is_trusted(
         browser, tmp_path):
     """Run and saved here it is trusted, and lives; a stranger's shows the picture and says why."""

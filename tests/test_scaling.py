@@ -463,6 +463,7 @@ def run_and_kill(cohort, folder, checkpoint_file, n_kills, seed):
             return
 
 
+@pytest.mark.nightly
 def test_kills_at_random_leave_the_bytes_of_one_process(cohort, serial, checkpoint_file, tmp_path):
     run_and_kill(cohort, tmp_path / "run", checkpoint_file, n_kills=3, seed=1)
     require_same(tmp_path / "run", serial)

@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 import torch
-from test_experiment import study  # noqa: F401
+from test_experiment import write_study
 
 from deeplung_nb import workers
 from deeplung_nb.learning import experiment
@@ -21,18 +21,24 @@ from deeplung_nb.runs.config import TrainingConfig, UNetConfig
 SIZE = 32
 
 
-@pytest.fixture
-def small(study):  # noqa: F811
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
     """Three folds of two networks on seven chests, really trained, with one thread."""
-    return dataclasses.replace(
-        study.config, threads=1, network=dataclasses.replace(study.config.network, image_size=SIZE),
+    manifests, data, config = write_study(tmp_path_factory.mktemp("study"))
+    return manifests, data, dataclasses.replace(
+        config, threads=1, network=dataclasses.replace(config.network, image_size=SIZE),
         training=TrainingConfig(optimiser="sgd", schedule="cosine", keep="last", max_epochs=3,
                                 steps_per_epoch=2, batch_slices=4),
-        baselines=(UNetConfig("unet2d", 2),)), study.data
+        baselines=(UNetConfig("unet2d", 2),))
+
+
+@pytest.fixture(autouse=True)
+def _manifests_of_the_study(small, monkeypatch):
+    monkeypatch.setenv("DEEPLUNG_MANIFESTS", str(small[0]))
 
 
 def new_run(small, folder):
-    config, data = small
+    _, data, config = small
     return open_run(config=config, data=data, results=folder)
 
 
@@ -61,6 +67,22 @@ def assert_same(one, other):
         assert all(torch.equal(state[key], their_networks[name][key]) for key in state), name
 
 
+@pytest.fixture(scope="module")
+def one(small, tmp_path_factory):
+    """The study, done by one process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEEPLUNG_MANIFESTS", str(small[0]))
+        run = new_run(small, tmp_path_factory.mktemp("one"))
+        whole_study(run, 1)
+    return run
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with workers.Pool(2) as started:
+        yield started
+
+
 CLIENT = """
 import sys
 from deeplung_nb.learning import experiment
@@ -83,9 +105,8 @@ def is_left(process):
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
-def test_two_workers_leave_the_bytes_of_one_process_though_one_is_killed(small, tmp_path):
-    one, two = new_run(small, tmp_path / "one"), new_run(small, tmp_path / "two")
-    whole_study(one, 1)
+def test_two_workers_leave_the_bytes_of_one_process_though_one_is_killed(small, one, tmp_path):
+    two = new_run(small, tmp_path / "two")
     program = tmp_path / "client.py"
     program.write_text(CLIENT)
     client = subprocess.Popen([sys.executable, program, two.folder, two.data], text=True,
@@ -104,19 +125,16 @@ def test_two_workers_leave_the_bytes_of_one_process_though_one_is_killed(small, 
     assert facts["threads"] == 1
 
 
-def test_what_is_done_is_not_handed_out_again(small, tmp_path, monkeypatch):
-    run = new_run(small, tmp_path / "run")
-    whole_study(run, 1)
+def test_what_is_done_is_not_handed_out_again(one, monkeypatch):
     monkeypatch.setattr(workers, "local_cluster", lambda *_, **__: pytest.fail("a cluster began"))
-    before = left(run)
-    whole_study(run, 2)
-    assert left(run)[0] == before[0]
+    before = left(one)
+    whole_study(one, 2)
+    assert left(one)[0] == before[0]
 
 
-def test_an_error_of_a_worker_is_raised_here(tmp_path):
+def test_an_error_of_a_worker_is_raised_here(pool):
     with pytest.raises(ZeroDivisionError):
-        with workers.Pool(2) as pool:
-            list(pool.each(one_divided_by, [1, 0, 2]))
+        list(pool.each(one_divided_by, [1, 0, 2]))
 
 
 def test_a_worker_that_dies_twice_in_a_while_is_not_given_up(monkeypatch):
@@ -140,10 +158,9 @@ def end(n):
     os._exit(n)
 
 
-def test_work_that_ends_its_processes_is_given_up_with_a_remedy():
+def test_work_that_ends_its_processes_is_given_up_with_a_remedy(pool):
     with pytest.raises(workers.WorkersError, match="with fewer workers"):
-        with workers.Pool(2) as pool:
-            list(pool.each(end, [1]))
+        list(pool.each(end, [1]))
 
 
 def test_the_number_of_workers_comes_from_the_environment(monkeypatch):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -59,12 +61,7 @@ def load_cohorts(run: Run) -> list[Cohort]:
     for name in run.config.cohorts:
         data = run.data
         if is_phantom(name):
-            # Beside the runs, addressed by its manifest and code: all runs share it. The package's
-            # own example has no place beside it.
-            key = manifest_digest((name,)) + code_digest((name,))
-            key = hashlib.sha256(key.encode()).hexdigest()[:12]
-            beside = results_folder() if run.shipped else run.folder.parent
-            data = beside / "cohorts" / f"{name}-{key}"
+            data = _phantom_folder(run, name)
             write_cohort(read_specs(cohort_files(name)[0]), data)
         else:
             check_inputs(run.config, data)
@@ -72,6 +69,30 @@ def load_cohorts(run: Run) -> list[Cohort]:
         _remember_verified(run, name)
     check_apart(cohorts)
     return cohorts
+
+
+def _phantom_folder(run: Run, name: str) -> Path:
+    """Beside the runs, addressed by its manifest and code: all runs share it.
+
+    The package's own example has no place beside it.
+    """
+    key = manifest_digest((name,)) + code_digest((name,))
+    key = hashlib.sha256(key.encode()).hexdigest()[:12]
+    beside = results_folder() if run.shipped else run.folder.parent
+    return beside / "cohorts" / f"{name}-{key}"
+
+
+def _cohort_with(run: Run, name: str, case_id: str) -> Cohort:
+    """The cohort of a case, of whose files only this one's are needed.
+
+    A phantom is drawn in a second, its whole cohort in a minute.
+    """
+    if not is_phantom(name):
+        return next(cohort for cohort in load_cohorts(run) if cohort.name == name)
+    data = _phantom_folder(run, name)
+    write_cohort([spec for spec in read_specs(cohort_files(name)[0]) if spec.case_id == case_id],
+                 data, progress=False)
+    return replace(read_cohort(name, None, verify=False), data=data)
 
 
 def list_cohorts(run: Run) -> list[Cohort]:
@@ -187,6 +208,5 @@ def read_reading(run: Run, cohort_name: str, case_id: str) -> tuple[Case, Lesion
     """
     path = run.require("masks", cohort_name, f"{case_id}.nii.gz",
                        made_by="05_cross_validation.ipynb or 06_external_validation.ipynb")
-    cohort = next(c for c in load_cohorts(run) if c.name == cohort_name)
-    case = read_case(cohort, case_id)
+    case = read_case(_cohort_with(run, cohort_name, case_id), case_id)
     return case, read_mask(path, case.scan)

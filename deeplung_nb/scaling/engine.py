@@ -15,6 +15,7 @@ import math
 import multiprocessing
 import os
 import secrets
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -90,7 +91,8 @@ def make_plan(output: str | os.PathLike, checkpoints: Sequence[str | os.PathLike
     FileNotFoundError, ValueError
         A file is missing or no checkpoint of this package.
     """
-    network = _in_a_child(one.describe_networks, checkpoints)  # torch stays there
+    network = (one.describe_networks(checkpoints) if "torch" in sys.modules else
+               _in_a_child(one.describe_networks, checkpoints))  # torch stays there
     plan = Plan(os.path.abspath(output), run_id="", code=one.code_digest(),
                     token=secrets.token_hex(8), **network, **options)
     key = json.dumps([plan.network_sha256, plan.code, plan.force])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import traitlets
 
-from deeplung_nb.cohorts.cases import load_cohorts, read_reading
+from deeplung_nb.cohorts.cases import list_cohorts, read_reading
 from deeplung_nb.corrections.reading import NOTHING, Reading, ReadingError
 from deeplung_nb.corrections.tools import StrokeError
 from deeplung_nb.files import explain
@@ -200,7 +200,7 @@ def _open(scan: Scan, reader: str, folder: Path, start: Any, start_from: str,
 
 
 def _find_case(run: Run, case: str | None) -> tuple[str, str]:
-    every = [(cohort.name, case_id) for cohort in load_cohorts(run) if cohort.slices is None
+    every = [(cohort.name, case_id) for cohort in list_cohorts(run) if cohort.slices is None
              for case_id in cohort.frame["case_id"]]
     found = [key for key in every if case in (key[1], "/".join(key))]
     if len(found) != 1:
