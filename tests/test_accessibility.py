@@ -59,6 +59,7 @@ def cut_words(page):
         .map(e => e.innerText)""")
 
 
+@pytest.mark.nightly
 def test_the_dashboard_breaks_none_and_cuts_no_word_on_a_narrow_page(browser):
     with served_dashboard(EXAMPLE) as address:
         watched = Watched(browser)

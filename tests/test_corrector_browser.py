@@ -230,6 +230,7 @@ def test_a_killed_kernel_costs_no_stroke_that_was_said_to_be_on_disk(lab, browse
     seen.page.close()
 
 
+@pytest.mark.nightly
 def test_a_second_click_at_its_place_closes_a_polygon(lab, browser, folder):
     seen = Drawn(browser).open(lab, "polygon.ipynb")
     seen.look_at((2, 10, 10), "axial")
@@ -265,6 +266,7 @@ def test_strokes_that_a_dead_kernel_had_not_kept_are_counted_in_words(lab, brows
     seen.page.close()
 
 
+@pytest.mark.nightly
 def test_two_readers_draw_at_once_and_one_reader_in_one_place(lab, browser, folder):
     one, two = (Drawn(browser).open(lab, f"both-{reader}.ipynb") for reader in ("AB", "CD"))
     one.click((2, 5, 6), "axial")

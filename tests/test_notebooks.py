@@ -36,9 +36,10 @@ def no_torch(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("name", "made"), [
     ("07_agreement", "tables/agreement.csv"),
     ("dashboard", "run.json"),
-    ("09_tables", "tables/published.csv"),
-    ("11_follow_up", "run.json"),
-    ("12_harder_tables", "run.json"),
+    # With torch `test_reproduce` runs them all.
+    pytest.param("09_tables", "tables/published.csv", marks=pytest.mark.nightly),
+    pytest.param("11_follow_up", "run.json", marks=pytest.mark.nightly),
+    pytest.param("12_harder_tables", "run.json", marks=pytest.mark.nightly),
     # The chests of the example are drawn for these two.
     pytest.param("08_figures", "figures/fig_i_agreement_external.pdf", marks=pytest.mark.nightly),
     pytest.param("10_look_at_cases", "figures/slice_profile_median.pdf", marks=pytest.mark.nightly),

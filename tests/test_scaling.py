@@ -125,6 +125,7 @@ def test_the_rows_are_those_of_the_scans_and_their_experts(serial, cohort):
     pd.testing.assert_frame_equal(parquet, table, check_dtype=False)
 
 
+@pytest.mark.nightly
 def test_two_workers_leave_the_bytes_of_one_process(cohort, serial, checkpoint_file, tmp_path):
     report = go_on(cohort, tmp_path / "run", checkpoint_file, workers=2)
     assert report.counts == {"done": N}
@@ -219,6 +220,7 @@ def test_a_worker_that_dies_is_replaced_and_its_scan_tried_elsewhere(
     require_same(run, serial)
 
 
+@pytest.mark.nightly
 def test_scans_that_hang_or_kill_every_worker_are_failures_and_are_tried_again_next_time(
         cohort, serial, checkpoint_file, faulty):
     run = faulty(s01=("kill", 99), s03=("hang", 99), s05=("bug", 99))

@@ -105,6 +105,7 @@ def is_left(process):
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.nightly
 def test_two_workers_leave_the_bytes_of_one_process_though_one_is_killed(small, one, tmp_path):
     two = new_run(small, tmp_path / "two")
     program = tmp_path / "client.py"
@@ -158,6 +159,7 @@ def end(n):
     os._exit(n)
 
 
+@pytest.mark.nightly
 def test_work_that_ends_its_processes_is_given_up_with_a_remedy(pool):
     with pytest.raises(workers.WorkersError, match="with fewer workers"):
         list(pool.each(end, [1]))

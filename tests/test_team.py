@@ -64,6 +64,7 @@ def distance(folder, other, name):
     return max(apart(one, other) / np.maximum(apart(other, start), 1e-9))
 
 
+@pytest.mark.nightly
 def test_the_command_trains_a_fold_by_two_processes_which_a_study_then_finds(
         study, tmp_path, monkeypatch, capsys):  # noqa: F811
     profile = tmp_path / "study.json"

@@ -484,6 +484,7 @@ def test_a_question_that_was_lost_is_asked_again(waiting):
         f"() => document.querySelector('.dl-canvas').dataset.index === '{end}'")
 
 
+@pytest.mark.nightly
 def test_a_notebook_opened_again_shows_the_picture(lab, browser, lab_folder):
     watched = Watched(browser)
     watched.run_cells(lab, "saved.ipynb")
