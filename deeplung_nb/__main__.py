@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -356,6 +357,11 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _say_warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """A line as those of errors: where in our code a table was found odd tells nobody anything."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0, or 1 with one clear message on standard error."""
     for stream in (sys.stdout, sys.stderr):
@@ -363,7 +369,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     try:
-        options.run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = _say_warning
+            options.run(options)
     except ModuleNotFoundError as error:
         print(f"error: {error.name or error} is not installed. Install it with: "
               f"{how_to_install(error)}", file=sys.stderr)

@@ -51,6 +51,16 @@ def test_any_table_becomes_figure_tables_words_and_code(wide, tmp_path, capsys):
     assert "a margin declared in advance" in again
 
 
+def test_what_is_odd_in_a_table_is_a_line_and_no_line_of_code(wide, tmp_path, capsys):
+    rows = wide.read_text(encoding="utf-8").splitlines()
+    wide.write_text("\n".join([*rows, *rows[1:]]) + "\n", encoding="utf-8")
+    assert compare(wide, "--unit", "mL", "--output", tmp_path / "out") == 0
+    said = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("warning: ") for line in said)
+    assert any("row(s) 25, 26" in line for line in said)
+    assert any("say patient_id='Fall'" in line for line in said)
+
+
 def test_the_readers_are_those_that_are_named(wide, tmp_path):
     options = ("--unit", "mL", "--output", tmp_path / "out")
     assert compare(wide, *options, "--reference", "KI (mL)", "--test", "von Hand (mL)") == 0

@@ -1,17 +1,18 @@
 """Corrected cases train on: what is drawn, who trains, and who judges."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
-from test_experiment import study  # noqa: F401
-from test_side_by_side import new_run, small  # noqa: F401
+from test_side_by_side import _manifests_of_the_study, one, small  # noqa: F401
 
 from deeplung_nb.cohorts.cases import find_volumes
 from deeplung_nb.corrections.reading import ReadingError
 from deeplung_nb.learning import corrected, experiment
-from deeplung_nb.runs.registry import manifest_folder
+from deeplung_nb.runs import read_run
+from deeplung_nb.runs.resources import shipped
 
 # ruff: noqa: F811
 STROKES = {"1": [*({"tool": "polygon", "plane": "axial", "index": z, "code": 0,
@@ -22,10 +23,10 @@ STROKES = {"1": [*({"tool": "polygon", "plane": "axial", "index": z, "code": 0,
 
 
 @pytest.fixture
-def run(small, tmp_path):
-    run = new_run(small, tmp_path / "runs")
-    experiment.cross_validate(run, progress=False)
-    return run
+def run(one, tmp_path):
+    """A copy of a finished study, to be spoilt."""
+    folder = shutil.copytree(one.folder, tmp_path / "runs" / one.folder.name)
+    return read_run(folder, data=one.data)
 
 
 def test_recorded_strokes_are_drawn_and_kept_and_judge_by_the_expert(run):
@@ -82,8 +83,8 @@ def test_another_correction_is_another_training_and_no_relative_judges(run, monk
     assert len({path.name for path in folder.iterdir()}) == 2 * len(first)
 
     def relatives(cohorts, role):  # the external case is another scan of the corrected patient
-        for one, row in find_volumes(cohorts, role):
-            yield one, row if role == "cv" else row.replace(row.patient_id, "P-site-1")
+        for cohort, row in find_volumes(cohorts, role):
+            yield cohort, row if role == "cv" else row.replace(row.patient_id, "P-site-1")
     monkeypatch.setattr(corrected, "find_volumes", relatives)
     judged = corrected.train_on(run, STROKES, epochs=1, cohort="site", progress=False)
     assert set(zip(judged.cohort, judged.case_id, strict=True)) == {("site-b", "1")}
@@ -114,8 +115,9 @@ def test_a_run_without_the_synthetic_cohort_has_nothing_to_replay(run):
 
 
 def test_the_recorded_strokes_belong_to_cases_that_fold_0_leaves_out():
-    strokes = json.loads((manifest_folder() / corrected.RECORDED).read_text())["strokes"]
-    splits = pd.read_csv(manifest_folder() / "splits_phantom.csv").set_index("case_id")
+    folder = shipped("data_manifests")
+    strokes = json.loads((folder / corrected.RECORDED).read_text())["strokes"]
+    splits = pd.read_csv(folder / "splits_phantom.csv").set_index("case_id")
     assert len(strokes) == 3
     assert (splits.loc[list(strokes), "fold"] == 0).all()
     assert all(len(drawn) >= 20 for drawn in strokes.values())

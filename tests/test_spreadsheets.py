@@ -105,6 +105,38 @@ def test_patients_under_a_name_that_nobody_knows_are_asked_about():
         measurements.from_wide(table.drop_duplicates("Kuerzel"), READERS, unit="mL")
 
 
+def test_rows_that_are_there_twice_are_told(tmp_path):
+    table = pd.DataFrame({"name": list("abc"), "A": [1.0, 0, 3], "B": [1.5, 0, 2]})
+    twice = pd.concat([table, table], ignore_index=True)
+    with pytest.warns(UserWarning, match=r"row\(s\) 4, 6 are as earlier ones in each cell"):
+        measurements.from_wide(twice, READERS, unit="mL", case_id=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        measurements.from_wide(table, READERS, unit="mL", case_id=None)
+        measurements.from_wide(twice.assign(name=range(6)), READERS, unit="mL", case_id=None)
+
+
+@pytest.mark.parametrize(("name", "content", "words"), [
+    ("a.csv", "case,A,B\n", "no row below the names"),
+    ("a.csv", "case,A,B\nx,1.5 mL,2 mL\ny,3 mL,0.5 mL\n",
+     r"'A' holds numbers with a unit, as '1.5 mL'"),
+    ("a.csv", "case,A,B,C\nx,1,2,3\ny,3,4,5\n", "A, B, C; expected two.*--reference"),
+    ("a.xls", "", r"a.xls: a .xls file, .*pd.read_excel\("),
+    ("a.parquet", "", r"pd.read_parquet\("),
+])
+def test_a_file_that_leaves_the_readers_open_is_asked_about(tmp_path, name, content, words):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=words):
+        measurements.read_readings(tmp_path / name, unit="mL")
+
+
+def test_a_column_of_lengths_with_their_unit_is_left_alone(tmp_path):
+    (tmp_path / "a.csv").write_text("case,A,B,gap\nx,1,2,5 mm\ny,3,4,3 mm\n")
+    table, code = measurements.read_readings(tmp_path / "a.csv", unit="mL")
+    assert set(table.reader) == {"A", "B"}
+    assert "from_wide" in code
+
+
 def test_an_excel_file_where_a_csv_is_expected_is_called_so(tmp_path):
     path = sheet(tmp_path / "mine.xlsx", [["case", "A", "B"], *readings()])
     with pytest.raises(CsvError, match=r"mine.xlsx: an Excel file.* compare"):

@@ -27,6 +27,8 @@ NO_READER = frozenset(
     "pat patient subject at of in y j kg cm".split())
 """Words of which alone the name of a column consists that is no reader's: `Fall-Nr`, `Age (y)`."""
 
+WITH_UNIT = re.compile(r"\s*[\d.,]+\s*(%|[^\W\d_]{1,3}[23³]?)\s*")
+
 
 def _plain(name: Any) -> str:
     """A column's name in small letters without accents."""
@@ -211,11 +213,13 @@ def find_readers(frame: pd.DataFrame, where: str) -> dict[str, Any]:
         There are not just two, or another one would be but for a few of its cells; the message
         names those there are, and the cells.
     """
+    if frame.empty:
+        raise ValueError(f"{where}: there is no row below the names of the columns")
     why = {name: _why_no_readings(pd.Series(frame[name])) for name in frame}
     numeric = [name for name, reason in why.items() if not reason]
     other = [name for name in numeric if NO_READER >= set(re.findall(r"[^\W_]+", _plain(name)))]
     numeric = [name for name in numeric if name not in other]
-    nearly = []
+    nearly, with_unit = [], []
     for name in frame.columns.difference([*numeric, *other], sort=False):
         filled = [value for value in frame[name] if not pd.isna(value)
                   and str(value).strip().lower() not in NOT_READ]
@@ -223,6 +227,9 @@ def find_readers(frame: pd.DataFrame, where: str) -> dict[str, Any]:
         if 0 < len(wrong) <= len(filled) / 2:
             nearly.append(f". Column {name!r} would be one but for {len(wrong)} of its cells: "
                           + why[name])
+        elif wrong and all(WITH_UNIT.fullmatch(str(value)) for value in wrong):
+            with_unit.append(f". Column {name!r} holds numbers with a unit, as {wrong[0]!r}: leave "
+                             "the numbers alone in its cells, and say the unit once")
     if len(numeric) == 2 and not nearly:
         return {str(name): name for name in numeric}
     named = ", ".join(map(str, numeric)) or "none"
@@ -230,4 +237,5 @@ def find_readers(frame: pd.DataFrame, where: str) -> dict[str, Any]:
         named += f", besides {', '.join(map(str, other))}, which look(s) like none"
     raise ValueError(
         f"{where}: numeric columns {named}; expected two, "
-        'or say which: readers={"expert": "manual_ml", "model": "auto_ml"}' + "".join(nearly))
+        'or say which: readers={"expert": "manual_ml", "model": "auto_ml"}, or of a command '
+        "--reference manual_ml --test auto_ml" + "".join(nearly + with_unit))

@@ -190,6 +190,8 @@ def from_wide(
     found = numbers([number for column in readers.values() for number in frame[column]],
                     [f"column {column!r}, row {row}" for column in readers.values()
                      for row in places], decimal, unread=unread, below=below)
+    if case_id == "row":
+        _rows_repeated(frame.drop(columns="row"), list(readers.values()))
     return _as_measurements(
         pd.concat([frame] * len(readers), ignore_index=True),
         pd.Series([name for name in readers for _ in places], dtype=object), case_id,
@@ -292,6 +294,18 @@ def _patients_unnoticed(frame: pd.DataFrame, case_id: str) -> None:
             warnings.warn(f"column {name!r} has {n_values} names in {n_cases} cases: if it names "
                           f"the patient, say patient_id={name!r}, or intervals take each case for "
                           "a patient of its own and are too narrow", stacklevel=5)
+
+
+def _rows_repeated(frame: pd.DataFrame, readings: list[str]) -> None:
+    """A warning where numbered rows are copies of others in each cell; rows of zeros alone are not.
+    """
+    copies = frame.astype(str).duplicated().to_numpy(bool)
+    zeros = frame[readings].astype(str).apply(lambda cells: cells.str.fullmatch(r"\s*0*[.,]?0*\s*"))
+    rows = [row + 1 for row in np.flatnonzero(copies & ~zeros.to_numpy(bool).all(axis=1))]
+    if rows:
+        warnings.warn(f"row(s) {some(rows)} are as earlier ones in each cell: are cases there "
+                      "twice? Say case_id='their column' where there is one, or leave the copies "
+                      "out", stacklevel=4)
 
 
 def _present(frame: pd.DataFrame, columns: tuple[str, ...], where: str) -> None:

@@ -14,6 +14,10 @@ import openpyxl
 import pandas as pd
 
 SEPARATORS = (";", "\t", ",")
+OTHER_TABLES = {".xls": "pd.read_excel", ".ods": "pd.read_excel", ".parquet": "pd.read_parquet",
+                ".json": "pd.read_json", ".sav": "pd.read_spss", ".dta": "pd.read_stata",
+                ".sas7bdat": "pd.read_sas", ".feather": "pd.read_feather"}
+"""Endings of tables that are not read here -> what reads them."""
 MOST_TITLES = 12
 """Rows that are looked through for the names of the columns, where the first does not hold them."""
 
@@ -33,6 +37,10 @@ def read_sheet(path: str | os.PathLike) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file. Give a CSV or Excel file, or a DataFrame")
+    if path.suffix.lower() in OTHER_TABLES:
+        raise ValueError(f"{path}: a {path.suffix} file, expected a CSV in UTF-8 or an .xlsx file. "
+                         "Save it as one of these, or read it yourself and give the table in its "
+                         f"place: {OTHER_TABLES[path.suffix.lower()]}({str(path)!r})")
     if path.suffix.lower() not in (".xlsx", ".xlsm"):
         rows = _separated(path, _decoded(path))
         names = [name.strip() for name in rows[0]]
