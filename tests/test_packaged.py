@@ -192,6 +192,25 @@ def test_blur_keeps_the_mean_and_takes_the_edges():
     assert soft[0, :, 8:24, 8:24].mean() == pytest.approx(50.0, abs=1.0)
 
 
+def test_sharpening_keeps_the_mean_and_overshoots_edges():
+    hu = torch.zeros(1, 2, 32, 32)
+    hu[..., 16:] = 100.0
+    sharp = change_hu(hu, TrainingConfig(sharpen_fraction=1.0), np.random.default_rng(0))
+    assert sharp[0, 0, 16, 15] < -5
+    assert sharp[0, 0, 16, 16] > 105
+    assert sharp[0, :, 8:24, 8:24].mean() == pytest.approx(50.0, abs=1.0)
+    assert torch.allclose(sharp[..., :8], hu[..., :8], atol=1e-4)  # the image's rim too
+    assert torch.allclose(sharp[..., -8:], hu[..., -8:], atol=1e-3)
+    many = torch.zeros(40, 1, 16, 16)
+    many[..., 8:] = 100.0
+    some = change_hu(many, TrainingConfig(sharpen_fraction=0.4), np.random.default_rng(1))
+    changed = (some != many).flatten(1).any(dim=1)
+    assert 8 < int(changed.sum()) < 24
+    part = change_hu(many[[3, 30]], TrainingConfig(sharpen_fraction=0.4),
+                     np.random.default_rng(1), 40, np.array([3, 30]))
+    assert torch.equal(part, some[[3, 30]])
+
+
 def test_a_flip_mirrors_image_and_target_alike():
     settings = TrainingConfig(rotation_degrees=0, translation_pixels=0, scale_range=(1, 1),
                               flip=True)

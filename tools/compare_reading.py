@@ -7,7 +7,7 @@ left them out, the slices of another source by the mean of all.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -90,12 +90,12 @@ def _row(way: str, case: str, kind: str, expert: np.ndarray, found: np.ndarray, 
             "expert_ml": (counts.tp + counts.fn) * ml, "found_ml": (counts.tp + counts.fp) * ml}
 
 
-def of_volumes(data: Path) -> list[dict]:
-    """Each volume of the packaged folds, by its own."""
+def of_volumes(data: Path, checkpoints: Sequence[Path]) -> list[dict]:
+    """Each volume of the packaged folds, by its own; `checkpoints` are networks of those folds."""
     cohort = read_cohort(VOLUMES, data)
     splits = read_splits(cohort_files(VOLUMES)[1], cohort.frame)
     rows = []
-    for entry, path in zip(read_card()["files"], packaged_checkpoints(), strict=True):
+    for entry, path in zip(read_card()["files"], checkpoints, strict=True):
         predictor = Predictor.from_checkpoints([path])
         mine = fold_cases(splits, entry["fold"]).test
         for _, row in find_volumes([cohort], "cv"):
@@ -114,10 +114,10 @@ def of_volumes(data: Path) -> list[dict]:
     return rows
 
 
-def of_slices(data: Path) -> list[dict]:
-    """Each slice of another source, by the mean of the packaged networks."""
+def of_slices(data: Path, checkpoints: Sequence[Path]) -> list[dict]:
+    """Each slice of another source, by the mean of networks."""
     cohort = read_cohort(SLICES, data)
-    predictor = Predictor.from_checkpoints(packaged_checkpoints())
+    predictor = Predictor.from_checkpoints(checkpoints)
     rows = []
     for _, row in cohort.cases("external").iterrows():
         case = read_external_slice(cohort, row.case_id)
@@ -134,7 +134,8 @@ def of_slices(data: Path) -> list[dict]:
 
 def main(data: Path) -> None:
     """Print the table in Markdown."""
-    found = pd.DataFrame(of_volumes(data) + of_slices(data))
+    networks = packaged_checkpoints()
+    found = pd.DataFrame(of_volumes(data, networks) + of_slices(data, networks))
     found["little"] = (found["kind"] == "volume") & (found["expert_ml"] < FEWEST_ML)
     found["name"] = found["case"].where(~found["little"], found["case"] + ", mL marked")
     found["shown"] = found["dice"].where(~found["little"], found["found_ml"])

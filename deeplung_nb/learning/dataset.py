@@ -28,6 +28,7 @@ from deeplung_nb.runs.config import TrainingConfig
 AERATED_HU = -850.0
 """Of healthy lung: contrast is changed about it."""
 BLUR_PIXELS = (0.5, 1.2)
+SHARPEN_BY = (0.3, 1.5)
 LESION_CODES = (GGO.code, HIGH_OPACITY.code)
 SOURCES = ("volume", "slice")
 """Where a prepared case is from: see `PreparedCase.source`."""
@@ -187,9 +188,15 @@ def augment(
     return change_hu(moved, config, rng, n, rows), moved_target.to(target.dtype)
 
 
+def _gaussian(sigma: float) -> Tensor:
+    """Along a row: (1, 1, 1, 7), its sum 1."""
+    kernel = torch.exp(-0.5 * (torch.arange(-3.0, 4.0) / sigma) ** 2)
+    return (kernel / kernel.sum()).view(1, 1, 1, -1)
+
+
 def change_hu(hu: Tensor, config: TrainingConfig, rng: np.random.Generator,
               n: int | None = None, rows: np.ndarray | None = None) -> Tensor:
-    """Contrast, offset, blur and noise of another scanner; (B, n_slices, Y, X), HU.
+    """Contrast, offset, kernel and noise of another scanner; (B, n_slices, Y, X), HU.
 
     The windows may be these `rows` of `n`, for all of which is drawn.
     """
@@ -208,12 +215,19 @@ def change_hu(hu: Tensor, config: TrainingConfig, rng: np.random.Generator,
         sigmas = rng.uniform(*BLUR_PIXELS, n)
         blurred = rng.random(n) < config.blur_fraction
         for k in np.flatnonzero(blurred[rows]):
-            at = torch.arange(-3.0, 4.0)
-            kernel = torch.exp(-0.5 * (at / float(sigmas[rows[k]])) ** 2)
-            kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
+            kernel = _gaussian(float(sigmas[rows[k]]))
             one = functional.conv2d(hu[k].unsqueeze(1), kernel, padding=(0, 3))
             hu = hu.index_copy(0, torch.tensor([int(k)]), functional.conv2d(
                 one, kernel.transpose(2, 3), padding=(3, 0)).transpose(0, 1))
+    if config.sharpen_fraction > 0.0:
+        sigmas, by = rng.uniform(*BLUR_PIXELS, n), rng.uniform(*SHARPEN_BY, n)
+        sharpened = rng.random(n) < config.sharpen_fraction
+        for k in np.flatnonzero(sharpened[rows]):
+            kernel, one = _gaussian(float(sigmas[rows[k]])), hu[k].unsqueeze(1)
+            soft = functional.conv2d(functional.pad(one, (3, 3, 3, 3), mode="replicate"), kernel)
+            detail = one - functional.conv2d(soft, kernel.transpose(2, 3))
+            hu = hu.index_copy(0, torch.tensor([int(k)]),
+                               (one + float(by[rows[k]]) * detail).transpose(0, 1))
     if config.hu_noise > 0.0:
         amount = draw(config.hu_noise).abs()
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))

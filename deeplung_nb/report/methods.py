@@ -70,7 +70,8 @@ def _augmentation(fit: TrainingConfig) -> str:
             *([f"contrast changed by ± {_percent(fit.hu_gain)}"] if fit.hu_gain else []),
             *([f"shifted by ± {fit.hu_offset:g} HU"] if fit.hu_offset else []),
             *([f"noise of up to {fit.hu_noise:g} HU"] if fit.hu_noise else []),
-            *([f"blur in {_percent(fit.blur_fraction)}"] if fit.blur_fraction else [])]
+            *([f"blur in {_percent(fit.blur_fraction)}"] if fit.blur_fraction else []),
+            *([f"sharper in {_percent(fit.sharpen_fraction)}"] if fit.sharpen_fraction else [])]
     return words + (f" ({', '.join(more)})" if more else "")
 
 

@@ -131,6 +131,8 @@ class TrainingConfig:
     """SD of added noise, drawn from 0 to this, HU."""
     blur_fraction: float = 0.0
     """Share of windows that are blurred (Gaussian, SD 0.5 to 1.2 pixels)."""
+    sharpen_fraction: float = 0.0
+    """Share of windows that are sharpened: 0.3 to 1.5 times what such a blur takes is added."""
     made_fraction: float = 0.0
     """Share of windows in whose lungs disease is made (`learning.made`); 0: none, as the paper."""
     made_dense: float = 1.0
