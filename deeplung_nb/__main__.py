@@ -103,6 +103,9 @@ def _compare(options: argparse.Namespace) -> None:
     from deeplung_nb.report.explore import answer, first_question
     from deeplung_nb.report.export import export
 
+    if options.page:
+        import deeplung_nb.widgets.page  # noqa: F401  what it misses is said before all else
+
     chosen = {name: given for name in ("reference", "test")
               if (given := getattr(options, name)) is not None}
     if len(chosen) == 1:

@@ -91,6 +91,13 @@ def test_a_page_that_lives_lies_beside(wide, tmp_path):
     assert "Content-Security-Policy" in page.read_text(encoding="utf-8")
 
 
+def test_a_page_that_cannot_be_made_leaves_no_other_file(wide, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "deeplung_nb.widgets.page", None)  # it can't be imported
+    assert compare(wide, "--unit", "mL", "--page", "--output", tmp_path / "out") == 1
+    assert "pip install" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(("options", "words"), [
     ([], "unit of the volumes: not said"),
     (["--unit", "mL", "--reference", "hand", "--test", "KI"], "missing column(s) hand, KI; the "

@@ -109,6 +109,15 @@ def test_the_commands_work_away_from_the_clone(installed, away):
     assert list(away.iterdir()) == []  # nothing is written by looking
 
 
+def test_a_statisticians_table_is_compared_away_from_the_clone(installed, away):
+    (away / "mine.csv").write_text("Fall;A;B\n" + "".join(
+        f"F{k};{10 + 3 * k},5;{11 + 3 * k}\n" for k in range(12)), encoding="utf-8")
+    made = run(installed, "deeplung-nb", "compare", "mine.csv", "--unit", "mL", "--output", "out")
+    assert made.returncode == 0, made.stderr
+    assert "The bias of reader “B” against reader “A” was 0.500 mL" in made.stdout
+    assert len(list((away / "out").iterdir())) == 8
+
+
 def test_every_command_explains_itself(installed, away):
     names = re.findall(r"^    (\w[\w-]+)", run(installed, "deeplung-nb", "--help").stdout, re.M)
     assert {"segment", "reproduce", "notebooks", "dashboard", "manifest"} <= set(names)
