@@ -100,11 +100,9 @@ def _compare(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from deeplung_nb import measurements
-    from deeplung_nb.report.explore import answer, first_question
+    from deeplung_nb.files import write_text
+    from deeplung_nb.report.explore import answer, choosable, first_question
     from deeplung_nb.report.export import export
-
-    if options.page:
-        import deeplung_nb.widgets.page  # noqa: F401  what it misses is said before all else
 
     chosen = {name: given for name in ("reference", "test")
               if (given := getattr(options, name)) is not None}
@@ -119,18 +117,30 @@ def _compare(options: argparse.Namespace) -> None:
     else:
         table, source = measurements.read_readings(
             options.table, {name: name for name in chosen.values()} or None, **given)
-    question = replace(first_question(table, options.limits), margin=options.margin,
-                       confidence=options.confidence, **chosen)
-    if options.structure is not None:
-        question = replace(question, structure=options.structure)
+    pair = (chosen["reference"], chosen["test"]) if chosen else None
+    question = replace(first_question(table, options.limits, pair), margin=options.margin,
+                       confidence=options.confidence)
+    question = replace(question, **{name: said for name in ("structure", "value")
+                                    if (said := getattr(options, name)) is not None})
+    if options.only:
+        wanted = dict(text.partition("=")[::2] for text in options.only)
+        absent = [name for name in wanted if name not in table]
+        if absent:
+            raise ValueError(f"--only {', '.join(options.only)}: expected COLUMN=VALUE, with a "
+                             f"column of {', '.join(choosable(table)) or 'cases (here: none)'}")
+        question = replace(question, where=tuple(
+            (name, value) for name, value in wanted.items() if value != "all"))
     found = answer(table, question)
-    files = export(found, options.output, question.code(source))
-    if options.page:
+    page = None
+    if options.page:  # before anything is written
         from deeplung_nb.widgets.explorer import AgreementExplorer
-        from deeplung_nb.widgets.page import save_page
+        from deeplung_nb.widgets.page import page_of
 
-        files.append(save_page(AgreementExplorer(table, source=source, question=question),
-                               files[0].with_suffix(".html")))
+        page = page_of(AgreementExplorer(table, source=source, question=question))
+    files = export(found, options.output, question.code(source))
+    if page is not None:
+        files.append(files[0].with_suffix(".html"))
+        write_text(files[-1], page)
     print(found.printed.to_string(index=False), found.text, *found.notes, sep="\n\n")
     print("\n".join(map(str, files)))
 
@@ -278,8 +288,10 @@ def _add_compare(commands: Any) -> None:
                          help="what was read (default: volume_ml)")
     command.add_argument("--unit", help="of volumes: mL, cm3, mm3 or L (a measurements.csv has mL)")
     command.add_argument("--structure", help="of a table with several: lesion, ggo, ...")
+    command.add_argument("--only", metavar="COLUMN=VALUE", action="append", help="cases of this "
+                         "alone, as role=external; role=all: of every role together")
     command.add_argument("--case-id", metavar="COLUMN", help="the case's (default: case_id, else "
-                         "rows are numbered)")
+                         "rows are numbered, where one is a case)")
     command.add_argument("--patient-id", metavar="COLUMN", help="the patient's, who may have "
                          "several cases (default: a column called so)")
     command.add_argument("--decimal", choices=(".", ","), help="default: as the numbers say")

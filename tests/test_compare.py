@@ -58,7 +58,6 @@ def test_what_is_odd_in_a_table_is_a_line_and_no_line_of_code(wide, tmp_path, ca
     said = capsys.readouterr().err.splitlines()
     assert all(line.startswith("warning: ") for line in said)
     assert any("row(s) 25, 26" in line for line in said)
-    assert any("say patient_id='Fall'" in line for line in said)
 
 
 def test_the_readers_are_those_that_are_named(wide, tmp_path):
@@ -84,8 +83,24 @@ def test_a_runs_table_needs_no_word_more(tmp_path, capsys):
     assert "model_vs_expert_ggo_volume_ml.csv" in said
 
 
-def test_a_page_that_lives_lies_beside(wide, tmp_path):
-    assert compare(wide, "--unit", "mL", "--page", "--output", tmp_path / "out") == 0
+def test_value_and_cases_of_a_runs_table_are_those_that_are_said(tmp_path, capsys):
+    table = shipped("results/example") / "measurements.csv"
+    assert compare(table, "--value", "burden_percent", "--only", "role=external", "--reference",
+                   "expert", "--test", "ensemble", "--output", tmp_path / "out") == 0
+    assert "Only cases with role “external” were compared" in capsys.readouterr().out
+    assert (tmp_path / "out" / "ensemble_vs_expert_lesion_burden_percent.csv").exists()
+    assert compare(table, "--only", "ward=3", "--output", tmp_path / "no") == 1
+    assert "expected COLUMN=VALUE, with a column of" in capsys.readouterr().err
+
+
+def test_a_page_that_lives_lies_beside_and_replaces_none(wide, tmp_path):
+    (tmp_path / "out").mkdir()
+    mine = tmp_path / "out" / "KI_mL__vs_von_Hand_mL__lesion_volume_ml.html"
+    mine.write_text("mine")
+    assert compare(wide, "--unit", "mL", "--page", "--confidence", "0.93", "--output",
+                   tmp_path / "out") == 0
+    assert mine.read_text() == "mine"
+    mine.unlink()
     page, = (tmp_path / "out").glob("*.html")
     assert page.stem == next((tmp_path / "out").glob("*.csv")).stem
     assert "Content-Security-Policy" in page.read_text(encoding="utf-8")

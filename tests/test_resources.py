@@ -16,3 +16,13 @@ def test_every_link_of_what_is_laid_out_leads_to_what_is_there(tmp_path):
     assert len(texts) > 30
     assert not dead
     assert before == {path: path.read_bytes() for path in shipped("docs").glob("*.md")}
+
+
+def test_pages_of_ones_own_stay_as_they_are(tmp_path):
+    own = tmp_path / "docs" / "own" / "notes.md"
+    own.parent.mkdir(parents=True)
+    for path in (own, tmp_path / "docs" / "mine.md"):
+        path.write_bytes(b"[x](../notebooks/mine.ipynb) \xe4")
+    lay_out(tmp_path)
+    assert own.read_bytes() == (tmp_path / "docs" / "mine.md").read_bytes() == \
+        b"[x](../notebooks/mine.ipynb) \xe4"

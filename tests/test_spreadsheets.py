@@ -2,12 +2,14 @@
 
 import warnings
 
+import numpy as np
 import openpyxl
 import pandas as pd
 import pytest
 
 from deeplung_nb import measurements
 from deeplung_nb.measurements.spreadsheets import CsvError, read_csv, read_sheet
+from deeplung_nb.runs.resources import shipped
 
 READERS = {"expert": "A", "model": "B"}
 
@@ -91,9 +93,11 @@ def test_a_patient_merged_over_several_scans_is_that_of_each(tmp_path):
 
 def test_patients_under_a_name_that_nobody_knows_are_asked_about():
     table = pd.DataFrame({
-        "case_id": range(12), "Kuerzel": [f"{name}K" for name in "ABCDEF" for _ in (1, 2)],
+        "case_id": range(12), "Kuerzel": [f"{name}K1" for name in "ABCDEF" for _ in (1, 2)],
         "A": [float(k) for k in range(12)], "B": [k + 0.5 for k in range(12)],
-        "side": ["left", "right"] * 6, "comment": [f"seen by {k % 7}" for k in range(12)],
+        "side": ["left", "right"] * 6, "kernel": ["B30f", "B70f", "I31f", "I50f"] * 3,
+        "lobe": ["RUL", "RML", "RLL", "LUL", "LLL", "L1"] * 2,
+        "comment": [f"seen by {k % 7}" for k in range(12)],
         "day": [f"2020-03-{k // 2:02d}" for k in range(12)]})
     with pytest.warns(UserWarning, match="patient_id='Kuerzel'") as told:
         measurements.from_wide(table, READERS, unit="mL")
@@ -114,6 +118,10 @@ def test_rows_that_are_there_twice_are_told(tmp_path):
         warnings.simplefilter("error")
         measurements.from_wide(table, READERS, unit="mL", case_id=None)
         measurements.from_wide(twice.assign(name=range(6)), READERS, unit="mL", case_id=None)
+        measurements.from_wide(twice.drop(columns="name"), READERS, unit="mL", case_id=None)
+        blank = pd.DataFrame(np.nan, [0, 1], list(table), dtype=object)
+        measurements.from_wide(pd.concat([table.astype(object), blank], ignore_index=True),
+                               READERS, unit="mL", case_id=None)
 
 
 @pytest.mark.parametrize(("name", "content", "words"), [
@@ -128,6 +136,50 @@ def test_a_file_that_leaves_the_readers_open_is_asked_about(tmp_path, name, cont
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=words):
         measurements.read_readings(tmp_path / name, unit="mL")
+
+
+@pytest.mark.parametrize("text", [
+    "CaseID,manual,auto\n1,10.5,12.1 mL\n2,20.5,22.1 mL\n3,0,1 mL\n",
+    "ScanID,manual,auto\n1,-,2\n2,-,3\n3,-,4\n4,1.5,2\n",
+    "Exam,reader,ml\n101,M,1.5\n101,A,2\n102,M,3\n102,A,4\n",
+    "case,volume_ml,n_slices\n1,2.5,40\n2,3.5,50\n",
+    "case,volume_ml,lesion present\n1,2.5,TRUE\n2,3.5,FALSE\n",
+])
+def test_no_number_that_is_no_reading_is_taken_for_one(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"expected two|a row is a reading"):
+        measurements.read_readings(tmp_path / "a.csv", unit="mL")
+
+
+def test_an_index_case_numbers_and_years_are_no_obstacle(tmp_path):
+    table = pd.DataFrame({"ID": ["1", "2", "4a"], 2019: [1.0, 2, 3], 2020: [1.5, 2.5, 3.5],
+                          "row": [7, 8, 9], "seen": [True, False, True]})
+    table.drop(columns="row").to_excel(tmp_path / "a.xlsx")
+    found, _ = measurements.read_readings(tmp_path / "a.xlsx", unit="mL")
+    assert sorted(set(found.reader)) == ["2019", "2020"]
+    found, _ = measurements.read_readings(tmp_path / "a.xlsx", {"a": "2019", "b": "2020"},
+                                          unit="mL", case_id=["ID", "seen"])
+    assert found.query("reader == 'b'").volume_ml.tolist() == [1.5, 2.5, 3.5]
+    wide = measurements.from_wide(table, {"a": "row", "b": 2020}, unit="mL", case_id=None)
+    assert wide.query("reader == 'a'").volume_ml.tolist() == [7, 8, 9]
+    twice = pd.DataFrame([["x", 1.0, 2.0, "k", ["l"]]], columns=["case_id", "A", "B", "c", "c"])
+    assert len(measurements.from_wide(twice, READERS, unit="mL")) == 2
+
+
+def test_merged_readings_count_once_and_empty_merges_nowhere(tmp_path):
+    rows = [["case", "lobe", "A", "B"], ["a", "RUL", 10.5, 3.0], ["a", "RLL", None, 4.0],
+            ["b", "RUL", 7.0, None], ["b", "RLL", 1.0, 2.0]]
+    path = sheet(tmp_path / "merged.xlsx", rows, ["C2:C3", "A9:A12", "H2:H5", "F9:G12"])
+    with pytest.warns(UserWarning, match="number in C2:C3 is merged"):
+        found = measurements.read_table(path, READERS, unit="mL", case_id=["case", "lobe"])
+    assert found.query("reader == 'expert'").volume_ml.fillna(-1).tolist() == [10.5, -1, 7, 1]
+
+
+def test_of_a_measurements_csv_nothing_more_is_said():
+    table = shipped("results/example") / "measurements.csv"
+    assert len(measurements.read_readings(table, unit="mL")[0])
+    with pytest.raises(ValueError, match="which says itself what unit, below would say"):
+        measurements.read_readings(table, unit="mm3", below="half")
 
 
 def test_a_column_of_lengths_with_their_unit_is_left_alone(tmp_path):

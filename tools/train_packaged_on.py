@@ -1,4 +1,4 @@
-"""Does training with sharpened windows make the packaged network steadier? For docs/variants.md.
+"""Does training with sharpened windows make the packaged network steadier? For docs/numbers.md.
 
     .venv/bin/python tools/train_packaged_on.py DATA RUNS [EPOCHS]
 

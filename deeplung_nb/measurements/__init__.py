@@ -301,15 +301,32 @@ def read_readings(path: str | os.PathLike, readers: Mapping[str, str] | None = N
         The file is no table, or does not say which columns are the readers'.
     """
     frame = read_sheet(path)
+    said = {name: value for name, value in options.items() if value is not None}
     if {"reader", "structure", "cohort", "case_id"} <= set(frame.columns):
+        unused = [name for name, value in said.items() if name != "value"
+                  and (name, str(value).casefold()) != ("unit", "ml")]
+        if unused:
+            raise ValueError(f"{path}: a measurements.csv, which says itself what {some(unused)} "
+                             "would say. Leave that out")
         return read(path), f"measurements.read({str(path)!r})"
-    options.setdefault("case_id", "case_id" if "case_id" in frame else None)
+    said.setdefault("case_id", "case_id" if "case_id" in frame else None)
+    names = {str(name): name for name in frame}  # numbers, in Excel
     if readers is None:
-        case_id, patient_id = options["case_id"], options.get("patient_id")
-        known = {*([case_id] if isinstance(case_id, str) else case_id or ()), "fold",
-                 patient_id or patient_column(frame.columns, (case_id,))}
+        who = [name for name in frame if str(name).strip().casefold() in WHO_READ]
+        if who:
+            raise ValueError(f"{path}: column {who[0]!r} says who read, so a row is a reading. "
+                             "Say which column holds the numbers: read_table(..., reading='its "
+                             f"name', reader={who[0]!r}), or of a command --reading and --reader")
+        case_id = said["case_id"]
+        named = (case_id,) if isinstance(case_id, str) else tuple(case_id or ())
+        known = {*named, "fold", said.get("patient_id") or patient_column(frame.columns, named)}
         readers = find_readers(frame.drop(columns=[name for name in known if name in frame]),
                                str(path))
-    given = "".join(f", {name}={value!r}" for name, value in options.items())
-    return (from_wide(frame, readers, **options),
+    readers = {reader: names.get(str(name), name) for reader, name in readers.items()}
+    given = "".join(f", {name}={value!r}" for name, value in said.items())
+    return (from_wide(frame, readers, **said),
             f"measurements.from_wide({str(path)!r}, {dict(readers)!r}{given})")
+
+
+WHO_READ = frozenset({"reader", "readers", "rater", "observer", "annotator", "radiologist"})
+"""Names of the column that says who read, in a table of one row a reading."""

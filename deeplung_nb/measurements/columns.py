@@ -22,18 +22,28 @@ PATIENT = re.compile(r"(pat|patients?|patienten|patiente|paciente|paziente|subj|
                      r"identifier)?|pid|mrn")
 """How tables call the column of the patient, without case, accents, spaces and signs."""
 NO_READER = frozenset(
-    "id nr no num number nummer numero index row zeile case fall caso cas scan study studie slice "
-    "age alter edad year years jahr jahre date datum fecha day tag sex gender weight height fold "
-    "pat patient subject at of in y j kg cm".split())
+    "id nr no n num number nummer numero index row zeile case fall caso cas scan study studie "
+    "slice age alter edad year years jahr jahre date datum fecha day tag sex gender weight height fold "
+    "pat patient subject at of in y j kg cm exam exams slices scans count counts accession "
+    "series session visit lesion present".split())
 """Words of which alone the name of a column consists that is no reader's: `Fall-Nr`, `Age (y)`."""
 
-WITH_UNIT = re.compile(r"\s*[\d.,]+\s*(%|[^\W\d_]{1,3}[23³]?)\s*")
+WITH_UNIT = re.compile(r"\s*[\d.,]+\s*(%|ml|cc|cm3|cm³|mm3|mm³|l)\s*", re.IGNORECASE)
+"""A reading that says its unit in its own cell."""
 
 
 def _plain(name: Any) -> str:
     """A column's name in small letters without accents."""
     return "".join(sign for sign in unicodedata.normalize("NFKD", str(name).casefold())
                    if not unicodedata.combining(sign))
+
+
+def is_no_reader(name: Any) -> bool:
+    """Whether the name of a column says that it is none of readings: `CaseID`, `Age (y)`."""
+    words = re.findall(r"[^\W_]+", _plain(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", str(name))))
+    known = (word in NO_READER or (word.endswith("id") and word[:-2] in NO_READER)
+             for word in words)
+    return words[:1] == ["unnamed"] or (bool(words) and all(known))
 
 
 def patient_column(columns: Iterable[Any], used: Iterable[Any] = ()) -> Any | None:
@@ -190,6 +200,8 @@ def _decimal(texts: dict[int, str], places: Sequence[str]) -> str:
 
 def _why_no_readings(column: pd.Series) -> str:
     """Why a column is not one of readings; empty where it is: some numbers, and nothing else."""
+    if all(isinstance(value, bool | np.bool_) for value in column.dropna()):
+        return "it has no number"
     why = ""
     for decimal in DECIMALS:
         try:
@@ -217,20 +229,24 @@ def find_readers(frame: pd.DataFrame, where: str) -> dict[str, Any]:
         raise ValueError(f"{where}: there is no row below the names of the columns")
     why = {name: _why_no_readings(pd.Series(frame[name])) for name in frame}
     numeric = [name for name, reason in why.items() if not reason]
-    other = [name for name in numeric if NO_READER >= set(re.findall(r"[^\W_]+", _plain(name)))]
+    other = [name for name in numeric if is_no_reader(name)]
     numeric = [name for name in numeric if name not in other]
     nearly, with_unit = [], []
     for name in frame.columns.difference([*numeric, *other], sort=False):
+        if is_no_reader(name):
+            continue
         filled = [value for value in frame[name] if not pd.isna(value)
                   and str(value).strip().lower() not in NOT_READ]
         wrong = [value for value in filled if _why_no_readings(pd.Series([value], dtype=object))]
-        if 0 < len(wrong) <= len(filled) / 2:
+        # Few cells, or a sign that stands for no reading in many.
+        if 0 < len(wrong) < len(filled) and (len(wrong) <= len(filled) / 2
+                                             or len(set(map(str, wrong))) == 1):
             nearly.append(f". Column {name!r} would be one but for {len(wrong)} of its cells: "
                           + why[name])
-        elif wrong and all(WITH_UNIT.fullmatch(str(value)) for value in wrong):
+        if wrong and all(WITH_UNIT.fullmatch(str(value)) for value in wrong):
             with_unit.append(f". Column {name!r} holds numbers with a unit, as {wrong[0]!r}: leave "
                              "the numbers alone in its cells, and say the unit once")
-    if len(numeric) == 2 and not nearly:
+    if len(numeric) == 2 and not nearly and not with_unit:
         return {str(name): name for name in numeric}
     named = ", ".join(map(str, numeric)) or "none"
     if other:

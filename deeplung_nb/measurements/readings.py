@@ -190,8 +190,8 @@ def from_wide(
     found = numbers([number for column in readers.values() for number in frame[column]],
                     [f"column {column!r}, row {row}" for column in readers.values()
                      for row in places], decimal, unread=unread, below=below)
-    if case_id == "row":
-        _rows_repeated(frame.drop(columns="row"), list(readers.values()))
+    if case_id == NUMBERED:
+        _rows_repeated(frame.drop(columns=NUMBERED), list(readers.values()))
     return _as_measurements(
         pd.concat([frame] * len(readers), ignore_index=True),
         pd.Series([name for name in readers for _ in places], dtype=object), case_id,
@@ -204,6 +204,8 @@ def _columns(name: str | Sequence[str] | None) -> tuple[str, ...]:
     return () if name is None else (name,) if isinstance(name, str) else tuple(name)
 
 
+NUMBERED = "number of the row"
+"""The column of cases that have no name."""
 SUMS = frozenset({"mean", "average", "avg", "sd", "std", "stdev", "sem", "se", "median", "iqr",
                   "sum", "total", "min", "max", "minimum", "maximum", "n", "count", "mittelwert",
                   "summe", "gesamt", "moyenne", "media", "standard deviation", "mean ± sd",
@@ -233,7 +235,7 @@ def _cases(frame: pd.DataFrame, case_id: str | Sequence[str] | None, summary_row
     if isinstance(case_id, str):
         return frame, case_id, rows
     if case_id is None:
-        return frame.assign(row=rows), "row", rows
+        return frame.assign(**{NUMBERED: rows}), NUMBERED, rows
     joined = ["/".join(map(str, names)) if pd.notna(list(names)).all() else None for names in
               frame[list(case_id)].itertuples(index=False, name=None)]
     return frame.assign(**{"case of several": joined}), "case of several", rows
@@ -282,26 +284,43 @@ def _alike_patients(patients: Any) -> None:
 def _patients_unnoticed(frame: pd.DataFrame, case_id: str) -> None:
     """A warning where a column looks like patients with several cases, under a name nobody knows.
 
-    It holds words, is filled for each case, and most of its values are of a few cases only.
+    It holds codes of letters and digits, one for each case, each of them for a few cases only.
     """
-    cases: Any = frame.drop_duplicates(case_id)
-    for name in frame.columns.difference([case_id, *COLUMNS], sort=False):
-        values = cases[name].dropna().map(str)
-        n_values, n_cases = values.nunique(), len(cases)
-        if (len(values) == n_cases and n_cases / 3 <= n_values < n_cases and n_values >= 4
-                and len(frame.drop_duplicates([case_id, name])) == n_cases
-                and values.str.contains("[^\\W\\d_]").all() and not values.str.contains(" ").any()):
-            warnings.warn(f"column {name!r} has {n_values} names in {n_cases} cases: if it names "
-                          f"the patient, say patient_id={name!r}, or intervals take each case for "
-                          "a patient of its own and are too narrow", stacklevel=5)
+    first = ~frame[case_id].astype(str).duplicated().to_numpy(bool)
+    n_cases = int(first.sum())
+    for place, name in enumerate(frame.columns):
+        if name in (case_id, *COLUMNS) or set(_words(name)) & NO_PATIENT:
+            continue
+        filled = frame.iloc[:, place].dropna().map(str)
+        values = filled[first[frame.index.get_indexer(filled.index)]]
+        counts = values.value_counts()
+        if (len(values) == n_cases and 4 <= len(counts) < n_cases <= 2.5 * len(counts)
+                and counts.max() <= 4
+                and values.str.fullmatch(r"(?=.*\d)(?=.*[^\W\d_])[^\s]{2,16}").all()):
+            warnings.warn(f"column {name!r} has {len(counts)} names in {n_cases} cases: if it "
+                          f"names the patient, say patient_id={name!r}, or intervals take each "
+                          "case for a patient of its own and are too narrow", stacklevel=5)
+
+
+NO_PATIENT = frozenset("kernel protocol scanner model site centre center hospital lobe segment "
+                       "side diagnosis date day slice series file path image mask".split())
+"""Words of names of columns that repeat and are no patients."""
+
+
+def _words(name: Any) -> list[str]:
+    return re.findall(r"[^\W\d_]+", str(name).casefold())
 
 
 def _rows_repeated(frame: pd.DataFrame, readings: list[str]) -> None:
     """A warning where numbered rows are copies of others in each cell; rows of zeros alone are not.
     """
+    if frame.shape[1] <= len(readings):
+        return  # of two volumes alone nothing says that they are one case's
     copies = frame.astype(str).duplicated().to_numpy(bool)
-    zeros = frame[readings].astype(str).apply(lambda cells: cells.str.fullmatch(r"\s*0*[.,]?0*\s*"))
-    rows = [row + 1 for row in np.flatnonzero(copies & ~zeros.to_numpy(bool).all(axis=1))]
+    zero = frame[readings].astype(str).apply(lambda cells: cells.str.fullmatch(
+        r"\s*0*[.,]?0*\s*", na=False)).to_numpy(bool)
+    nothing = (zero | frame[readings].isna().to_numpy(bool)).all(axis=1)
+    rows = [row + 1 for row in np.flatnonzero(copies & ~nothing)]
     if rows:
         warnings.warn(f"row(s) {some(rows)} are as earlier ones in each cell: are cases there "
                       "twice? Say case_id='their column' where there is one, or leave the copies "

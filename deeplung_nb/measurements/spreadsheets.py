@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import warnings
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 import openpyxl
 import pandas as pd
+
+from deeplung_nb.measurements.columns import is_no_reader, patient_column
 
 SEPARATORS = (";", "\t", ",")
 OTHER_TABLES = {".xls": "pd.read_excel", ".ods": "pd.read_excel", ".parquet": "pd.read_parquet",
@@ -26,7 +29,7 @@ def read_sheet(path: str | os.PathLike) -> pd.DataFrame:
     """A CSV (comma, semicolon or tab, UTF-8) or the first sheet of an Excel file.
 
     Nothing of a CSV is converted: `007` and `NA` may be names. `columns.numbers` reads what is a
-    number. A cell of Excel that is merged over several rows counts in each of them.
+    number. What is merged over several rows of Excel counts in each, unless it is a reading.
 
     Raises
     ------
@@ -58,11 +61,22 @@ def read_sheet(path: str | os.PathLike) -> pd.DataFrame:
         raise CsvError(_titles(path, above, f"pd.read_excel({str(path)!r}, header={above})"))
     if frame.isna().to_numpy().any():
         _with_values(path, frame, sheet)
-        for merged in sheet.merged_cells.ranges:
-            if merged.min_row > 1 and merged.min_col == merged.max_col:  # only downwards
-                frame.iloc[merged.min_row - 2:merged.max_row - 1, merged.min_col - 1] = \
-                    frame.iat[merged.min_row - 2, merged.min_col - 1]
+        _spread_merged(path, frame, sheet)
     return frame
+
+
+def _spread_merged(path: Path, frame: pd.DataFrame, sheet: Any) -> None:
+    """What is merged over several rows counts in each: a name does, a reading is asked about."""
+    for merged in sheet.merged_cells.ranges:
+        first, last, column = merged.min_row - 2, merged.max_row - 1, merged.min_col - 1
+        if not (0 <= first < len(frame) and merged.max_col == merged.min_col <= frame.shape[1]):
+            continue  # above or beside the table, or over several columns
+        value, name = frame.iat[first, column], frame.columns[column]
+        if isinstance(value, str) or is_no_reader(name) or patient_column([name]) is not None:
+            frame.iloc[first:last, column] = value
+        elif pd.notna(value):
+            warnings.warn(f"{path}: the number in {merged.coord} is merged over several rows, and "
+                          "counts in the first of them alone", stacklevel=4)
 
 
 def _rows_above(rows: list[list[str]]) -> int:

@@ -313,8 +313,9 @@ def first_readers(names: Sequence[str]) -> tuple[str, str]:
     return reference, "model" if "model" in others else others[0]
 
 
-def first_question(table: pd.DataFrame, plan: str = "auto") -> Question:
-    """What one asks a checked table of readings first.
+def first_question(table: pd.DataFrame, plan: str = "auto",
+                   between: tuple[str, str] | None = None) -> Question:
+    """What one asks a checked table of readings first; `between` these readers, or two usual ones.
 
     Raises
     ------
@@ -325,7 +326,7 @@ def first_question(table: pd.DataFrame, plan: str = "auto") -> Question:
     if len(readers) < 2:
         raise ValueError(f"readers: {', '.join(readers) or 'none'}; expected two or more to "
                          "compare")
-    reference, test = first_readers(readers)
+    reference, test = between or first_readers(readers)
     here: Any = table[table["status"] == "ok"]
     structures = [name for name in ("lesion", "ggo", *STRUCTURES)
                   if {reference, test} <= set(here.loc[here["structure"] == name, "reader"])]

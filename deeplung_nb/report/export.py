@@ -20,7 +20,7 @@ PARTS = ("csv", "tex", "docx", "txt", "py", *FORMATS)
 def _free_stem(folder: Path, name: str) -> str:
     """`name`, or `name-2` and so on: nothing is ever replaced."""
     number, stem = 1, name
-    while any((folder / f"{stem}.{suffix}").exists() for suffix in PARTS):
+    while any((folder / f"{stem}.{suffix}").exists() for suffix in (*PARTS, "html")):
         number += 1
         stem = f"{name}-{number}"
     return stem

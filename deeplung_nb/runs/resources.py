@@ -52,13 +52,17 @@ def work_folder() -> Path:
     return clone() or Path.cwd()
 
 
-def copy_missing(source: Path, target: Path) -> None:
-    """Copy a folder's files, but for those that are there; writable, whatever the source is."""
+def copy_missing(source: Path, target: Path) -> list[Path]:
+    """Copy a folder's files, but for those that are there; the new ones, which can be written to.
+    """
+    made = []
     for path in sorted(source.rglob("*")):
         copy = target / path.relative_to(source)
         if path.is_file() and not copy.exists():
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
+            made.append(copy)
+    return made
 
 
 def lay_out(folder: Path) -> list[Path]:
@@ -84,14 +88,14 @@ def lay_out(folder: Path) -> list[Path]:
     check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     copy_missing(shipped(EXAMPLE), folder / EXAMPLE)
-    copy_missing(shipped("docs"), folder / "docs")
+    pages = copy_missing(shipped("docs"), folder / "docs")
     # Not where own manifests are looked for: a copy there would hide the package's.
-    copy_missing(shipped("data_manifests"), folder / "docs" / "data_manifests")
+    pages += copy_missing(shipped("data_manifests"), folder / "docs" / "data_manifests")
     laid = [Path(shutil.copyfile(path, folder / path.name)) for path in notebooks]
-    for path in (*laid, *(folder / "docs").rglob("*.md")):
+    for path in (*laid, *(page for page in pages if page.suffix == ".md")):
         text = path.read_text(encoding="utf-8")
         moved = text
-        for old, new in MOVED[path.parent.relative_to(folder).as_posix()]:
+        for old, new in MOVED.get(path.parent.relative_to(folder).as_posix(), ()):
             moved = moved.replace(f"]({old}", f"]({new}")
         if moved != text:
             path.write_text(moved, encoding="utf-8", newline="\n")

@@ -94,7 +94,8 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
         self.open_case, self.folder = open_case, Path(folder)
         self._plan = question.plan if question else plan
         first = question or first_question(self.table, plan)
-        self._make_controls(list(dict.fromkeys(self.table["reader"])))
+        self._make_controls(list(dict.fromkeys(self.table["reader"])),
+                            sorted({*LEVELS, first.confidence}))
         super().__init__()
         self.add_class("dl-explorer")
         self.add_class("dl-agreement")
@@ -127,7 +128,7 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
         table, source = measurements.read_readings(path, readers, **options)
         return cls(table, source=source, open_case=open_case, folder=folder)
 
-    def _make_controls(self, readers: list[str]) -> None:
+    def _make_controls(self, readers: list[str], levels: list[float]) -> None:
         table = self.table
 
         def choice(label: str, options: Any, tip: str) -> ipywidgets.Dropdown:
@@ -149,7 +150,7 @@ class AgreementExplorer(WithStill, ipywidgets.VBox):
                              "How the limits of agreement are found"),
             "ci": choice("their CI", [(text, name) for name, text in CI_NAMES.items()],
                          "Interval of bias ± 1.96 SD; the other limits have their own"),
-            "confidence": choice("level", [(f"{100 * level:g} %", level) for level in LEVELS],
+            "confidence": choice("level", [(f"{100 * level:g} %", level) for level in levels],
                                  "Of all intervals"),
         }
         for name in choosable(table):

@@ -227,7 +227,7 @@ def save_page(widget: Any, path: str | os.PathLike, title: str = "") -> Path:
     ValueError
         More than a page of 15 MB holds.
     """
-    return _write(_page_of(widget, title), path)
+    return _write(page_of(widget, title), path)
 
 
 class LivingPage:
@@ -259,7 +259,7 @@ def embed(widget: Any, title: str = "", height_px: int = 900) -> LivingPage:
     Parameters and errors as `save_page`.
     """
     stills = [one.still() for one in _all_of(widget)]
-    return LivingPage(_page_of(widget, title), height_px, [
+    return LivingPage(page_of(widget, title), height_px, [
         one._repr_mimebundle_()[0]["text/html"] for one in stills if one is not None])
 
 
@@ -267,7 +267,8 @@ def _all_of(widget: Any) -> list[Any]:
     return list(widget) if isinstance(widget, (list, tuple)) else [widget]
 
 
-def _page_of(widget: Any, title: str) -> str:
+def page_of(widget: Any, title: str = "") -> str:
+    """The page of `save_page` as text, whose parameters and errors these are."""
     widgets = _all_of(widget)
     explorers = [one for one in widgets if isinstance(one, AgreementExplorer)]
     viewers = [one for one in widgets if isinstance(one, CTViewer)
