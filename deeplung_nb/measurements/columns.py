@@ -23,8 +23,8 @@ PATIENT = re.compile(r"(pat|patients?|patienten|patiente|paciente|paziente|subj|
 """How tables call the column of the patient, without case, accents, spaces and signs."""
 NO_READER = frozenset(
     "id nr no n num number nummer numero index row zeile case fall caso cas scan study studie "
-    "slice age alter edad year years jahr jahre date datum fecha day tag sex gender weight height fold "
-    "pat patient subject at of in y j kg cm exam exams slices scans count counts accession "
+    "slice age alter edad year years jahr jahre date datum fecha day tag sex gender weight height "
+    "fold pat patient subject at of in y j kg cm exam exams slices scans count counts accession "
     "series session visit lesion present".split())
 """Words of which alone the name of a column consists that is no reader's: `Fall-Nr`, `Age (y)`."""
 
